@@ -1,0 +1,80 @@
+# bioplaus: two commands matter, `make reproduce-figures` and `make test`; `make help` lists the rest.
+#
+# Without PYTHON= everything happens in .venv, made from requirements.lock on first use. With PYTHON=python (inside an
+# activated conda environment, say) that interpreter is used as it is.
+
+PRESET ?= quick
+PAPER ?=
+ONLY ?=
+WORKERS ?= 0
+SCHEDULER ?= local
+GOLDEN ?= tests/golden
+BOOTSTRAP ?= python3
+
+ifdef PYTHON
+RUN := $(PYTHON)
+READY := bioplaus-in-$(notdir $(PYTHON))
+else
+RUN := .venv/bin/python
+READY := .venv/installed
+endif
+
+SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results $(RESULTS))
+ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER)
+
+.DEFAULT_GOAL := help
+.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean bioplaus-in-$(notdir $(PYTHON))
+
+help:  ## list the targets
+	@echo "Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo "Variables: PRESET=$(PRESET) (smoke quick desk paper)  PAPER=$(PAPER)  ONLY=$(ONLY)  WORKERS=$(WORKERS) (0: one per core)  SCHEDULER=$(SCHEDULER)"
+	@echo "           PYTHON=<interpreter> uses that environment instead of making .venv"
+
+env: $(READY)  ## make .venv with the pinned packages and bioplaus itself
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(BOOTSTRAP) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioplaus needs Python 3.11 or newer, but %s is %s" % (sys.executable, sys.version.split()[0]))'
+	@echo "Making .venv and installing the pinned packages: about 4 minutes, once."
+	@test -x .venv/bin/python || $(BOOTSTRAP) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
+	@touch $@
+
+bioplaus-in-$(notdir $(PYTHON)):
+	@$(RUN) -c 'import bioplaus' 2>/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
+
+data: $(READY)  ## download the data sets that PRESET (and PAPER) needs
+	@$(RUN) -m bioplaus data get $(SELECT)
+
+reproduce-figures: $(READY)  ## run what is missing, draw every figure and table, print the path of the report
+	@$(RUN) -m bioplaus reproduce $(SELECT) $(ENGINE)
+
+report: $(READY)  ## draw figures, tables and the report from the results there are
+	@$(RUN) -m bioplaus report $(SELECT) --workers $(WORKERS)
+
+test: $(READY)  ## run all tests: pytest, then the notebooks
+	@$(RUN) -m pytest -n 2 --dist loadgroup
+	@$(MAKE) --no-print-directory nbval
+
+nbval: $(READY)  ## execute every notebook at its small defaults
+	@$(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
+
+benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
+	@$(RUN) -m bioplaus benchmark
+
+conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
+	@$(RUN) -m bioplaus conform $(GOLDEN)
+
+status: $(READY)  ## list the runs of PRESET: done, running, failed, missing
+	@$(RUN) -m bioplaus status $(SELECT) $(if $(ONLY),--only '$(ONLY)')
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(RUN) -m jupyter lab notebooks
+
+doctor: $(READY)  ## check the installation and say what to do where it is not fine
+	@$(RUN) -m bioplaus doctor
+
+clean:  ## remove .venv, caches, and everything in Results that git does not keep
+	@git clean -fdXq Results .pytest_cache .ruff_cache 2>/dev/null || true
+	@rm -rf .venv build bioplaus.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,262 @@
+"""The command line: `python -m bioplaus <command>`; every command says what it does with `--help`."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bioplaus import engine, manifest, results
+from bioplaus.errors import BioplausError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help=__doc__,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
+app.add_typer(data_app, name="data")
+console = Console(soft_wrap=True, highlight=False)
+
+Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
+Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
+Only = Annotated[str | None, typer.Option(help="A run id, or a glob over paper/experiment/entry/id or a part of it.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2.")]
+Results = Annotated[Path | None, typer.Option("--results", help="Folder for results instead of Results.")]
+Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each; 0: one per core.")]
+Scheduler = Annotated[str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, without papermill and Dask.")]
+Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]
+
+
+@app.command()
+def run(
+    preset: Preset = "quick",
+    paper: Paper = None,
+    only: Only = None,
+    setting: Setting = None,
+    seeds: Seeds = None,
+    results_folder: Results = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = "local",
+    inline: Inline = False,
+    kernel: Kernel = "python3",
+) -> None:
+    """Run simulations that are not done yet, and show how each ended."""
+    _use(results_folder)
+    _run(_runs(preset, paper, only, setting, seeds), workers, scheduler, inline, kernel)
+
+
+@app.command()
+def reproduce(
+    preset: Preset = "quick",
+    paper: Paper = None,
+    only: Only = None,
+    results_folder: Results = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = "local",
+    kernel: Kernel = "python3",
+) -> None:
+    """Run what is missing, draw every figure and table, and write the report page."""
+    _use(results_folder)
+    failure = None
+    try:
+        _run(_runs(preset, paper, only), workers, scheduler, False, kernel)
+    except BioplausError as error:
+        if error.exit_code != 1:
+            raise
+        failure = error  # some runs failed: draw the others, then say so
+    _draw(preset, paper, workers)
+    if failure:
+        raise failure
+
+
+@app.command()
+def report(preset: Preset = "quick", paper: Paper = None, results_folder: Results = None, workers: Workers = 0) -> None:
+    """Draw figures and tables from the results there are, and write the report page."""
+    _use(results_folder)
+    _draw(preset, paper, workers)
+
+
+@app.command()
+def status(preset: Preset = "quick", paper: Paper = None, only: Only = None, results_folder: Results = None) -> None:
+    """List every run of a preset: done, running, interrupted, failed or missing."""
+    _use(results_folder)
+    rows = engine.status(_runs(preset, paper, only))
+    table = Table(*rows[0] if rows else (), title=f"preset {preset}", title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+    counts = {state: sum(row["status"] == state for row in rows) for state in dict.fromkeys(r["status"] for r in rows)}
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+@app.command()
+def collect(preset: Preset = "desk", paper: Paper = None, results_folder: Results = None) -> None:
+    """Put all complete runs of each experiment into one small file beside its folder."""
+    _use(results_folder)
+    for folder in dict.fromkeys(run.experiment_folder for run in _runs(preset, paper)):
+        if path := results.collect(folder):
+            console.print(f"{path}: {len(results.collected_ids(folder))} runs, {path.stat().st_size:,} bytes")
+
+
+@app.command()
+def conform(
+    paths: Annotated[list[Path], typer.Argument(help="Golden files, or folders of them.")],
+    rule: Annotated[str | None, typer.Option(help="Replay through this rule instead of the published one.")] = None,
+) -> None:
+    """Replay golden trajectories of the published code through the package's rules; exit 1 if any differs."""
+    from bioplaus import conformance
+
+    reports = conformance.conform(paths, rule=rule)
+    for line in conformance.lines(reports):
+        typer.echo(line)
+    if not all(found.is_ok for found in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def benchmark(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Rules; all that state a published size without it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of measurement.")] = 9,
+) -> None:
+    """Time one training step of each rule on one thread, against this machine's matrix product."""
+    from bioplaus import benchmark as measuring
+
+    typer.echo(measuring.render(measuring.run(names or None, rounds=rounds), as_json=json))
+
+
+@app.command()
+def doctor(results_folder: Results = None) -> None:
+    """Check the installation; every line that is not fine says what to do."""
+    from bioplaus import doctor as checking
+
+    _use(results_folder)
+    if not checking.show(console):
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets, and where each was found."""
+    from bioplaus import data
+
+    table = Table("name", "found", "about")
+    for row in data.catalogue():
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+@data_app.command("get")
+def data_get(names: Annotated[list[str], typer.Argument(help="Data sets, as `data list` names them.")]) -> None:
+    """Download data sets, with progress and checksums."""
+    from bioplaus import data
+
+    for name in names:
+        console.print(f"{name}: {data.get(name)}")
+
+
+def _use(folder: Path | None) -> None:
+    if folder is not None:
+        os.environ["BIOPLAUS_RESULTS"] = str(folder.resolve())
+
+
+def _runs(
+    preset: str, paper: str | None, only: str | None = None, setting: list[str] | None = None, seeds: str | None = None
+) -> list[manifest.Run]:
+    return manifest.runs(preset, [paper] if paper else None, only, _seeds(seeds), _settings(setting or []))
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BioplausError(f"--seeds is {text!r}, but must be whole numbers with commas between, as in 1,2.") from None
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Values are read as YAML 1.2, as in a manifest: 1e-4 is a number, [8, 4] a list, true a truth value."""
+    from ruamel.yaml import YAML, YAMLError
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not all(part.isidentifier() for part in name.split(".")):
+            raise BioplausError(f"--set is {pair!r}, but must be name=value, as in n_epochs=5 or config.lr=1e-3.")
+        try:
+            found[name] = YAML(typ="safe", pure=True).load(value)
+        except YAMLError:
+            raise BioplausError(f"--set {name}: the value {value!r} is not valid YAML.") from None
+    return found
+
+
+def _run(runs: list[manifest.Run], workers: int, scheduler: str, inline: bool, kernel: str) -> None:
+    engine.check(runs, None if inline else kernel)
+    todo = engine.pending(runs)
+    at_once = 1 if inline else workers or engine.cores()
+    console.print(f"{len(runs)} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
+    summary = engine.execute(
+        runs, workers=workers, scheduler=scheduler, inline=inline, kernel=kernel, report=console.print
+    )
+    console.print(f"Runs: {summary}. Results are in {results.root()}.")
+    if summary.failed:
+        run_id, message = next(iter(summary.failed.items()))
+        raise engine.SweepError(f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}")
+
+
+def _forecast(todo: list[manifest.Run], at_once: int) -> str:
+    seconds = engine.forecast(todo, at_once)
+    if not todo or seconds is None:
+        return ""
+    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return f", about {time} with {at_once} at once"
+
+
+def _draw(preset: str, paper: str | None, workers: int) -> None:
+    from bioplaus import report as reporting
+
+    if preset not in manifest.PRESETS:
+        manifest.runs(preset)  # raises the sentence
+    for line in reporting.draw(preset, [paper] if paper else None, workers=workers):
+        console.print(line)
+    console.print(f"Report: {reporting.render(preset)}")
+
+
+def main() -> None:
+    """Run a command; errors end in one sentence and an exit code (2 input, 1 failed run, 130 interrupted)."""
+    is_debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except BioplausError as error:
+        if is_debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception as error:  # a fault of bioplaus itself
+        if is_debug:
+            raise
+        print(
+            f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please report it)",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted. What is done is kept; the same command goes on from the last checkpoints.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Typed, range-checked parameters: the base of every rule's, net's and task's `Config`.
+
+A `Config` is a frozen keyword-only dataclass of builtins, so it survives JSON, YAML and papermill unchanged.
+`from_dict` is the one gate through which values from outside enter: names, types and ranges are checked there, before
+anything runs.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from bioplaus.errors import BioplausError, unknown
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base class: subclass it as a frozen keyword-only dataclass whose fields are builtins.
+
+    Allowed field types: bool, int, float, str, `Literal[...]`, `tuple[T, ...]`, `list`, `dict`, and `T | None`.
+    Ranges are checked in `__post_init__` with `check`.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the ranges; subclasses override."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, kind: str = "parameter") -> Self:
+        """Build a config from plain values, refusing unknown names and wrong types.
+
+        Lists become tuples and integers become floats where the field says so; nothing else is converted: a string
+        where a number belongs is an error.
+
+        Raises
+        ------
+        BioplausError
+            Unknown name (nearest one suggested), wrong type, or value out of range.
+        """
+        hints = typing.get_type_hints(cls)
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown(kind, name, known)
+        return cls(**{name: _convert(hints[name], value, f"{kind} {name!r}") for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as builtins (tuples become lists), in field order; `from_dict` reads them back."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def check(
+        self,
+        name: str,
+        *,
+        low: float = -math.inf,
+        high: float = math.inf,
+        open_low: bool = False,
+        open_high: bool = False,
+    ) -> None:
+        """Raise unless the number(s) in field `name` are finite and inside the range; None passes.
+
+        Parameters
+        ----------
+        low, high : bounds, in the field's unit.
+        open_low, open_high : True where the bound itself is not allowed.
+        """
+        value = getattr(self, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is None:
+                continue
+            above = number > low if open_low else number >= low
+            below = number < high if open_high else number <= high
+            if not (math.isfinite(number) and above and below):
+                raise BioplausError(
+                    f"{name} is {_plain(value)!r}, but must be {_range(low, high, open_low, open_high)}."
+                )
+
+
+def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    if math.isinf(high):
+        return "finite" if math.isinf(low) else f"finite and {'above' if open_low else 'at least'} {low:g}"
+    if math.isinf(low):
+        return f"finite and {'below' if open_high else 'at most'} {high:g}"
+    return f"{'above' if open_low else 'from'} {low:g} {'and below' if open_high else 'to'} {high:g}"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Return `value` as the type `hint`, or raise naming the parameter, the value and the type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, name)
+    if origin is Literal:
+        if value in arguments and isinstance(value, type(arguments[0])):
+            return value
+        raise unknown(name, value, [str(a) for a in arguments])
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise BioplausError(f"{name} is {value!r}, but must be a list of {_type_name(arguments[0])}.")
+        return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    raise BioplausError(f"{name} is {value!r}, but must be {_type_name(hint)}.")
+
+
+def _type_name(hint: Any) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        list: "a list",
+        dict: "a table of names and values",
+    }
+    if hint in names:
+        return names[hint]
+    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+    return f"{_type_name(arguments[0])} or null" if arguments else str(hint)

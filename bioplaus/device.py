@@ -1,0 +1,120 @@
+"""GPU utilities: which device and dtype, random streams, threads, time and memory meters."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+
+import torch
+
+from bioplaus.errors import BioplausError, unknown
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def pick(name: str = "auto") -> torch.device:
+    """The device called `name`: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    BioplausError
+        If the name is no device, or that device is not in this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise unknown("device", name, ["auto", "cpu", "cuda", "mps"]) from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(chosen.type, False):
+        raise BioplausError(
+            f"device {name!r} is not available here; torch {torch.__version__} sees only the CPU"
+            f"{' and a GPU' if torch.cuda.is_available() else ''}. Use device='cpu' or 'auto'."
+        )
+    return chosen
+
+
+def dtype(name: str) -> torch.dtype:
+    """The torch dtype called "float32" or "float64"."""
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return DTYPES[name]
+
+
+def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
+    """A random stream of its own for each (seed, stream): "init", "shuffle", "rule", ...
+
+    The generator's seed is the first eight bytes of sha256("<seed>/<stream>"), so no stream depends on how much another
+    one draws, nor on the number of seeds in a sweep.
+    """
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def setup(device: str = "auto", number: str = "float32", n_threads: int = 1) -> tuple[torch.device, torch.dtype]:
+    """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
+    if n_threads < 1:
+        raise BioplausError(f"n_threads is {n_threads}, but must be at least 1.")
+    torch.set_num_threads(n_threads)
+    return pick(device), dtype(number)
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Use `n` compute threads inside the block; the count changes the last bits of results, so runs use one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
+    """What computed here: device type and name, threads, torch version; builtins only."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count() or 1,
+    }
+
+
+class Meter:
+    """Seconds of wall time and of process CPU time since the start; on a GPU the queue is drained before reading."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        self.restart()
+
+    def restart(self) -> None:
+        """Set both clocks to zero."""
+        self._wait()
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """(wall, cpu) seconds since the last restart."""
+        self._wait()
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def peak_memory(device: torch.device | str = "cpu") -> int:
+    """Peak memory in bytes: of torch's allocator on a GPU, of this process on the CPU (0 where it cannot be read)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak

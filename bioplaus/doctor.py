@@ -1,0 +1,128 @@
+"""Is this installation fine? One line a check; a line that is not fine says what to do."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from bioplaus import device, results
+from bioplaus.errors import BioplausError
+
+LEAST_FREE = 5 * 2**30  # bytes on the results disk: paper-scale runs and their checkpoints need a few GiB
+PACKAGES = ("torch", "torchvision", "jupyterlab", "papermill", "nbval", "matplotlib", "seaborn", "tqdm", "distributed")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing: is it fine, what was found, and what to do where it is not."""
+
+    what: str
+    is_fine: bool
+    found: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Every check, in the order a newcomer meets them."""
+    yield _python()
+    yield from map(_package, PACKAGES)
+    yield _torchvision()
+    yield _kernel()
+    yield _project()
+    yield _results_folder()
+    yield from _data()
+    yield _gpu()
+    yield _threads()
+
+
+def show(console: Console) -> bool:
+    """Print every finding; True if all are fine."""
+    findings = list(examine())
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.is_fine else "[red]MEND[/]"
+        console.print(f"{mark} {finding.what}: {finding.found}")
+        if not finding.is_fine:
+            console.print(f"     -> {finding.advice}")
+    return all(finding.is_fine for finding in findings)
+
+
+def _python() -> Finding:
+    is_fine = platform.python_version_tuple() >= ("3", "11") and platform.python_implementation() == "CPython"
+    return Finding("Python", is_fine, platform.python_version(), "Use CPython 3.11 or newer: make BOOTSTRAP=python3.11 env")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", "make env, or pip install 'bioplaus[lab,test]'")
+
+
+def _torchvision() -> Finding:
+    from bioplaus import _torchvision
+
+    try:
+        _torchvision.load()
+    except BioplausError as error:
+        return Finding("torchvision imports", False, str(error), "make clean env")
+    return Finding("torchvision imports", True, "yes")
+
+
+def _kernel() -> Finding:
+    advice = "python -m ipykernel install --sys-prefix --name python3"
+    if importlib.util.find_spec("ipykernel") is None:
+        return Finding("Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel")
+    from bioplaus import kernels
+
+    try:
+        kernels.check("python3")
+    except BioplausError as error:
+        return Finding("Jupyter kernel python3", False, str(error), advice)
+    return Finding("Jupyter kernel python3", True, "found")
+
+
+def _project() -> Finding:
+    try:
+        return Finding("project folder", True, str(results.project_root()))
+    except BioplausError as error:
+        return Finding("project folder", False, str(error), "Run inside a clone of the project.")
+
+
+def _results_folder() -> Finding:
+    try:
+        folder = results.root()
+    except BioplausError as error:
+        return Finding("results folder", False, str(error), "Set BIOPLAUS_RESULTS to a folder you may write to.")
+    present = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(present).free
+    if not os.access(present, os.W_OK):
+        return Finding("results folder", False, f"{folder} cannot be written", "Choose another with BIOPLAUS_RESULTS.")
+    advice = f"At least {LEAST_FREE / 2**30:.0f} GiB should be free; choose another disk with BIOPLAUS_RESULTS."
+    return Finding("results folder", free > LEAST_FREE, f"{folder}, {free / 2**30:.0f} GiB free", advice)
+
+
+def _data() -> Iterator[Finding]:
+    """Data sets are fetched when a run needs them, so a missing one is no fault; a damaged one is."""
+    from bioplaus import data
+
+    for name, found, _ in data.catalogue():
+        yield Finding(f"data set {name}", True, found or f"not here yet (python -m bioplaus data get {name})")
+
+
+def _gpu() -> Finding:
+    if torch.cuda.is_available():
+        return Finding("GPU", True, torch.cuda.get_device_name())
+    built = f"torch {torch.__version__} is built {'for' if torch.version.cuda else 'without'} CUDA"
+    return Finding("GPU", True, f"none ({built}); everything runs on the CPU, preset paper takes days there")
+
+
+def _threads() -> Finding:
+    about = device.describe()
+    found = f"{about['cores']} cores; torch would use {about['threads']} threads, runs use 1 each"
+    return Finding("threads", True, found)

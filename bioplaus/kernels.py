@@ -1,0 +1,89 @@
+"""Execute one notebook in a fresh kernel through papermill; used for simulations and for analysis notebooks alike."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bioplaus import _files
+from bioplaus.errors import BioplausError, RunError, unknown
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def check(kernel: str = "python3") -> None:
+    """Raise `BioplausError` unless Jupyter knows a kernel of this name."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    known = KernelSpecManager().find_kernel_specs()
+    if not known:
+        raise BioplausError("Jupyter finds no kernel at all; install one with `pip install ipykernel`.")
+    if kernel not in known:
+        raise unknown("kernel", kernel, known)
+
+
+def execute(
+    source: Path, output: Path, parameters: Mapping[str, Any], *, kernel: str = "python3", log: Path | None = None
+) -> None:
+    """Run the notebook `source` with `parameters` and write the executed copy to `output`.
+
+    The kernel talks over files (ipc), not over network ports. What its cells print goes to `log` as well, whole or not
+    at all, when the notebook ends.
+
+    Raises
+    ------
+    BioplausError
+        If a cell raised one: the same sentence.
+    RunError
+        If a cell raised anything else, or the kernel died; `traceback` on the exception holds the cell's traceback.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            dict(parameters),
+            kernel_name=kernel,
+            progress_bar=False,
+            cwd=str(output.parent),
+            config=Config({"KernelManager": {"transport": "ipc"}}),
+        )
+    except papermill.exceptions.PapermillExecutionError as error:
+        traceback = _COLOURS.sub("", "\n".join(error.traceback))
+        if error.ename in ("BioplausError", "RunError"):
+            raise _with(BioplausError(error.evalue), traceback) from None
+        raise _with(RunError(_explain(source.name, error)), traceback) from None
+    except (DeadKernelError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "kernel" not in str(error).lower():
+            raise
+        sentence = f"{source.name}: its kernel died ({error}); it was killed, or memory ran out."
+        raise _with(RunError(sentence), sentence) from None
+    finally:
+        if log is not None and output.is_file():
+            _files.write_atomic(log, _printed(output).encode())
+
+
+def _with(error: BioplausError, traceback: str) -> BioplausError:
+    error.traceback = traceback
+    return error
+
+
+def _explain(name: str, error: Any) -> str:
+    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
+    if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
+        what += "; use a smaller batch_size or fewer WORKERS"
+    return f"{name}, cell {error.cell_index}: {what}"
+
+
+def _printed(notebook: Path) -> str:
+    """What the cells of an executed notebook printed, in order."""
+    cells = (_files.read_json(notebook) or {}).get("cells", [])
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    texts = ("".join(o.get("text", "")) or "\n".join(o.get("traceback", [])) for o in outputs)
+    return _COLOURS.sub("", "\n".join(text.rstrip() for text in texts if text))

@@ -1,0 +1,311 @@
+"""Manifests: which simulations a paper consists of, and their expansion into runs with stable ids.
+
+`Simulations/manifests/<paper>.yaml` lists experiments; an experiment lists entries (one rule with its published
+parameters each), seeds, and what the presets change. Parameters are merged in this order, later ones winning:
+
+    experiment < entry < grid point < experiment's preset < entry's preset < --set
+
+Nested tables (a rule's `config`) are merged name by name, everything else is replaced. The preset `paper` is the
+manifest as it stands; an experiment or entry runs at another preset only if it names it (an entry inherits its
+experiment's presets and leaves one with `false`).
+"""
+
+import fnmatch
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from ruamel.yaml import YAML, YAMLError
+
+from bioplaus import results, simulation
+from bioplaus.errors import BioplausError, unknown
+
+PRESETS = ("smoke", "quick", "desk", "paper")
+_MAX_NODES = 100_000  # of a manifest with its aliases followed: a bomb of aliases stops here
+
+Key = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+PresetName = Literal["smoke", "quick", "desk", "paper"]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Override(_Part):
+    """What a preset changes."""
+
+    parameters: dict[str, Any] = {}
+    seeds: list[int] | None = None
+    seconds: float | None = None  # one run's wall time on one core of a laptop, as measured; for the forecast only
+
+
+class Entry(_Part):
+    """One rule with its parameters; with a grid, one entry per grid point, numbered from 1, the last name fastest."""
+
+    label: str | None = None  # name in legends; default: the entry's key
+    source: str | None = None  # table, section or script that the values are from
+    parameters: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    seeds: list[int] | None = None
+    seconds: float | None = None
+    published: dict[str, Any] | None = None  # rows of Results/published that this entry answers, by column and value
+    presets: dict[PresetName, Override | Literal[False]] = {}
+
+
+class Experiment(_Part):
+    """Runs that belong together in a figure or table."""
+
+    title: str
+    simulation: str
+    source: str | None = None
+    parameters: dict[str, Any] = {}
+    seeds: list[int]
+    seconds: float | None = None
+    presets: dict[PresetName, Override | Literal[False]] = {}
+    entries: dict[Key, Entry]
+
+
+class Manifest(_Part):
+    """Everything that one paper's figures and tables need."""
+
+    paper: Key
+    title: str
+    citation: str | None = None
+    experiments: dict[Key, Experiment]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a simulation notebook."""
+
+    paper: str
+    experiment: str
+    entry: str
+    label: str
+    preset: str
+    simulation: str
+    seed: int
+    parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
+    published: dict[str, Any] | None
+    seconds: float | None  # forecast, on one core
+
+    @property
+    def id(self) -> str:
+        """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same everywhere."""
+        canonical = json.dumps([self.simulation, self.parameters], sort_keys=True, separators=(",", ":"))
+        words = [
+            self.parameters.get("rule", self.entry),
+            Path(str(self.parameters.get("dataset", self.simulation))).stem,
+        ]
+        clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word)) for word in words)
+        return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def key(self) -> str:
+        """`<paper>/<experiment>/<entry>/<id>`: what `--only` is matched against."""
+        return f"{self.paper}/{self.experiment}/{self.entry}/{self.id}"
+
+    @property
+    def experiment_folder(self) -> Path:
+        """Where this run's experiment keeps its results."""
+        return results.root() / self.preset / self.paper / self.experiment
+
+    @property
+    def folder(self) -> Path:
+        """Where this run keeps its result, record, notebook and checkpoint."""
+        return self.experiment_folder / self.id
+
+    def check(self) -> None:
+        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters."""
+        try:
+            simulation.load(self.simulation).check({**self.parameters, "folder": str(self.folder)})
+        except BioplausError as error:
+            place = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
+            raise type(error)(f"{place}: {error}") from None
+
+
+def papers() -> list[str]:
+    """The papers that have a manifest, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+@cache
+def load(paper: str) -> Manifest:
+    """The manifest of `paper`, by its key.
+
+    Raises
+    ------
+    BioplausError
+        For an unknown paper, a file that is not YAML, a name given twice, or a wrong or unknown key; the file, the
+        place and what was allowed are named.
+    """
+    if paper not in papers():
+        raise unknown("paper", paper, papers())
+    return read(_folder() / f"{paper}.yaml")
+
+
+def read(path: Path) -> Manifest:
+    """Read and check one manifest file (YAML 1.2: `1e-4` is a number)."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        first = str(error).strip().splitlines()
+        raise BioplausError(f"{path.name} is not valid YAML: {' '.join(line.strip() for line in first[:4])}") from None
+    except OSError as error:
+        raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
+    if sum(1 for _ in itertools.islice(_nodes(content), _MAX_NODES)) == _MAX_NODES:
+        raise BioplausError(f"{path.name} has more than {_MAX_NODES:,} values once its aliases are followed.")
+    try:
+        found = Manifest.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise _sentence(error, path.name) from None
+    if found.paper != path.stem:
+        raise BioplausError(f"{path.name} says paper: {found.paper}, but its file name says {path.stem}.")
+    return found
+
+
+def runs(
+    preset: str,
+    papers: Iterable[str] | None = None,
+    only: str | None = None,
+    seeds: Iterable[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Every run of a preset, in manifest order.
+
+    Parameters
+    ----------
+    papers : keys; None means all that have a manifest.
+    only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of it.
+    seeds : in place of the manifest's.
+    overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the manifest's.
+
+    Raises
+    ------
+    BioplausError
+        For an unknown preset or paper, and for an `only` that matches nothing.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    seeds = None if seeds is None else list(seeds)
+    chosen = list(papers) if papers is not None else globals()["papers"]()
+    found = [run for paper in chosen for run in _expand(load(paper), preset, seeds, dict(overrides or {}))]
+    if only is None:
+        return found
+    matching = [run for run in found if _matches(run, only)]
+    if not matching:
+        known = {part for run in found for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")}
+        raise unknown(f"experiment, entry or run at preset {preset}", only, known)
+    return matching
+
+
+def _folder() -> Path:
+    return results.project_root() / "Simulations" / "manifests"
+
+
+def _nodes(value: Any) -> Iterator[None]:
+    yield None
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(item)
+
+
+def _matches(run: Run, pattern: str) -> bool:
+    parts = run.key.split("/")
+    spans = ("/".join(parts[i:j]) for i in range(4) for j in range(i + 1, 5))
+    return any(fnmatch.fnmatchcase(span, pattern) for span in spans)
+
+
+def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]) -> Iterator[Run]:
+    for name, experiment in found.experiments.items():
+        of_experiment = experiment.presets.get(preset, Override() if preset == "paper" else False)
+        for key, entry in experiment.entries.items():
+            of_entry = entry.presets.get(preset, Override() if of_experiment else False)
+            if not of_entry:
+                continue
+            changes = of_experiment or Override()
+            chosen = next(
+                s for s in (seeds, of_entry.seeds, changes.seeds, entry.seeds, experiment.seeds) if s is not None
+            )
+            forecast = next(
+                (s for s in (of_entry.seconds, changes.seconds, entry.seconds, experiment.seconds) if s is not None),
+                None,
+            )
+            for number, point in enumerate(_points(entry.grid), start=1):
+                parameters = _merge(
+                    experiment.parameters,
+                    entry.parameters,
+                    point,
+                    changes.parameters,
+                    of_entry.parameters,
+                    _nested(overrides),
+                )
+                for seed in chosen:
+                    yield Run(
+                        paper=found.paper,
+                        experiment=name,
+                        entry=f"{key}-{number}" if entry.grid else key,
+                        label=_label(entry.label or key, number, point),
+                        preset=preset,
+                        simulation=experiment.simulation,
+                        seed=seed,
+                        parameters=_merge(parameters, {"seed": seed}),
+                        published=entry.published,
+                        seconds=forecast,
+                    )
+
+
+def _points(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The Cartesian product of a grid, as nested parameters; one empty point for an empty grid."""
+    return [_nested(dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+
+
+def _label(label: str, number: int, point: dict[str, Any]) -> str:
+    return f"{label} {number}" if point else label
+
+
+def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """{"config.lr": 1} becomes {"config": {"lr": 1}}."""
+    tree: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *path, last = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree
+
+
+def _merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for table in tables:
+        for name, value in table.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+            merged[name] = _merge(merged[name], value) if both else deepcopy(value)
+    return merged
+
+
+def _sentence(error: pydantic.ValidationError, file: str) -> BioplausError:
+    """The first of pydantic's errors as one sentence; an unknown key gets the nearest allowed one."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("Override", "literal[False]")]
+    if first["type"] == "extra_forbidden":
+        return unknown("key", place[-1], _allowed(place[:-1]), f"{file}, {'/'.join(place[:-1]) or 'top level'}")
+    if first["type"] == "literal_error" and "[key]" in place:
+        return unknown("preset", first["input"], PRESETS, f"{file}, {'/'.join(place[:-2])}")
+    return BioplausError(f"{file}, {'/'.join(place) or 'top level'}: {first['msg']}, not {first.get('input')!r}.")
+
+
+def _allowed(place: list[str]) -> Iterable[str]:
+    """The keys allowed at a place in a manifest, which alternates between keys and names."""
+    if "presets" in place:
+        return Override.model_fields
+    return {0: Manifest, 2: Experiment, 4: Entry}.get(len(place), Manifest).model_fields

@@ -1,0 +1,70 @@
+"""The contract every learning rule keeps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bioplaus.config import Config
+from bioplaus.tasks import Spec
+
+
+class LearningRule(nn.Module):
+    """A network together with the way it learns.
+
+    All that training changes is held in parameters and buffers (or in `get_extra_state`), so `.to(device)`, `state_dict`
+    and exact resume come for free. Scratch tensors are plain attributes or non-persistent buffers. A subclass implements
+    `fit_batch` and `predict`, and may override the rest.
+
+    Parameters
+    ----------
+    config : the rule's parameters, already checked.
+    generator : CPU random stream for everything the rule draws: first its weights, later its nudge signs or masks. Its
+        state is part of `state_dict`.
+    """
+
+    def __init__(self, config: Config, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = generator
+
+    @classmethod
+    def check_task(cls, config: Config, spec: Spec) -> None:
+        """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`."""
+
+    def begin_epoch(self, epoch: int, n_batches: int) -> None:
+        """Set the learning rates of `epoch` (0-based) and draw what its `n_batches` batches need."""
+
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        """Learn from one batch.
+
+        Parameters
+        ----------
+        x : inputs, batch first.
+        y : targets as the task gives them; class indices, (batch,) int64, in classification.
+        epoch, step : 0-based epoch, and batch within it.
+
+        Returns
+        -------
+        What was measured on the way, as 0-d tensors by name (a loss, for instance); the epoch's mean is recorded. Often
+        empty. Never call `.item()` here: it would wait for the device.
+        """
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The network's output for inputs `x`, batch first; the evaluation uses no randomness and changes no state."""
+        raise NotImplementedError
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers logged during training (angles between weights, for instance), by name with the unit at the end."""
+        return {}
+
+    def useful_flops(self, batch_size: int) -> int:
+        """Floating-point operations one training batch needs, nothing recomputed; 0 where it is not stated."""
+        return 0
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,117 @@
+"""The parameterised notebooks in `Simulations/`: what they declare, whether parameters fit, and running one in-process.
+
+A simulation notebook is the only description of its parameters: the cell tagged `parameters` declares names, types and
+defaults; the cell tagged `check` raises on values that cannot work, without reading data. Both are read from here, so
+the engine validates a whole manifest before a kernel starts, and a new notebook needs no code in the package.
+"""
+
+import ast
+import dataclasses
+import json
+import types
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bioplaus import results
+from bioplaus.config import Config
+from bioplaus.errors import BioplausError, unknown
+
+_TYPES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict, "None": type(None)}
+
+
+def names() -> list[str]:
+    """The names of all simulation notebooks, sorted."""
+    return sorted(path.stem for path in (results.project_root() / "Simulations").glob("*.ipynb"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """One notebook of `Simulations/`."""
+
+    name: str
+    path: Path
+    cells: tuple[tuple[frozenset[str], str], ...]  # (tags, source) of the code cells, in order
+    parameters: type[Config]  # a Config with the declared names, types and defaults
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise `BioplausError` unless the notebook can run with these parameters."""
+        namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        for tags, source in self.cells:
+            if "check" in tags:
+                self._execute(source, "check", namespace)
+
+    def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Execute the notebook's code in this process, without a kernel; the names it left behind.
+
+        Cells tagged `show` are left out: they draw, and change no result.
+        """
+        namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        for number, (tags, source) in enumerate(self.cells):
+            if not tags & {"parameters", "show"}:
+                self._execute(source, f"cell {number}", namespace)
+        return namespace
+
+    def _execute(self, source: str, cell: str, namespace: dict[str, Any]) -> None:
+        exec(compile(source, f"{self.path.name} {cell}", "exec"), namespace)
+
+
+@cache
+def load(name: str) -> Simulation:
+    """The simulation notebook called `name`.
+
+    Raises
+    ------
+    BioplausError
+        For an unknown name, or a notebook without a proper cell tagged `parameters`.
+    """
+    if name not in names():
+        raise unknown("simulation", name, names())
+    path = results.project_root() / "Simulations" / f"{name}.ipynb"
+    cells = tuple(
+        (frozenset(cell["metadata"].get("tags", [])), "".join(cell["source"]))
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    )
+    declared = [source for tags, source in cells if "parameters" in tags]
+    if len(declared) != 1:
+        raise BioplausError(f"{path.name} has {len(declared)} cells tagged `parameters`, but must have one.")
+    return Simulation(name, path, cells, _parameters(name, path.name, declared[0]))
+
+
+class _Parameters(Config):
+    def values(self) -> dict[str, Any]:
+        """The parameters by name, as a fresh dictionary to run code in."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _parameters(name: str, where: str, source: str) -> type[_Parameters]:
+    """A Config class with the fields that a parameters cell declares as `name: type = literal`."""
+    fields = [
+        (target, hint, dataclasses.field(default_factory=lambda default=default: _copy(default)))
+        for target, hint, default in _declarations(where, source)
+    ]
+    return dataclasses.make_dataclass(f"{name}_parameters", fields, bases=(_Parameters,), frozen=True, kw_only=True)
+
+
+def _declarations(where: str, source: str) -> Iterator[tuple[str, Any, Any]]:
+    for statement in ast.parse(source).body:
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
+            raise BioplausError(
+                f"{where}: a parameter is declared as `name: type = literal`, not `{ast.unparse(statement)}`."
+            )
+        yield statement.target.id, _hint(where, statement.annotation), ast.literal_eval(statement.value)
+
+
+def _hint(where: str, node: ast.expr) -> type | types.UnionType:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _hint(where, node.left) | _hint(where, node.right)
+    name = ast.unparse(node)
+    if name not in _TYPES:
+        raise unknown("type of a parameter", name, _TYPES, where)
+    return _TYPES[name]
+
+
+def _copy(default: Any) -> Any:
+    return json.loads(json.dumps(default))

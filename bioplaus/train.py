@@ -1,0 +1,265 @@
+"""The one epoch loop: progress, metrics, checkpoint, exact resume, and a clear stop when training diverges."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bioplaus import _files
+from bioplaus import device as _device
+from bioplaus.errors import BioplausError
+from bioplaus.rules import LearningRule
+from bioplaus.tasks import Task
+
+CHECKPOINT_SECONDS = 20.0  # least wall time between two checkpoints; the last epoch is always saved
+
+
+@dataclass
+class History:
+    """What training measured, one row an epoch, and the diagnostics logged inside epochs.
+
+    Attributes
+    ----------
+    epochs : one dict per finished epoch, 0-based key "epoch" and metrics by name.
+    diagnostics : one dict per log entry: "batch" (batches learned so far) and the rule's `diagnostics()`.
+    divergence : None, or where numbers stopped being finite: epoch, batch (both 0-based) and tensor name.
+    seconds : wall seconds per epoch, {"train": [...], "evaluate": [...]}; never part of a result's bytes.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    diagnostics: list[dict[str, float]] = field(default_factory=list)
+    divergence: dict[str, Any] | None = None
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": []})
+
+    @property
+    def status(self) -> str:
+        """ "done", or "diverged"."""
+        return "diverged" if self.divergence else "done"
+
+    def __str__(self) -> str:
+        last = ", ".join(f"{k} {v:.4f}" for k, v in self.epochs[-1].items() if k != "epoch") if self.epochs else "none"
+        end = f"diverged at {self.divergence}" if self.divergence else f"{len(self.seconds['train'])} epochs"
+        return f"{end}; last evaluation: {last}"
+
+    def record(self) -> dict[str, Any]:
+        """The history as builtins and numpy columns, without times: part of a result."""
+        return {
+            "status": self.status,
+            "divergence": self.divergence,
+            "epochs": _columns(self.epochs),
+            "diagnostics": _columns(self.diagnostics),
+        }
+
+
+def check(**counts: int) -> None:
+    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is at least 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
+
+
+def fit(
+    rule: LearningRule,
+    task: Task,
+    *,
+    n_epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    evaluate_every: int = 1,
+    diagnose_every: int = 500,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> History:
+    """Train `rule` on `task`, evaluating after every epoch.
+
+    Order within an epoch: `rule.begin_epoch`; every batch of the task in an order drawn from the stream (seed,
+    "shuffle"); after the update of batches 0, diagnose_every, 2 diagnose_every, ...: the rule's diagnostics, and a look
+    for numbers that are not finite; then the evaluation, which draws nothing; then a checkpoint. The same arguments give
+    the same bits on the same machine, whether undisturbed or killed and resumed.
+
+    Parameters
+    ----------
+    n_epochs, batch_size : at least 1.
+    seed : of the order of batches; the rule has its own stream.
+    evaluate_every : evaluate after every so many epochs, and after the last.
+    diagnose_every : batches between two log entries; the counter restarts in every epoch.
+    folder : where `checkpoint.pt` (with `checkpoint.previous.pt`) and `progress.json` are kept; None keeps nothing. A
+        checkpoint found there is resumed, if it belongs to the same training; a damaged one is passed over for the one
+        before it.
+    progress : show a bar (needs tqdm).
+    on_epoch : called as on_epoch(epoch, metrics) after each epoch, for live plots; it must not draw from the rule.
+
+    Returns
+    -------
+    The history. When a number is not finite, training stops there and `history.status` is "diverged".
+
+    Raises
+    ------
+    BioplausError
+        For counts below 1, or a folder that cannot be written.
+    """
+    check(n_epochs=n_epochs, batch_size=batch_size, evaluate_every=evaluate_every, diagnose_every=diagnose_every)
+    keeper = _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed)) if folder else None
+    shuffle = _device.generator(seed, "shuffle")
+    history = History()
+    if keeper and (saved := keeper.load()):
+        rule.load_state_dict(saved["rule"])
+        shuffle.set_state(saved["shuffle"])
+        history = History(**saved["history"])
+    place = next((p.device for p in rule.parameters()), torch.device("cpu"))
+    meter = _device.Meter(place)
+    epochs = _bar(range(len(history.seconds["train"]), n_epochs), n_epochs, progress)
+    for epoch in () if history.divergence else epochs:
+        meter.restart()
+        rule.train()
+        means, history.divergence = _one_epoch(rule, task, epoch, batch_size, shuffle, diagnose_every, history)
+        history.seconds["train"].append(meter.read()[0])
+        meter.restart()
+        if not history.divergence and (epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1):
+            rule.eval()
+            metrics = {"epoch": epoch, **means, **task.evaluate(rule)}
+            bad = next((name for name, value in metrics.items() if not np.isfinite(value)), None)
+            if bad:
+                history.divergence = {"epoch": epoch, "batch": task.n_batches(batch_size) - 1, "tensor": bad}
+            else:
+                history.epochs.append(metrics)
+        history.seconds["evaluate"].append(meter.read()[0])
+        is_last = epoch == n_epochs - 1 or history.divergence is not None
+        if keeper:
+            keeper.save(rule, shuffle, history, force=is_last)
+        if history.divergence:
+            break
+        if history.epochs and history.epochs[-1]["epoch"] == epoch:
+            if hasattr(epochs, "set_postfix"):
+                epochs.set_postfix(
+                    {k: f"{v:.4f}" for k, v in history.epochs[-1].items() if k != "epoch"}, refresh=False
+                )
+            if on_epoch:
+                on_epoch(epoch, history.epochs[-1])
+    return history
+
+
+def _one_epoch(
+    rule: LearningRule,
+    task: Task,
+    epoch: int,
+    batch_size: int,
+    shuffle: torch.Generator,
+    diagnose_every: int,
+    history: History,
+) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """Learn every batch once; the mean of what the steps measured, and where numbers stopped being finite, if at all."""
+    n_batches = task.n_batches(batch_size)
+    rule.begin_epoch(epoch, n_batches)
+    sums: dict[str, torch.Tensor] = {}
+    n_samples = 0
+    for step, batch in enumerate(task.batches(batch_size, shuffle)):
+        n = len(batch[0])
+        n_samples += n
+        for name, value in rule.fit_batch(*batch, epoch=epoch, step=step).items():
+            sums[name] = sums[name] + n * value.detach() if name in sums else n * value.detach()
+        if step % diagnose_every == 0:
+            if bad := _first_not_finite(rule):
+                return {}, {"epoch": epoch, "batch": step, "tensor": bad}
+            if found := rule.diagnostics():
+                history.diagnostics.append({"batch": epoch * n_batches + step + 1, **found})
+    if bad := _first_not_finite(rule):
+        return {}, {"epoch": epoch, "batch": n_batches - 1, "tensor": bad}
+    return {name: (value / n_samples).item() for name, value in sums.items()}, None
+
+
+def _first_not_finite(rule: LearningRule) -> str | None:
+    """Name of the first parameter or buffer with a NaN or infinity, if any; a sum shows both and costs one pass."""
+    for name, value in (*rule.named_parameters(), *rule.named_buffers()):
+        if value.is_floating_point() and not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+            return name
+    return None
+
+
+def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
+    """What must be equal for a checkpoint to belong to this training."""
+    sample = next(rule.parameters(), torch.zeros(()))
+    return {
+        "rule": type(rule).__module__,
+        "config": rule.config.to_dict(),
+        "data": task.fingerprint,
+        "task": task.spec.name,
+        "n_epochs": n_epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "dtype": str(sample.dtype),
+    }
+
+
+class _Checkpoints:
+    """The newest checkpoint and the one before it, each sealed with its digest."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
+        self.progress = folder / "progress.json"
+        self.identity = identity
+        self.saved_at = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        _files.sweep(folder)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint of this very training, or None."""
+        for path in (self.newest, self.previous):
+            if path.is_file():
+                try:
+                    content = _files.unseal(path.read_bytes(), path)
+                except BioplausError as error:
+                    print(f"{error} Going on from the checkpoint before it, if there is one.")
+                    continue
+                saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+                if saved["identity"] == self.identity:
+                    return saved
+        return None
+
+    def save(self, rule: LearningRule, shuffle: torch.Generator, history: History, *, force: bool) -> None:
+        """Keep the state after an epoch, unless the last save was a moment ago; always say how far training is."""
+        done = len(history.seconds["train"])
+        _files.write_json(
+            self.progress,
+            {
+                "epochs_done": done,
+                "n_epochs": self.identity["n_epochs"],
+                "last": history.epochs[-1] if history.epochs else None,
+            },
+        )
+        if not force and time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
+            return
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "identity": self.identity,
+                "rule": rule.state_dict(),
+                "shuffle": shuffle.get_state(),
+                "history": vars(history),
+            },
+            buffer,
+        )
+        if self.newest.is_file():
+            self.newest.replace(self.previous)
+        _files.write_atomic(self.newest, _files.seal(buffer.getvalue()))
+        self.saved_at = time.monotonic()
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """Rows of numbers as numpy columns: int64 where all values are integers, else float64 (NaN where a row has none)."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
+    if not progress:
+        return epochs
+    from tqdm.auto import tqdm
+
+    return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)

@@ -1,0 +1,198 @@
+"""The epoch loop: order of events, exact resume, divergence, and that looking changes nothing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from bioplaus import _files, device, train
+from bioplaus.config import Config
+from bioplaus.errors import BioplausError
+from bioplaus.rules import LearningRule
+from bioplaus.tasks import Spec
+
+
+class Regression:
+    """y = 2 x + 1 on eight points: a task whose every number can be checked by hand."""
+
+    spec = Spec(name="line", kind="regression", n_in=1, n_out=1)
+    fingerprint = "0" * 64
+
+    def __init__(self):
+        self.x = torch.linspace(-1, 1, 8).reshape(-1, 1)
+        self.y = 2 * self.x + 1
+        self.seen = []
+
+    def n_batches(self, batch_size):
+        return -(-len(self.x) // batch_size)
+
+    def batches(self, batch_size, generator):
+        order = torch.randperm(len(self.x), generator=generator)
+        for rows in order.split(batch_size):
+            self.seen.append(rows.tolist())
+            yield self.x[rows], self.y[rows]
+
+    def evaluate(self, rule):
+        return {"test_error": float((rule.predict(self.x) - self.y).square().mean())}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LineConfig(Config):
+    lr: float = 0.1  # weight step
+
+
+class Line(LearningRule):
+    """Noisy stochastic gradient descent, so that its own random stream matters for resume."""
+
+    def __init__(self, config, generator):
+        super().__init__(config, generator)
+        self.w = torch.nn.Parameter(torch.randn(2, generator=generator), requires_grad=False)
+
+    def fit_batch(self, x, y, *, epoch, step):
+        error = self.predict(x) - y
+        noise = 1e-3 * torch.randn(2, generator=self.generator)
+        self.w -= self.config.lr * (torch.stack(((error * x).mean(), error.mean())) + noise)
+        return {"loss": error.square().mean()}
+
+    def predict(self, x):
+        return self.w[0] * x + self.w[1]
+
+    def diagnostics(self):
+        return {"slope": float(self.w[0])}
+
+
+def _line(**values):
+    return Line(LineConfig(**values), device.generator(0, "rule"))
+
+
+def _fit(rule, task=None, **options):
+    return train.fit(rule, task or Regression(), **{"n_epochs": 6, "batch_size": 3, "progress": False, **options})
+
+
+def test_every_sample_is_seen_once_an_epoch_in_an_order_that_only_the_seed_decides():
+    orders = []
+    for seed in (1, 1, 2):
+        task = Regression()
+        _fit(_line(), task, seed=seed, n_epochs=2)
+        assert [sorted(sum(task.seen[i : i + 3], [])) for i in (0, 3)] == [list(range(8))] * 2
+        orders.append(task.seen)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_recorded_loss_is_the_mean_over_samples_not_over_batches():
+    rule = _line(lr=0.0)  # weights stay, so the epoch's loss is the mean squared error of all eight samples
+    history = _fit(rule, n_epochs=1)
+    assert history.epochs[0]["loss"] == pytest.approx(history.epochs[0]["test_error"], rel=1e-6)
+
+
+def test_diagnostics_are_logged_after_the_update_of_batches_0_n_2n_of_every_epoch():
+    history = _fit(_line(), n_epochs=2, batch_size=1, diagnose_every=3)
+    assert [row["batch"] for row in history.diagnostics] == [1, 4, 7, 9, 12, 15]
+
+
+@pytest.mark.parametrize(
+    "option", [{"evaluate_every": 3}, {"diagnose_every": 1}, {"on_epoch": lambda epoch, metrics: None}]
+)
+def test_looking_more_or_less_often_does_not_change_the_weights(option):
+    plain, looked = _line(), _line()
+    _fit(plain)
+    _fit(looked, **option)
+    assert torch.equal(plain.w, looked.w)
+
+
+class Killed(Exception):
+    pass
+
+
+def _killed_after(epoch_to_die):
+    def die(epoch, metrics):
+        if epoch == epoch_to_die:
+            raise Killed
+
+    return die
+
+
+@pytest.mark.parametrize("epoch_to_die", [0, 2, 4])
+def test_a_killed_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(tmp_path, monkeypatch, epoch_to_die):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    undisturbed = _line()
+    expected = _fit(undisturbed)
+    with pytest.raises(Killed):
+        _fit(_line(), folder=tmp_path, on_epoch=_killed_after(epoch_to_die))
+    resumed, task = _line(), Regression()
+    history = _fit(resumed, task, folder=tmp_path)
+    assert len(task.seen) == 3 * (5 - epoch_to_die)  # only the rest was trained
+    assert torch.equal(resumed.w, undisturbed.w)
+    assert history.epochs == expected.epochs and history.diagnostics == expected.diagnostics
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_the_result_is_the_same(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    expected = _line()
+    _fit(expected)
+    with pytest.raises(Killed):
+        _fit(_line(), folder=tmp_path, on_epoch=_killed_after(3))
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed, task = _line(), Regression()
+    _fit(resumed, task, folder=tmp_path)
+    assert len(task.seen) == 3 * 3 and torch.equal(resumed.w, expected.w)
+    assert "checkpoint.pt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"n_epochs": 7}, {"batch_size": 4}])
+def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path, change):
+    _fit(_line(), folder=tmp_path)
+    task = Regression()
+    _fit(_line(), task, folder=tmp_path, **change)
+    options = {"n_epochs": 6, "batch_size": 3, **change}
+    assert len(task.seen) == options["n_epochs"] * task.n_batches(options["batch_size"])
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    first = _fit(_line(), folder=tmp_path)
+    task = Regression()
+    assert _fit(_line(), task, folder=tmp_path).epochs == first.epochs and task.seen == []
+
+
+def test_divergence_stops_training_and_names_epoch_batch_and_tensor(tmp_path):
+    history = _fit(_line(lr=1e30), folder=tmp_path, n_epochs=50)
+    assert history.status == "diverged" and history.divergence["tensor"] == "w" and history.divergence["epoch"] == 0
+    record = history.record()
+    assert record["status"] == "diverged" and all(np.isfinite(column).all() for column in record["epochs"].values())
+    assert (
+        _fit(_line(lr=1e30), folder=tmp_path, n_epochs=50).divergence == history.divergence
+    )  # and stays so when resumed
+
+
+def test_a_nan_in_the_data_is_divergence_not_an_accuracy():
+    task = Regression()
+    task.x[3] = torch.nan
+    history = _fit(_line(), task)
+    assert history.status == "diverged" and history.epochs == []
+
+
+@pytest.mark.parametrize("name", ["n_epochs", "batch_size", "evaluate_every", "diagnose_every"])
+def test_a_count_below_one_is_refused_by_name(name):
+    with pytest.raises(BioplausError, match=name):
+        _fit(_line(), **{name: 0})
+
+
+def test_progress_can_be_read_while_training(tmp_path):
+    seen = []
+    _fit(
+        _line(),
+        folder=tmp_path,
+        on_epoch=lambda epoch, metrics: seen.append(_files.read_json(tmp_path / "progress.json")),
+    )
+    assert [progress["epochs_done"] for progress in seen] == [1, 2, 3, 4, 5, 6] and seen[0]["n_epochs"] == 6
+
+
+def test_bar_is_drawn_only_when_asked(capsys):
+    _fit(_line(), progress=False)
+    assert capsys.readouterr().err == ""
+    _fit(_line(), progress=True)
+    assert "epoch" in capsys.readouterr().err
