@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
 app.add_typer(data_app, name="data")
+INTERRUPTED = 130  # exit code of a process stopped by Ctrl-C
 console = Console(soft_wrap=True, highlight=False)
 
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
@@ -239,7 +240,12 @@ def main() -> None:
     is_debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        app()
+        code = app(standalone_mode=False)
+    except SystemExit as stop:  # how typer answers Ctrl-C
+        code = stop.code
+    except typer.BadParameter.__mro__[2] as error:  # any mistake in the command line's own grammar
+        error.show()
+        sys.exit(error.exit_code)
     except BioplausError as error:
         if is_debug:
             traceback.print_exc()
@@ -253,9 +259,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    except KeyboardInterrupt:
+    if code == INTERRUPTED:
         print("Interrupted. What is done is kept; the same command goes on from the last checkpoints.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def execute(
             progress_bar=False,
             cwd=str(output.parent),
             config=Config({"KernelManager": {"transport": "ipc"}}),
+            extra_arguments=["--log-level=50"],
         )
     except papermill.exceptions.PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback))

@@ -105,7 +105,7 @@ class Run:
             self.parameters.get("rule", self.entry),
             Path(str(self.parameters.get("dataset", self.simulation))).stem,
         ]
-        clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word)) for word in words)
+        clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
         return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
     @property
@@ -137,7 +137,6 @@ def papers() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
-@cache
 def load(paper: str) -> Manifest:
     """The manifest of `paper`, by its key.
 
@@ -149,17 +148,21 @@ def load(paper: str) -> Manifest:
     """
     if paper not in papers():
         raise unknown("paper", paper, papers())
-    return read(_folder() / f"{paper}.yaml")
+    path = _folder() / f"{paper}.yaml"
+    return _read(path, path.stat().st_mtime_ns)
 
 
-def read(path: Path) -> Manifest:
-    """Read and check one manifest file (YAML 1.2: `1e-4` is a number)."""
+@cache
+def _read(path: Path, changed: int) -> Manifest:
+    """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it `changed`."""
     yaml = YAML(typ="safe", pure=True)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        first = str(error).strip().splitlines()
-        raise BioplausError(f"{path.name} is not valid YAML: {' '.join(line.strip() for line in first[:4])}") from None
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        what = (getattr(error, "problem", None) or type(error).__name__).splitlines()[0]
+        raise BioplausError(f"{path.name}{place} is not valid YAML: {what}.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
     if sum(1 for _ in itertools.islice(_nodes(content), _MAX_NODES)) == _MAX_NODES:
@@ -295,7 +298,7 @@ def _merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sentence(error: pydantic.ValidationError, file: str) -> BioplausError:
     """The first of pydantic's errors as one sentence; an unknown key gets the nearest allowed one."""
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"] if part not in ("Override", "literal[False]")]
     if first["type"] == "extra_forbidden":
         return unknown("key", place[-1], _allowed(place[:-1]), f"{file}, {'/'.join(place[:-1]) or 'top level'}")

@@ -57,7 +57,6 @@ class Simulation:
         exec(compile(source, f"{self.path.name} {cell}", "exec"), namespace)
 
 
-@cache
 def load(name: str) -> Simulation:
     """The simulation notebook called `name`.
 
@@ -69,6 +68,12 @@ def load(name: str) -> Simulation:
     if name not in names():
         raise unknown("simulation", name, names())
     path = results.project_root() / "Simulations" / f"{name}.ipynb"
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, changed: int) -> Simulation:
+    """Read a notebook, again only after it `changed`."""
     cells = tuple(
         (frozenset(cell["metadata"].get("tags", [])), "".join(cell["source"]))
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -77,7 +82,7 @@ def load(name: str) -> Simulation:
     declared = [source for tags, source in cells if "parameters" in tags]
     if len(declared) != 1:
         raise BioplausError(f"{path.name} has {len(declared)} cells tagged `parameters`, but must have one.")
-    return Simulation(name, path, cells, _parameters(name, path.name, declared[0]))
+    return Simulation(path.stem, path, cells, _parameters(path.stem, path.name, declared[0]))
 
 
 class _Parameters(Config):

@@ -1,0 +1,318 @@
+"""What an analysis notebook loads: all runs of one experiment at one preset, tidy, and what is missing.
+
+Nothing is averaged silently. A run is one of
+    done       finished, in every mean;
+    collapsed  finished, but its last test accuracy is at most 1.5 times chance, or below 0.8 of its own best;
+    diverged   stopped because a number was not finite;
+    missing    planned in the manifest, no complete result.
+Collapsed and diverged runs are in no mean; they are listed, and drawn as thin lines of their own.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bioplaus import manifest, published, results
+from bioplaus.errors import unknown
+from bioplaus.manifest import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+NEAR_CHANCE = 1.5  # times chance: at most this is not having learned
+FALLEN = 0.8  # of its own best accuracy: below this a seed has collapsed
+CHECKPOINTS = (1, 2, 3, 5, 10)  # epochs at which short runs are held against the published curves
+BATCHES = (2001, 5001, 14001, 29001, 59001, 149001)  # the same for angles: log points 3, 6, 15, 30, 60, 150
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All runs of one experiment at one preset; `load` makes it."""
+
+    paper: str
+    experiment: str
+    preset: str
+    title: str
+    runs: tuple[Run, ...]  # planned, in manifest order
+    outcomes: tuple[results.Outcome, ...]  # complete runs among them
+    n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
+    differences: dict[str, str]  # entry -> why it cannot be held against the published numbers; empty text if it can
+
+    @cached_property
+    def entries(self) -> list[str]:
+        """Entries in manifest order."""
+        return list(dict.fromkeys(run.entry for run in self.runs))
+
+    @cached_property
+    def epochs(self) -> "pandas.DataFrame":
+        """One row an epoch and run (`results.frame`), its status as defined above."""
+        return self._with_status(results.frame(self.outcomes))
+
+    @cached_property
+    def diagnostics(self) -> "pandas.DataFrame":
+        """One row a log entry and run (`results.diagnostics_frame`), its status as defined above."""
+        return self._with_status(results.diagnostics_frame(self.outcomes))
+
+    @cached_property
+    def status(self) -> dict[str, str]:
+        """Run id -> done, collapsed, diverged or missing, in manifest order."""
+        found = {outcome.run["id"]: _status(outcome.record) for outcome in self.outcomes}
+        return {run.id: found.get(run.id, "missing") for run in self.runs}
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Metrics recorded after epochs by any run."""
+        return list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.record["epochs"] if name != "epoch"))
+
+    def label(self, entry: str) -> str:
+        """An entry's name in legends."""
+        return self._first(entry).label
+
+    def rule(self, entry: str) -> str:
+        """An entry's rule."""
+        return self._first(entry).parameters.get("rule", entry)
+
+    def overview(self) -> "pandas.DataFrame":
+        """One row an entry: what it is, how many runs are planned, and how they ended."""
+        import pandas
+
+        rows = []
+        for entry in self.entries:
+            run = self._first(entry)
+            states = [self.status[r.id] for r in self.runs if r.entry == entry]
+            rows.append(
+                {
+                    "entry": entry,
+                    "label": run.label,
+                    "rule": self.rule(entry),
+                    "data": run.parameters.get("dataset"),
+                    "network": "-".join(map(str, run.parameters.get("config", {}).get("n_units", []))),
+                    "epochs": run.parameters.get("n_epochs"),
+                    "runs": len(states),
+                    **{state: states.count(state) for state in ("done", "collapsed", "diverged", "missing")},
+                }
+            )
+        return pandas.DataFrame(rows)
+
+    def curves(self, metric: str, *, seeds: bool = False) -> "pandas.DataFrame":
+        """What a learning-curve figure draws, ours and published, one point a row.
+
+        Columns: entry, label, rule, source (ours, published), part (mean; collapsed, diverged, or, with `seeds`, seed),
+        seed, axis ("epoch", or "batch" for diagnostics), x, value, sd (population form over seeds, empty for one), n,
+        note.
+        """
+        import pandas
+
+        is_epoch = metric in self.epochs.columns
+        table, axis = (self.epochs, "epoch") if is_epoch else (self.diagnostics, "batch")
+        if not is_epoch and metric not in table.columns and self.outcomes:
+            raise unknown("metric", metric, {*self.metrics, *table.columns} - set(_ABOUT))
+        parts = []
+        for entry in self.entries:
+            about = {"entry": entry, "label": self.label(entry), "rule": self.rule(entry)}
+            rows = table[table.entry == entry].dropna(subset=[metric]) if metric in table.columns else table
+            if len(rows):
+                good = rows[rows.status == "done"].groupby(axis)[metric]
+                mean = good.agg(value="mean", sd=lambda v: v.std(ddof=0) if len(v) > 1 else math.nan, n="size")
+                parts.append(mean.rename_axis("x").reset_index().assign(**about, source="ours", part="mean"))
+                for (status, seed), one in rows.groupby(["status", "seed"]):
+                    if status != "done" or seeds:
+                        part = "seed" if status == "done" else status
+                        line = pandas.DataFrame({"x": one[axis], "value": one[metric], "seed": seed})
+                        parts.append(line.assign(**about, source="ours", part=part))
+            theirs = self._published_curve(entry, metric)
+            if theirs is not None:
+                line = theirs.rename(columns={"mean": "value"})[["x", "value", "sd", "n", "note"]]
+                parts.append(line.assign(**about, source="published", part="mean"))
+        columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
+        drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+        drawn = drawn.assign(axis=axis).reindex(columns=columns)
+        return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"}).fillna({"note": ""})
+
+    def final(self, metric: str, entry: str) -> list[float]:
+        """The last value of a metric, one number a seed, of the runs that are done."""
+        rows = self.epochs[(self.epochs.entry == entry) & (self.epochs.status == "done")] if self.outcomes else ()
+        return list(rows.groupby("seed")[metric].last()) if len(rows) and metric in rows else []
+
+    def compare_final(self, metrics: Iterable[str] = ("test_accuracy", "train_accuracy")) -> list[dict[str, Any]]:
+        """Each entry's last epoch beside the published one, if it is the same epoch."""
+        found = []
+        for entry in self.entries:
+            run = self._first(entry)
+            for metric in metrics:
+                theirs = None if self.differences[entry] else published.value(self.paper, run.published or {}, metric)
+                last = self._reference_epochs(entry)
+                ours, reason = self.final(metric, entry), published.NOT_RUN
+                if theirs and last and run.parameters.get("n_epochs") != last:
+                    ours, reason = [], f"{published.NOT_RUN} ({run.parameters.get('n_epochs')} of {last} epochs)"
+                found.append(self._claim(entry, metric, f"final, epoch {last}", ours, theirs, reason=reason))
+        return found
+
+    def compare_curve(self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4) -> list[dict[str, Any]]:
+        """Each entry beside its published curve at the epochs (or batches, for diagnostics) `at`, and at our last.
+
+        Entries without a published curve of this metric are left out.
+        """
+        drawn = self.curves(metric, seeds=True)
+        found = []
+        for entry in self.entries:
+            theirs = self._published_curve(entry, metric)
+            if theirs is None:
+                continue
+            ours = drawn[(drawn.entry == entry) & (drawn.source == "ours") & (drawn.part == "seed")]
+            common = sorted(set(ours.x) & set(theirs.x))
+            for x in sorted({*at, *common[-1:]} & set(theirs.x)):
+                place = f"{theirs.axis.iloc[0]} {x}"
+                here = list(ours.value[ours.x == x])
+                found.append(self._claim(entry, metric, place, here, published.point(theirs, x), digits=digits))
+        return found
+
+    @property
+    def heading(self) -> str:
+        """What a figure shows, for its title: data set, network if it is one, preset."""
+        networks = {"-".join(map(str, run.parameters.get("config", {}).get("n_units", []))) for run in self.runs}
+        return ", ".join([*self._datasets, *(networks if len(networks) == 1 else ()), f"preset {self.preset}"])
+
+    def caption(self, what: str, drawn: "pandas.DataFrame | None" = None) -> str:
+        """`what`, then how to read the lines of `drawn` and where published curves are not exactly ours."""
+        said = [what, f"Preset {self.preset}, data set {' and '.join(self._datasets)}."]
+        if drawn is not None and len(drawn):
+            said.append("Solid: ours, mean over n seeds with a band of ± population standard deviation.")
+            theirs = drawn[drawn.source == "published"]
+            if len(theirs):
+                said.append("Dashed: published, the same over its seeds.")
+            for label, note in theirs[theirs.note != ""].groupby("label", sort=False).note.first().items():
+                said.append(f"For {label} no curve of exactly these parameters was published ({note}).")
+        return " ".join(said)
+
+    def remarks(self) -> list[str]:
+        """Sentences that belong under every figure and table of this experiment: what is missing, left out, or not comparable."""
+        by_state = {state: [r for r in self.runs if self.status[r.id] == state] for state in ("collapsed", "diverged")}
+        said = [f"{state.capitalize()}, in no mean: {_list(runs)}." for state, runs in by_state.items() if runs]
+        if self.n_foreign:
+            said.append(f"Left out: {self.n_foreign} runs in the results folder that the manifest does not plan.")
+        for reason in dict.fromkeys(self.differences.values()):
+            if reason:
+                names = [self.label(entry) for entry, why in self.differences.items() if why == reason]
+                who = "all entries" if len(names) == len(self.entries) else ", ".join(names)
+                said.append(f"No published counterpart for {who}: {reason}.")
+        return said
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `plots.save` and `tables.save` need to know beside what is drawn."""
+        missing = [run for run in self.runs if self.status[run.id] == "missing"]
+        return {
+            "preset": self.preset,
+            "paper": self.paper,
+            "experiment": self.experiment,
+            "datasets": self._datasets,
+            "n": {self.label(entry): self._n(entry) for entry in self.entries},
+            "missing": [f"{run.label}, seed {run.seed}" for run in missing],
+            "command": command(self.preset, self.paper, self.experiment),
+            "remarks": self.remarks(),
+        }
+
+    @property
+    def _datasets(self) -> list[str]:
+        return list(dict.fromkeys(str(run.parameters.get("dataset", run.simulation)) for run in self.runs))
+
+    def _first(self, entry: str) -> Run:
+        return next(run for run in self.runs if run.entry == entry)
+
+    def _n(self, entry: str) -> int:
+        return sum(self.status[run.id] == "done" for run in self.runs if run.entry == entry)
+
+    def _published_curve(self, entry: str, metric: str) -> "pandas.DataFrame | None":
+        if self.differences[entry]:
+            return None
+        return published.curve(self.paper, self._first(entry).published or {}, metric)
+
+    def _reference_epochs(self, entry: str) -> int | None:
+        reference = _references(self.paper, self.experiment).get(entry)
+        return reference.parameters.get("n_epochs") if reference else None
+
+    def _claim(self, entry: str, metric: str, place: str, ours: Sequence[float], theirs: Any, **how: Any) -> dict[str, Any]:
+        out = sum(self.status[run.id] in ("collapsed", "diverged") for run in self.runs if run.entry == entry)
+        compared = published.compare(ours, theirs, collapsed=out, **how)
+        about = {"paper": self.paper, "experiment": self.experiment, "entry": entry, "label": self.label(entry)}
+        return {**about, "metric": metric, "at": place, **vars(compared), "grade": compared.grade}
+
+    def _with_status(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
+        return table.assign(status=table.run_id.map(self.status)) if len(table) else table
+
+
+_ABOUT = ("run_id", "entry", "rule", "dataset", "seed", "status", "epoch", "batch")
+
+
+def load(paper: str, experiment: str, preset: str) -> Analysis:
+    """Every planned run of an experiment at a preset, with what is there of it.
+
+    An experiment that the preset does not run gives an empty analysis: its figures say so.
+
+    Raises
+    ------
+    BioplausError
+        For an unknown paper, experiment or preset, and for a damaged result.
+    """
+    described = manifest.load(paper).experiments
+    if experiment not in described:
+        raise unknown(f"experiment of {paper}", experiment, described)
+    planned = tuple(run for run in manifest.runs(preset, papers=[paper]) if run.experiment == experiment)
+    ids = {run.id for run in planned}
+    found = list(results.outcomes(results.root() / preset / paper / experiment))
+    outcomes = tuple(outcome for outcome in found if outcome.run["id"] in ids)
+    references = _references(paper, experiment)
+    differences = {run.entry: published.difference(run, references.get(run.entry)) for run in reversed(planned)}
+    differences = {run.entry: differences[run.entry] for run in planned}
+    for run in planned:
+        if run.published:
+            published.check(paper, run.published)
+    title = described[experiment].title
+    return Analysis(paper, experiment, preset, title, planned, outcomes, len(found) - len(outcomes), differences)
+
+
+def command(preset: str, paper: str, experiment: str | None = None) -> str:
+    """The command that makes what is missing."""
+    only = f" ONLY='{experiment}/*'" if experiment else ""
+    return f"make reproduce-figures PRESET={preset} PAPER={paper}{only}"
+
+
+def angles(analysis: Analysis) -> list[str]:
+    """The diagnostics that are angles between weights, by layer."""
+    return sorted((c for c in analysis.diagnostics.columns if re.fullmatch(r"angle_\d+_deg", c)), key=lambda c: int(c.split("_")[1]))
+
+
+def has_collapsed(accuracies: Sequence[float], chance: float) -> bool:
+    """Whether a finished run ended at chance, or far below its own best.
+
+    Parameters
+    ----------
+    accuracies : test accuracy after each epoch, fractions.
+    chance : accuracy of guessing, 1 / number of classes.
+    """
+    return accuracies[-1] <= NEAR_CHANCE * chance or accuracies[-1] < FALLEN * max(accuracies)
+
+
+def _status(record: dict[str, Any]) -> str:
+    if record.get("status", "done") != "done":
+        return record["status"]
+    accuracies = record["epochs"].get("test_accuracy", ())
+    chance = 1 / record["task"]["n_out"] if "n_out" in record.get("task", {}) else 0.0
+    return "collapsed" if len(accuracies) and has_collapsed(list(accuracies), chance) else "done"
+
+
+def _references(paper: str, experiment: str) -> dict[str, Run]:
+    """Entry -> its first run at preset `paper`, which holds the published parameters."""
+    full = [run for run in manifest.runs("paper", papers=[paper]) if run.experiment == experiment]
+    return {run.entry: run for run in reversed(full)}
+
+
+def _list(runs: Iterable[Run]) -> str:
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        seeds.setdefault(run.label, []).append(str(run.seed))
+    return "; ".join(f"{label} seed{'s' if len(s) > 1 else ''} {', '.join(s)}" for label, s in seeds.items())

@@ -1,0 +1,295 @@
+"""From results to the report page: execute the analysis notebooks, then put all they drew on one page.
+
+A notebook is drawn again only if something it depends on changed: its source, the package's source, the paper's manifest
+and published numbers, the preset's results of that paper, or the versions of the libraries that draw. Their digest is
+kept in `<preset>/notebooks/<notebook>.json`, beside the executed copy.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bioplaus import _files, analysis, engine, manifest, published, tables
+from bioplaus import results as _results
+from bioplaus.errors import BioplausError, unknown
+
+_LIBRARIES = ("matplotlib", "numpy", "pandas", "seaborn")  # a new version may draw differently
+
+
+def draw(
+    preset: str,
+    papers: Iterable[str] | None = None,
+    only: str | None = None,
+    results: str | Path | None = None,
+    *,
+    workers: int = 0,
+    force: bool = False,
+) -> Iterator[str]:
+    """Execute the analysis notebooks that are not up to date, in parallel; yield a line as each ends.
+
+    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the others; the page shows it
+    with its error.
+
+    Parameters
+    ----------
+    papers : keys; None means all that have a manifest.
+    only : glob over notebook names without suffix.
+    results : folder of results, in place of `results.root()`.
+    workers : notebooks at once; 0 means one per core.
+    force : draw again what is up to date.
+
+    Raises
+    ------
+    BioplausError
+        For an unknown preset or paper, an `only` that matches no notebook, or a folder that cannot be written.
+    """
+    if results is not None:
+        os.environ["BIOPLAUS_RESULTS"] = str(Path(results).resolve())
+    found = _notebooks(preset, papers)
+    chosen = [notebook for notebook in found if only is None or fnmatchcase(notebook.name, only)]
+    if only is not None and not chosen:
+        raise unknown("notebook", only, [notebook.name for notebook in found])
+    todo = [notebook for notebook in chosen if force or not notebook.is_current]
+    if len(todo) < len(chosen):
+        yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
+    if not todo:
+        return
+    # A fresh interpreter for each: nothing of the caller (threads, figures, sockets) can reach a notebook.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers or engine.cores(), len(todo)), mp_context=context) as pool:
+        futures = {pool.submit(_draw_one, notebook): notebook for notebook in todo}
+        for number, future in enumerate(as_completed(futures), start=1):
+            notebook = futures[future]
+            try:
+                error = future.result()
+            except BrokenProcessPool:
+                error = "the process that drew it died"
+                notebook.note({"status": "failed", "error": error})
+            yield f"[{number}/{len(todo)}] {'failed' if error else 'drawn':6} {notebook.name}{': ' + error if error else ''}"
+
+
+def render(preset: str) -> Path:
+    """Write `<preset>/report/index.html`, one self-contained page with every figure, table and claim; return its path."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bioplaus"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"metric": tables.metric, "number": tables.number, "image": _image}
+    page = environment.get_template("report.html.j2").render(_contents(preset))
+    path = _results.root() / preset / "report" / "index.html"
+    _files.write_atomic(path, page.encode())
+    return path
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One analysis notebook at one preset."""
+
+    path: Path
+    paper: str
+    preset: str
+
+    @property
+    def name(self) -> str:
+        """Its file name without suffix, the beginning of the names of what it draws."""
+        return self.path.stem
+
+    @property
+    def title(self) -> str:
+        """Its first heading."""
+        cells = (_files.read_json(self.path) or {}).get("cells", [])
+        lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines())
+        return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name)
+
+    @property
+    def copy(self) -> Path:
+        """Where its executed copy goes."""
+        return _results.root() / self.preset / "notebooks" / f"{self.name}.ipynb"
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """What its last execution left: digest, status, error, names of files."""
+        return _files.read_json(self.copy.with_suffix(".json")) or {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it drew is what it would draw now."""
+        made = [self._folder / file for file in self.state.get("files", [])]
+        return self.state.get("digest") == self.digest() and bool(made) and all(path.is_file() for path in made)
+
+    @property
+    def _folder(self) -> Path:
+        return _results.root() / self.preset
+
+    def digest(self) -> str:
+        """sha256 of everything that decides what it draws."""
+        home, package = _results.project_root(), Path(__file__).resolve().parent
+        files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml", *sorted(package.rglob("*.py"))]
+        files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
+        files += sorted((self._folder / self.paper).glob("*.pkl"))
+        digest = hashlib.sha256(self.preset.encode())
+        for path in files:
+            digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
+        for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
+            run, result = _files.read_json(path) or {}, path.with_name("result.pkl")
+            if run.get("sha256") and result.is_file():
+                digest.update(f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode())
+        for library in _LIBRARIES:
+            digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
+        return digest.hexdigest()
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """The descriptions of the figures and tables that it drew, in the order in which its source names them."""
+        source = self.path.read_text(encoding="utf-8")
+        found = [
+            {**about, "file": str(path.relative_to(self._folder))}
+            for kind in ("figures", "tables")
+            for path in sorted((self._folder / kind).glob(f"{self.name}*.json"))
+            if isinstance(about := _files.read_json(path), dict) and about.get("notebook") == self.name
+        ]
+        return sorted(found, key=lambda about: (source.find(f'"{about["name"]}"'), about["name"]))
+
+    def note(self, state: dict[str, Any]) -> None:
+        """Remember how its execution ended."""
+        _files.write_json(self.copy.with_suffix(".json"), {"notebook": self.name, **state})
+
+
+def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
+    if preset not in manifest.PRESETS:
+        raise unknown("preset", preset, manifest.PRESETS)
+    chosen = list(papers) if papers is not None else manifest.papers()
+    for paper in chosen:
+        manifest.load(paper)
+    folder = _results.project_root() / "notebooks"
+    return [
+        Notebook(path, paper, preset)
+        for paper in chosen
+        for path in sorted([*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")])
+    ]
+
+
+def _draw_one(notebook: Notebook) -> str:
+    """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
+    from bioplaus import kernels
+
+    os.environ.update(engine.ONE_THREAD)
+    digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
+    before = {about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns for about in notebook.outputs()}
+    # In a folder of its own: kernels that start in one folder at once would take each other's ipc sockets.
+    with tempfile.TemporaryDirectory(prefix="bioplaus-") as folder:
+        copy = Path(folder) / notebook.copy.name
+        try:
+            kernels.execute(notebook.path, copy, {"preset": notebook.preset})
+        except Exception as error:  # whatever it is, it belongs on the page and stops no other notebook
+            sentence = str(error) if isinstance(error, BioplausError) else f"{type(error).__name__}: {error}"
+            trace = getattr(error, "traceback", "") or traceback.format_exc()
+            notebook.note({"status": "failed", "error": sentence, "traceback": trace})
+            return sentence
+        finally:
+            if copy.is_file():
+                _files.write_atomic(notebook.copy, copy.read_bytes())
+    for file, written in before.items():
+        path = notebook._folder / file
+        if path.is_file() and path.stat().st_mtime_ns == written:  # it no longer draws this one
+            for stale in path.parent.glob(f"{path.stem}.*"):
+                stale.unlink()
+    made = notebook.outputs()
+    files = [str(Path(about["file"]).with_suffix(suffix)) for about in made for suffix in _suffixes(about)]
+    notebook.note({"status": "drawn", "error": "", "digest": digest, "files": files})
+    return ""
+
+
+def _suffixes(about: dict[str, Any]) -> list[str]:
+    if about["is_empty"]:
+        return [".json"]
+    return [".json", ".csv", ".pdf", ".png"] if about["kind"] == "figure" else [".json", ".csv", ".md"]
+
+
+def _contents(preset: str) -> dict[str, Any]:
+    """Everything the page says."""
+    sections, runs, claims, provenance = [], [], {}, []
+    for paper in manifest.papers():
+        described = manifest.load(paper)
+        notebooks = [
+            {"name": notebook.name, "title": notebook.title, "state": notebook.state, "outputs": notebook.outputs()}
+            for notebook in _notebooks(preset, [paper])
+        ]
+        sections.append({"paper": paper, "title": described.title, "citation": described.citation, "notebooks": notebooks})
+        for about in (about for notebook in notebooks for about in notebook["outputs"]):
+            for claim in about["claims"]:
+                key = tuple(claim[name] for name in ("paper", "experiment", "entry", "metric", "at"))
+                claims.setdefault(key, claim)
+        for experiment in described.experiments:
+            found = analysis.load(paper, experiment, preset)
+            if found.runs:
+                runs.append(_run_counts(found))
+                provenance += [outcome.run for outcome in found.outcomes]
+    newest = max(provenance, key=lambda run: run.get("finished", ""), default={})
+    compared = [claim for claim in claims.values() if claim["published"] is not None]
+    return {
+        "preset": preset,
+        "presets": manifest.PRESETS,
+        "sections": sections,
+        "runs": runs,
+        "claims": compared,
+        "grades": Counter(claim["grade"] for claim in compared),
+        "totals": {state: sum(row[state] for row in runs) for state in ("planned", *_STATES)},
+        "datasets": sorted({name for row in runs for name in row["datasets"]}),
+        "commits": sorted({_commit(run) for run in provenance}),
+        "newest": newest.get("finished", "")[:10],
+        "versions": newest.get("versions", {}),
+        "n_failed": sum(notebook["state"].get("status") == "failed" for s in sections for notebook in s["notebooks"]),
+        "limit": published.LIMIT,
+    }
+
+
+_STATES = ("done", "collapsed", "diverged", "failed", "missing")
+
+
+def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
+    """How the runs of an experiment ended; a missing one whose last attempt failed is counted as failed, with its error."""
+    states, errors = dict(found.status), {}
+    for run in found.runs:
+        last = (_files.read_json(run.folder / "run.json") or {}) if states[run.id] == "missing" else {}
+        if last.get("status") == "failed":
+            states[run.id], errors[run.id] = "failed", last.get("error", "")
+    return {
+        "paper": found.paper,
+        "experiment": found.experiment,
+        "title": found.title,
+        "datasets": found.about["datasets"],
+        "planned": len(found.runs),
+        **{state: list(states.values()).count(state) for state in _STATES},
+        "errors": errors,
+        "entries": found.overview().to_dict("records"),
+        "command": analysis.command(found.preset, found.paper, found.experiment),
+    }
+
+
+def _commit(run: dict[str, Any]) -> str:
+    commit = run.get("commit")
+    return f"{commit[:10]}{' with changes' if run.get('dirty') else ''}" if commit else "unknown commit"
+
+
+def _image(about: dict[str, Any], preset: str) -> str:
+    """A figure's png as a data address."""
+    content = (_results.root() / preset / about["file"]).with_suffix(".png").read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,89 @@
+"""Steps for rules that turn gradients into weight changes; all state in buffers, nothing asked of the host."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bioplaus.errors import BioplausError
+from bioplaus.rules._layered import tensors
+
+
+class Optimiser(nn.Module):
+    """Base: remembers per-weight averages of the layout of the weights, stepped in place.
+
+    Parameters
+    ----------
+    weights : the tensors that will be stepped, in the order of `step`.
+    n_averages : how many running averages to keep for each.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], n_averages: int) -> None:
+        super().__init__()
+        self.averages = nn.ModuleList(tensors([torch.zeros_like(w) for w in weights]) for _ in range(n_averages))
+
+    def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
+        """Change `weights` in place.
+
+        Parameters
+        ----------
+        weights, gradients : same shapes and memory order as given at the start; a matrix is a column-major `w_ff[k]`.
+        lr : 0-d tensor, step size.
+        """
+        raise NotImplementedError
+
+
+def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
+    """Each tensor as a row-major one without copying: a matrix stored transposed becomes its transpose."""
+    seen = [v if v.is_contiguous() else v.t() for v in values]
+    if not all(v.is_contiguous() for v in seen):
+        raise BioplausError("the optimiser needs weights and gradients that are dense in memory; do not load a state with assign=True.")
+    return seen
+
+
+class Adam(Optimiser):
+    """Adam (Kingma and Ba 2015) in the form of torch, or in the form of the paper.
+
+    With averages m <- 0.9 m + 0.1 g, v <- 0.999 v + 0.001 g^2 and bias corrections c1 = 1 - 0.9^j, c2 = 1 - 0.999^j at
+    step j = 1, 2, ...:
+
+        torch    w -= lr (m / c1) / (sqrt(v / c2) + 1e-8)
+        paper    w -= lr (sqrt(c2) / c1) m / (sqrt(v) + 1e-8)              the 1e-8 is not corrected
+
+    Parameters
+    ----------
+    use_paper_form : the second line.
+    use_ascent : add instead of subtracting: gradients of something to be maximised.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], *, use_paper_form: bool = False, use_ascent: bool = False) -> None:
+        super().__init__(weights, 2)
+        self.use_paper_form, self.use_ascent = use_paper_form, use_ascent
+        self.register_buffer("count", torch.zeros(()))  # steps taken, j
+        # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr instead
+        self.register_buffer("never", torch.tensor(1e9), persistent=False)
+
+    def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
+        self.count.add_(1)
+        count = self.count
+        if self.use_paper_form:
+            count64 = self.count.double()
+            lr = (lr * (1 - 0.999**count64).sqrt_().div_(1 - 0.9**count64)).to(lr.dtype)
+            count = self.never
+        mean, square = (in_memory_order(list(average)) for average in self.averages)
+        torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
+            in_memory_order(weights), in_memory_order(gradients), mean, square, [], [count.float()] * len(weights), lr=lr,
+            beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=self.use_ascent)
+
+
+class Momentum(Optimiser):
+    """Stochastic gradient descent as in torch: g <- gradient + decay w; buffer <- momentum buffer + g; w -= lr buffer."""
+
+    def __init__(self, weights: Sequence[Tensor], *, momentum: float, weight_decay: float) -> None:
+        super().__init__(weights, 1)
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
+        for w, gradient, average in zip(weights, gradients, self.averages[0], strict=True):
+            average.mul_(self.momentum).add_(gradient).add_(w, alpha=self.weight_decay)
+            w.addcmul_(average, lr, value=-1)

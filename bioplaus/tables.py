@@ -1,0 +1,89 @@
+"""Tables with the published value beside ours, and `save`, which writes them as csv, Markdown and json."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bioplaus import _files, plots, results
+
+if TYPE_CHECKING:
+    import pandas
+
+_METRICS = {
+    "test_accuracy": "test accuracy",
+    "train_accuracy": "training accuracy",
+    "test_top5_accuracy": "test accuracy, top 5",
+    "train_top5_accuracy": "training accuracy, top 5",
+}
+
+
+def metric(name: str) -> str:
+    """A metric's name in words."""
+    if name.startswith("angle_") and name.endswith("_deg"):
+        return f"angle of forward and feedback weights, layer {name.split('_')[1]} (degrees)"
+    return _METRICS.get(name, name.replace("_", " "))
+
+
+def number(mean: float | None, sd: float | None = None, *, digits: int = 4) -> str:
+    """`0.9762 ± 0.0012`; a dash where there is no number."""
+    if mean is None or not math.isfinite(mean):
+        return "–"
+    spread = f" ± {sd:.{digits}f}" if sd is not None and math.isfinite(sd) else ""
+    return f"{mean:.{digits}f}{spread}"
+
+
+def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
+    """Claims as a table for readers: published, ours (mean ± sample sd, n), difference, verdict."""
+    import pandas
+
+    rows = []
+    for claim in claims:
+        digits = 1 if claim["metric"].endswith("_deg") else 4
+        gap, k, n = claim["difference"], claim["k"], claim["published_n"]
+        in_sd = f" ({k:+.1f} sd)" if k is not None else ""
+        rows.append(
+            {
+                "algorithm": claim["label"],
+                "quantity": metric(claim["metric"]),
+                "at": claim["at"],
+                "published": number(claim["published"], claim["published_sd"], digits=digits) + (f" (n = {n})" if n else ""),
+                "ours": number(claim["ours"], claim["ours_sd"], digits=digits) + (f" (n = {claim['n']})" if claim["n"] else ""),
+                "difference": f"{gap:+.{digits}f}{in_sd}" if gap is not None else "–",
+                "verdict": claim["verdict"] + (f"; {claim['note']}" if claim["note"] else ""),
+            }
+        )
+    return pandas.DataFrame(rows, columns=["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"])
+
+
+def markdown(table: "pandas.DataFrame") -> str:
+    """A table as GitHub Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def save(
+    claims: Iterable[Mapping[str, Any]],
+    name: str,
+    *,
+    notebook: str,
+    title: str,
+    caption: str,
+    about: Mapping[str, Any],
+) -> Path:
+    """Write `<preset>/tables/<name>` as csv (full numbers), md (as read) and json (what the page says).
+
+    Parameters and return as in `plots.save`; with no result at all only the json is written.
+    """
+    import pandas
+
+    claims = list(claims)
+    folder = results.root() / about["preset"] / "tables"
+    plots._clear(folder, name)
+    is_empty = not any(about["n"].values())
+    if not is_empty:
+        _files.write_atomic(folder / f"{name}.csv", plots.csv(pandas.DataFrame(claims)))
+        _files.write_atomic(folder / f"{name}.md", markdown(comparison(claims)).encode())
+    return plots.describe(
+        folder, name, "table", is_empty=is_empty, notebook=notebook, title=title, caption=caption, claims=claims, about=about
+    )

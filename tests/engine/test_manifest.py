@@ -1,0 +1,157 @@
+"""Manifests: expansion, merge order, stable ids, and one sentence for every kind of mistake."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bioplaus import manifest, simulation
+from bioplaus.errors import BioplausError
+
+
+def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
+    runs = manifest.runs("paper")
+    assert [(r.entry, r.seed) for r in runs[:4]] == [("plain", 0), ("plain", 10), ("graded-1", 0), ("graded-1", 10)]
+    points = [
+        (r.parameters["value"], r.parameters["config"]["depth"]) for r in runs if r.seed == 0 and r.entry != "plain"
+    ]
+    assert points == [(1.0, 1), (1.0, 2), (3.0, 1), (3.0, 2)]
+
+
+def test_a_preset_replaces_what_it_names_and_an_entry_can_leave_one(project):
+    assert {r.parameters["value"] for r in manifest.runs("quick")} == {2.0}
+    assert [(r.entry, r.seed) for r in manifest.runs("smoke")] == [("plain", 0)]
+    assert manifest.runs("desk") == []  # an experiment runs only at presets it names
+
+
+def test_overrides_win_and_nested_names_are_merged(project):
+    runs = manifest.runs("paper", only="graded-2", overrides={"value": 9.0, "config.width": 4}, seeds=[7])
+    assert [(r.seed, r.parameters["value"], r.parameters["config"]) for r in runs] == [
+        (7, 9.0, {"depth": 2, "width": 4})
+    ]
+
+
+def test_1e_4_in_a_manifest_is_a_number(project):
+    assert manifest.runs("paper")[0].parameters["rate"] == 1e-4
+
+
+def test_an_id_depends_on_parameters_alone(project, rewrite):
+    before = {run.key: run.id for run in manifest.runs("paper")}
+    rewrite("label: Plain", "label: Another label, source: elsewhere")
+    assert {run.key: run.id for run in manifest.runs("paper")} == before
+    run = manifest.runs("paper")[0]
+    assert dataclasses.replace(run, parameters={**run.parameters, "value": 5.0}).id != run.id
+    shuffled = dict(reversed(run.parameters.items()))
+    assert dataclasses.replace(run, parameters=shuffled).id == run.id
+    assert run.id.startswith("toy-act-s0-")
+
+
+def test_ids_are_the_same_in_another_process_with_another_hash_seed(project):
+    code = "from bioplaus import manifest; print([run.id for run in manifest.runs('paper')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONHASHSEED": "99"})  # fmt: skip
+    assert done.stdout.strip() == str([run.id for run in manifest.runs("paper")])
+
+
+@pytest.mark.parametrize("pattern", ["plain", "first/plain", "toy/first/plain", "pl*", "toy-act-s*"])
+def test_only_takes_names_paths_and_globs(project, pattern):
+    assert all("plain" in run.key or "*" in pattern for run in manifest.runs("paper", only=pattern))
+
+
+def test_only_takes_a_run_id(project):
+    wanted = manifest.runs("paper")[3]
+    assert manifest.runs("paper", only=wanted.id) == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("title: Two entries", "titel: Two entries", "unknown key 'titel'; did you mean 'title'"),
+        ("{label: Plain}", "{lable: Plain}", "unknown key 'lable'; did you mean 'label'"),
+        ("{value: 2.0}}", "{value: 2.0}, seedz: [1]}", "unknown key 'seedz'; did you mean 'seeds'"),
+        ("quick: {par", "quik: {par", "unknown preset 'quik'; did you mean 'quick'"),
+        ("seeds: [0, 10]", "seeds: [0, ten]", "seeds"),
+        ("paper: toy", "paper: toys", "file name says toy"),
+        ("title: A toy paper", "title: [unclosed", "not valid YAML"),
+        ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
+        ("title: A toy paper", "title: !!python/object/apply:os.system ['touch canary']", "not valid YAML"),
+        ("label: Plain", "label: 3", "label"),
+    ],
+)
+def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(
+    project, rewrite, monkeypatch, old, new, sentence
+):
+    monkeypatch.chdir(project)
+    rewrite(old, new)
+    with pytest.raises(BioplausError, match="toy.yaml") as caught:
+        manifest.runs("paper")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert not (project / "canary").exists()
+
+
+def test_a_bomb_of_aliases_stops_at_once(project):
+    lines = ["paper: toy", "title: x", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (project / "Simulations" / "manifests" / "toy.yaml").write_text("\n".join(lines))
+    with pytest.raises(BioplausError, match="aliases"):
+        manifest.runs("paper")
+
+
+def test_unknown_names_get_the_nearest_known_one(project):
+    with pytest.raises(BioplausError, match="unknown preset 'quik'; did you mean 'quick'"):
+        manifest.runs("quik")
+    with pytest.raises(BioplausError, match="unknown paper 'toi'; did you mean 'toy'"):
+        manifest.runs("paper", papers=["toi"])
+    with pytest.raises(BioplausError, match="'frist'; did you mean 'first'"):
+        manifest.runs("paper", only="frist")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"valeu": 1.0}, "unknown parameter of act 'valeu'; did you mean 'value'"),
+        ({"value": "1.0"}, "parameter of act 'value' is '1.0', but must be a number"),
+        ({"value": True}, "must be a number"),
+        ({"seed": 1.5}, "must be a whole number"),
+        ({"steps": 3}, "must be a list"),
+        ({"value": -1.0}, "value is -1.0, but must be at least 0"),
+    ],
+)
+def test_parameters_are_checked_before_anything_runs_naming_manifest_and_entry(project, overrides, sentence):
+    run = manifest.runs("paper", only="plain")[0]
+    with pytest.raises(BioplausError, match="toy.yaml, first/plain at preset paper") as caught:
+        dataclasses.replace(run, parameters={**run.parameters, **overrides}).check()
+    assert sentence in str(caught.value)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.text(min_size=1), value=st.none() | st.booleans() | st.text() | st.lists(st.integers()))
+def test_no_invented_parameter_name_or_ill_typed_value_gets_through(project, name, value):
+    run = manifest.runs("paper", only="plain")[0]
+    for bad in ({name: 1.0}, {"value": value}):
+        if name in run.parameters or name in ("value", "steps", "dataset", "config", "folder", "mishap"):
+            continue
+        with pytest.raises(BioplausError):
+            dataclasses.replace(run, parameters={**run.parameters, **bad}).check()
+
+
+def test_a_parameter_cell_must_hold_typed_literals(project):
+    notebook = project / "Simulations" / "act.ipynb"
+    content = json.loads(notebook.read_text())
+    content["cells"][0]["source"] = "rule = 'toy'"
+    notebook.write_text(json.dumps(content))
+    with pytest.raises(BioplausError, match="name: type = literal"):
+        simulation.load("act")
+
+
+@pytest.mark.parametrize("dataset", ["../../evil", "/etc/passwd", "a b\nc", "x" * 300, "CON", "ü.npz"])
+def test_no_parameter_value_can_lead_a_run_folder_out_of_the_results(project, dataset):
+    run = manifest.runs("paper", only="plain")[0]
+    changed = dataclasses.replace(run, parameters={**run.parameters, "dataset": dataset})
+    assert changed.folder.parent == run.experiment_folder and len(changed.id) < 120
+    assert all(character.isalnum() or character in "_-" for character in changed.id)
