@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
 app.add_typer(data_app, name="data")
-INTERRUPTED = 130  # exit code of a process stopped by Ctrl-C
+INTERRUPTED = 130  # exit code after Ctrl-C
 console = Console(soft_wrap=True, highlight=False)
 
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
@@ -91,10 +91,8 @@ def status(preset: Preset = "quick", paper: Paper = None, only: Only = None, res
     """List every run of a preset: done, running, interrupted, failed or missing."""
     _use(results_folder)
     rows = engine.status(_runs(preset, paper, only))
-    table = Table(*rows[0] if rows else (), title=f"preset {preset}", title_justify="left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
+    console.print(f"Preset {preset}:")
+    _table(rows)
     counts = {state: sum(row["status"] == state for row in rows) for state in dict.fromkeys(r["status"] for r in rows)}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
 
@@ -112,14 +110,14 @@ def collect(preset: Preset = "desk", paper: Paper = None, results_folder: Result
 def conform(
     paths: Annotated[list[Path], typer.Argument(help="Golden files, or folders of them.")],
     rule: Annotated[str | None, typer.Option(help="Replay through this rule instead of the published one.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay golden trajectories of the published code through the package's rules; exit 1 if any differs."""
     from bioplaus import conformance
 
     reports = conformance.conform(paths, rule=rule)
-    for line in conformance.lines(reports):
-        typer.echo(line)
-    if not all(found.is_ok for found in reports):
+    typer.echo(conformance.render(reports, as_json=json))
+    if not all(found.ok for found in reports):
         raise typer.Exit(1)
 
 
@@ -152,19 +150,36 @@ def data_list() -> None:
     """List the data sets, and where each was found."""
     from bioplaus import data
 
-    table = Table("name", "found", "about")
-    for row in data.catalogue():
-        table.add_row(*map(str, row))
-    console.print(table)
+    _table([row._asdict() for row in data.catalogue()])
 
 
 @data_app.command("get")
-def data_get(names: Annotated[list[str], typer.Argument(help="Data sets, as `data list` names them.")]) -> None:
+def data_get(
+    names: Annotated[list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Get what the runs of this preset need.")] = None,
+    paper: Paper = None,
+) -> None:
     """Download data sets, with progress and checksums."""
     from bioplaus import data
 
-    for name in names:
+    needed = list(names or [])
+    if preset is not None:
+        named = (run.parameters.get("dataset") for run in _runs(preset, paper))
+        needed += [name for name in dict.fromkeys(named) if name in data.names()]
+    if not needed:
+        raise BioplausError("data get needs the name of a data set, or --preset; `data list` shows the names.")
+    for name in needed:
         console.print(f"{name}: {data.get(name)}")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Rows under their names; on a narrow terminal lines go on rather than being cut."""
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, no_wrap=name != "about")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(width=max(console.width, 160), highlight=False).print(table)
 
 
 def _use(folder: Path | None) -> None:
@@ -240,12 +255,14 @@ def main() -> None:
     is_debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        code = app(standalone_mode=False)
-    except SystemExit as stop:  # how typer answers Ctrl-C
-        code = stop.code
-    except typer.BadParameter.__mro__[2] as error:  # any mistake in the command line's own grammar
-        error.show()
-        sys.exit(error.exit_code)
+        app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print(
+                "Interrupted. What is done is kept; the same command resumes from the last checkpoints.",
+                file=sys.stderr,
+            )
+        raise
     except BioplausError as error:
         if is_debug:
             traceback.print_exc()
@@ -259,9 +276,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    if code == INTERRUPTED:
-        print("Interrupted. What is done is kept; the same command goes on from the last checkpoints.", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

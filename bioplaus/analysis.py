@@ -8,8 +8,6 @@ Nothing is averaged silently. A run is one of
 Collapsed and diverged runs are in no mean; they are listed, and drawn as thin lines of their own.
 """
 
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,11 +60,6 @@ class Analysis:
         found = {outcome.run["id"]: _status(outcome.record) for outcome in self.outcomes}
         return {run.id: found.get(run.id, "missing") for run in self.runs}
 
-    @cached_property
-    def metrics(self) -> list[str]:
-        """Metrics recorded after epochs by any run."""
-        return list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.record["epochs"] if name != "epoch"))
-
     def label(self, entry: str) -> str:
         """An entry's name in legends."""
         return self._first(entry).label
@@ -100,36 +93,36 @@ class Analysis:
     def curves(self, metric: str, *, seeds: bool = False) -> "pandas.DataFrame":
         """What a learning-curve figure draws, ours and published, one point a row.
 
+        A metric that no run here has measured gives no line of ours.
+
         Columns: entry, label, rule, source (ours, published), part (mean; collapsed, diverged, or, with `seeds`, seed),
         seed, axis ("epoch", or "batch" for diagnostics), x, value, sd (population form over seeds, empty for one), n,
         note.
         """
         import pandas
 
-        is_epoch = metric in self.epochs.columns
-        table, axis = (self.epochs, "epoch") if is_epoch else (self.diagnostics, "batch")
-        if not is_epoch and metric not in table.columns and self.outcomes:
-            raise unknown("metric", metric, {*self.metrics, *table.columns} - set(_ABOUT))
+        table, axis = (self.diagnostics, "batch") if metric in self.diagnostics.columns else (self.epochs, "epoch")
         parts = []
         for entry in self.entries:
             about = {"entry": entry, "label": self.label(entry), "rule": self.rule(entry)}
-            rows = table[table.entry == entry].dropna(subset=[metric]) if metric in table.columns else table
+            rows = table[table.entry == entry].dropna(subset=[metric]) if metric in table.columns else ()
             if len(rows):
                 good = rows[rows.status == "done"].groupby(axis)[metric]
-                mean = good.agg(value="mean", sd=lambda v: v.std(ddof=0) if len(v) > 1 else math.nan, n="size")
-                parts.append(mean.rename_axis("x").reset_index().assign(**about, source="ours", part="mean"))
+                n = good.size()
+                mean = pandas.DataFrame({"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n})
+                parts.append(mean.rename_axis("x").reset_index().assign(**about, source="ours", part="mean", axis=axis))
                 for (status, seed), one in rows.groupby(["status", "seed"]):
                     if status != "done" or seeds:
                         part = "seed" if status == "done" else status
                         line = pandas.DataFrame({"x": one[axis], "value": one[metric], "seed": seed})
-                        parts.append(line.assign(**about, source="ours", part=part))
+                        parts.append(line.assign(**about, source="ours", part=part, axis=axis))
             theirs = self._published_curve(entry, metric)
             if theirs is not None:
-                line = theirs.rename(columns={"mean": "value"})[["x", "value", "sd", "n", "note"]]
+                line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
                 parts.append(line.assign(**about, source="published", part="mean"))
         columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
         drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
-        drawn = drawn.assign(axis=axis).reindex(columns=columns)
+        drawn = drawn.reindex(columns=columns)
         return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"}).fillna({"note": ""})
 
     def final(self, metric: str, entry: str) -> list[float]:
@@ -141,14 +134,19 @@ class Analysis:
         """Each entry's last epoch beside the published one, if it is the same epoch."""
         found = []
         for entry in self.entries:
-            run = self._first(entry)
+            run, reference = self._first(entry), _references(self.paper, self.experiment).get(entry)
+            epochs = run.parameters.get("n_epochs")
+            last = reference.parameters.get("n_epochs") if reference else epochs
             for metric in metrics:
                 theirs = None if self.differences[entry] else published.value(self.paper, run.published or {}, metric)
-                last = self._reference_epochs(entry)
-                ours, reason = self.final(metric, entry), published.NOT_RUN
-                if theirs and last and run.parameters.get("n_epochs") != last:
-                    ours, reason = [], f"{published.NOT_RUN} ({run.parameters.get('n_epochs')} of {last} epochs)"
-                found.append(self._claim(entry, metric, f"final, epoch {last}", ours, theirs, reason=reason))
+                if theirs and epochs != last:
+                    reason = f"{published.NOT_RUN} ({epochs} of {last} epochs)"
+                    found.append(self._claim(entry, metric, "epoch", last, [], theirs, reason=reason))
+                else:
+                    out = self._n(entry, "collapsed", "diverged")
+                    found.append(
+                        self._claim(entry, metric, "epoch", epochs, self.final(metric, entry), theirs, left_out=out)
+                    )
         return found
 
     def compare_curve(self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4) -> list[dict[str, Any]]:
@@ -162,12 +160,14 @@ class Analysis:
             theirs = self._published_curve(entry, metric)
             if theirs is None:
                 continue
-            ours = drawn[(drawn.entry == entry) & (drawn.source == "ours") & (drawn.part == "seed")]
+            all_ours = drawn[(drawn.entry == entry) & (drawn.source == "ours")]
+            ours = all_ours[all_ours.part == "seed"]
             common = sorted(set(ours.x) & set(theirs.x))
             for x in sorted({*at, *common[-1:]} & set(theirs.x)):
-                place = f"{theirs.axis.iloc[0]} {x}"
+                out = self._n(entry, "collapsed", "diverged") if x <= all_ours.x.max() else 0
                 here = list(ours.value[ours.x == x])
-                found.append(self._claim(entry, metric, place, here, published.point(theirs, x), digits=digits))
+                axis, point = theirs.axis.iloc[0], published.point(theirs, x)
+                found.append(self._claim(entry, metric, axis, x, here, point, digits=digits, left_out=out))
         return found
 
     @property
@@ -180,16 +180,16 @@ class Analysis:
         """`what`, then how to read the lines of `drawn` and where published curves are not exactly ours."""
         said = [what, f"Preset {self.preset}, data set {' and '.join(self._datasets)}."]
         if drawn is not None and len(drawn):
-            said.append("Solid: ours, mean over n seeds with a band of ± population standard deviation.")
+            said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
             theirs = drawn[drawn.source == "published"]
             if len(theirs):
-                said.append("Dashed: published, the same over its seeds.")
+                said.append("Thin short dashes: published, the same over its seeds.")
             for label, note in theirs[theirs.note != ""].groupby("label", sort=False).note.first().items():
                 said.append(f"For {label} no curve of exactly these parameters was published ({note}).")
         return " ".join(said)
 
     def remarks(self) -> list[str]:
-        """Sentences that belong under every figure and table of this experiment: what is missing, left out, or not comparable."""
+        """Sentences that belong under every figure and table of this experiment: what is left out or not comparable."""
         by_state = {state: [r for r in self.runs if self.status[r.id] == state] for state in ("collapsed", "diverged")}
         said = [f"{state.capitalize()}, in no mean: {_list(runs)}." for state, runs in by_state.items() if runs]
         if self.n_foreign:
@@ -210,7 +210,7 @@ class Analysis:
             "paper": self.paper,
             "experiment": self.experiment,
             "datasets": self._datasets,
-            "n": {self.label(entry): self._n(entry) for entry in self.entries},
+            "n": {self.label(entry): self._n(entry, "done") for entry in self.entries},
             "missing": [f"{run.label}, seed {run.seed}" for run in missing],
             "command": command(self.preset, self.paper, self.experiment),
             "remarks": self.remarks(),
@@ -223,29 +223,23 @@ class Analysis:
     def _first(self, entry: str) -> Run:
         return next(run for run in self.runs if run.entry == entry)
 
-    def _n(self, entry: str) -> int:
-        return sum(self.status[run.id] == "done" for run in self.runs if run.entry == entry)
+    def _n(self, entry: str, *states: str) -> int:
+        return sum(self.status[run.id] in states for run in self.runs if run.entry == entry)
 
     def _published_curve(self, entry: str, metric: str) -> "pandas.DataFrame | None":
         if self.differences[entry]:
             return None
         return published.curve(self.paper, self._first(entry).published or {}, metric)
 
-    def _reference_epochs(self, entry: str) -> int | None:
-        reference = _references(self.paper, self.experiment).get(entry)
-        return reference.parameters.get("n_epochs") if reference else None
-
-    def _claim(self, entry: str, metric: str, place: str, ours: Sequence[float], theirs: Any, **how: Any) -> dict[str, Any]:
-        out = sum(self.status[run.id] in ("collapsed", "diverged") for run in self.runs if run.entry == entry)
-        compared = published.compare(ours, theirs, collapsed=out, **how)
+    def _claim(
+        self, entry: str, metric: str, axis: str, x: int, ours: Sequence[float], theirs: Any, **how: Any
+    ) -> dict[str, Any]:
         about = {"paper": self.paper, "experiment": self.experiment, "entry": entry, "label": self.label(entry)}
-        return {**about, "metric": metric, "at": place, **vars(compared), "grade": compared.grade}
+        compared = published.compare(ours, theirs, **how)
+        return {**about, "metric": metric, "axis": axis, "x": x, **vars(compared), "grade": compared.grade}
 
     def _with_status(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         return table.assign(status=table.run_id.map(self.status)) if len(table) else table
-
-
-_ABOUT = ("run_id", "entry", "rule", "dataset", "seed", "status", "epoch", "batch")
 
 
 def load(paper: str, experiment: str, preset: str) -> Analysis:
@@ -266,11 +260,12 @@ def load(paper: str, experiment: str, preset: str) -> Analysis:
     found = list(results.outcomes(results.root() / preset / paper / experiment))
     outcomes = tuple(outcome for outcome in found if outcome.run["id"] in ids)
     references = _references(paper, experiment)
-    differences = {run.entry: published.difference(run, references.get(run.entry)) for run in reversed(planned)}
-    differences = {run.entry: differences[run.entry] for run in planned}
+    differences = {}
     for run in planned:
-        if run.published:
-            published.check(paper, run.published)
+        if run.entry not in differences:
+            if run.published:
+                published.check(paper, run.published)
+            differences[run.entry] = published.difference(run, references.get(run.entry))
     title = described[experiment].title
     return Analysis(paper, experiment, preset, title, planned, outcomes, len(found) - len(outcomes), differences)
 
@@ -279,11 +274,6 @@ def command(preset: str, paper: str, experiment: str | None = None) -> str:
     """The command that makes what is missing."""
     only = f" ONLY='{experiment}/*'" if experiment else ""
     return f"make reproduce-figures PRESET={preset} PAPER={paper}{only}"
-
-
-def angles(analysis: Analysis) -> list[str]:
-    """The diagnostics that are angles between weights, by layer."""
-    return sorted((c for c in analysis.diagnostics.columns if re.fullmatch(r"angle_\d+_deg", c)), key=lambda c: int(c.split("_")[1]))
 
 
 def has_collapsed(accuracies: Sequence[float], chance: float) -> bool:

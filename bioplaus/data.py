@@ -97,7 +97,10 @@ def read(name: str, *, download: bool = True) -> Images:
     """
     if name.endswith(".npz"):
         return _pixels.npz(_own(name))
-    entry, folder = _entry(name), root()
+    entry = _entry(name)
+    if not entry.files:
+        return entry.decode(entry, {})
+    folder = root()
     if _missing(entry, folder):
         if not download:
             raise _not_there(entry, folder)
@@ -113,13 +116,15 @@ def get(name: str) -> str:
 
     Returns
     -------
-    Where it is now: a folder, or "built in".
+    Where it is now: a folder, or "built in"; of a .npz of your own, the folder it was found in.
 
     Raises
     ------
     BioplausError
         If it cannot be had, with the reason; nothing half-written stays behind.
     """
+    if name.endswith(".npz"):
+        return str(_own(name).parent)
     entry, folder = _entry(name), root()
     if not _is_whole(entry, folder):
         if entry.torchvision is None:

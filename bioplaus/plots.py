@@ -1,9 +1,10 @@
 """Figure pieces in one style, and `save`, which writes a figure with the numbers it draws.
 
-Ours is a solid line with the band mean +/- population standard deviation over seeds, as published (no band for one seed);
-the published curve is dashed, in the same colour. A rule has the same colour in every figure, whatever else is drawn:
-the palette is Okabe and Ito's, which colour-blind readers can tell apart, assigned so that it is near the published
-colours. A rule that is not in the table gets a colour from its name. Entries of one rule differ by their dashes.
+Ours is a thick line with the band mean +/- population standard deviation over seeds, as published (no band for one
+seed); the published curve is thin with short dashes, in the same colour. A rule has the same colour in every figure,
+whatever else is drawn: the palette is Okabe and Ito's, which colour-blind readers can tell apart, assigned so that it
+is near the published colours. A rule that is not in the table gets a colour from its name. Entries of one rule differ
+by their dashes.
 """
 
 import hashlib
@@ -30,7 +31,8 @@ _COLOURS = {
     "bp": "#222222",
     "fa": "#8A8A8A",
 }
-_SPARE = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")  # for rules without an own colour
+# For rules without a colour of their own, chosen by name.
+_SPARE = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
 _DASHES = ("-", (0, (8, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)))  # entries of one rule, in manifest order
 _PUBLISHED = (0, (2.5, 1.6))
 _STYLE = {
@@ -55,6 +57,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.solid_capstyle": "round",
+    "axes.prop_cycle": "cycler('color', ['0072B2', 'D55E00', '009E73', 'CC79A7', 'E69F00', '56B4E9', '222222'])",
     "pdf.fonttype": 42,  # text stays text
 }
 
@@ -101,9 +104,9 @@ def curves(
 ) -> "Figure | None":
     """All entries in one axes, ours and published.
 
-    The x axis ends with our longest run, the y axis goes from `bottom` to `top`; both give way so that no mean of ours is
-    cut off. Seeds that collapsed or diverged are thin lines; one that lies under the axes is pointed at.
-    None where nothing of ours is there to draw.
+    The x axis ends with our longest run; the y axis goes from `bottom` to `top`, or further where a mean of ours would
+    be cut off. Seeds that collapsed or diverged are thin lines; one that lies under the axes is pointed at. None where
+    nothing of ours is there to draw.
 
     Parameters
     ----------
@@ -119,14 +122,19 @@ def curves(
     style = styles(_entries(drawn))
     for entry, lines in drawn.groupby("entry", sort=False):
         _draw(axes, lines, style[entry], scale, width=3.2 if entry == next(iter(style)) else 2.2)
-    _limits(axes, drawn, scale, top, bottom)
+    theirs = drawn[(drawn.source == "published") & (drawn.axis == "epoch")]
+    if bottom is None and len(theirs):
+        bottom = theirs.value.iloc[0] - 0.01
+    _limits(axes, drawn, scale, bottom, top)
     _point_at_hidden(axes, drawn, style)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.legend(*_legend(drawn, style), loc=legend)
     return figure
 
 
-def by_entry(drawn: "pandas.DataFrame", *, xlabel: str, ylabel: str, title: str = "", scale: float = 1.0) -> "Figure | None":
+def by_entry(
+    drawn: "pandas.DataFrame", *, xlabel: str, ylabel: str, title: str = "", scale: float = 1.0
+) -> "Figure | None":
     """One small axes an entry: every seed of ours as a thin line, their mean, and the published curve.
 
     None where nothing of ours is there to draw.
@@ -152,14 +160,42 @@ def by_entry(drawn: "pandas.DataFrame", *, xlabel: str, ylabel: str, title: str 
         axes.set_title(_with_n(lines))
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
-    for axes in panels[-1]:
+    for axes in panels.flat[: len(shown)][-n_columns:]:
         axes.set_xlabel(xlabel)
     for axes in panels[:, 0]:
         axes.set_ylabel(ylabel)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
     handles, labels = _source_keys(drawn)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
+
+
+class Live:
+    """A learning curve that grows while a notebook trains: `fit(..., on_epoch=Live("test_accuracy", n_epochs=9))`.
+
+    Parameters
+    ----------
+    metrics : what to draw, by name.
+    n_epochs : length of the x axis.
+    """
+
+    def __init__(self, *metrics: str, n_epochs: int) -> None:
+        from IPython.display import display
+        from matplotlib import pyplot as plt
+
+        self.figure, self.axes = plt.subplots(figsize=(7, 3.6))
+        self.lines = {name: self.axes.plot([], [], "o-", label=name.replace("_", " "))[0] for name in metrics}
+        self.axes.set(xlim=(0, 1.02 * n_epochs), ylim=(0, 1), xlabel="Epoch", ylabel="Accuracy")
+        self.axes.legend(loc="lower right")
+        self.handle = display(self.figure, display_id=True)
+        plt.close(self.figure)  # shown by the handle, not again at the end of the cell
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        for name, line in self.lines.items():
+            x, y = line.get_data()
+            line.set_data([*x, epoch + 1], [*y, metrics[name]])
+        self.handle.update(self.figure)
 
 
 def save(
@@ -188,17 +224,13 @@ def save(
     -------
     The json file.
     """
-    folder = results.root() / about["preset"] / "figures"
-    _clear(folder, name)
+    files = {}
     if figure is not None:
         figure.draw_without_rendering()  # lay out once, not for each format
         figure.set_layout_engine("none")
-        _files.write_atomic(folder / f"{name}.png", _render(figure, "png"))
-        _files.write_atomic(folder / f"{name}.pdf", _render(figure, "pdf"))
-        _files.write_atomic(folder / f"{name}.csv", csv(data))
-    return describe(
-        folder, name, "figure", is_empty=figure is None, notebook=notebook, title=title, caption=caption, claims=claims, about=about
-    )
+        files = {"png": _render(figure, "png"), "pdf": _render(figure, "pdf"), "csv": csv(data)}
+    said = {"notebook": notebook, "title": title, "caption": caption}
+    return store("figure", name, files, about=about, claims=claims, said=said)
 
 
 def csv(table: "pandas.DataFrame") -> bytes:
@@ -206,18 +238,27 @@ def csv(table: "pandas.DataFrame") -> bytes:
     return table.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
 
 
-def describe(
-    folder: Path, name: str, kind: str, *, claims: Iterable[Mapping[str, Any]], about: Mapping[str, Any], **said: Any
+def store(
+    kind: str,
+    name: str,
+    files: Mapping[str, bytes],
+    *,
+    about: Mapping[str, Any],
+    claims: Iterable[Mapping[str, Any]],
+    said: Mapping[str, str],
 ) -> Path:
-    """Write `<name>.json`: what the report page says of a figure or table."""
-    path = folder / f"{name}.json"
-    _files.write_json(path, _jsonable({"kind": kind, "name": name, **said, **about, "claims": [dict(c) for c in claims]}))
-    return path
+    """Write the files of a figure or table, by suffix, then `<name>.json`, which makes it appear on the report page.
 
-
-def _clear(folder: Path, name: str) -> None:
+    What an earlier drawing left under this name is removed first.
+    """
+    folder = results.root() / about["preset"] / f"{kind}s"
     for suffix in ("json", "png", "pdf", "csv", "md"):
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    for suffix, content in files.items():
+        _files.write_atomic(folder / f"{name}.{suffix}", content)
+    described = {"kind": kind, "name": name, "files": sorted(files), **said, **about, "claims": [*map(dict, claims)]}
+    _files.write_json(folder / f"{name}.json", _jsonable(described))
+    return folder / f"{name}.json"
 
 
 def _render(figure: "Figure", kind: str) -> bytes:
@@ -258,34 +299,30 @@ def _draw(axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale:
         axes.plot(x / scale, y, zorder=order, **look, **marker)
         if (sd > 0).any():
             band = 0.22 if is_ours else 0.12
-            axes.fill_between(x / scale, y - sd, y + sd, color=style["color"], alpha=band, linewidth=0, zorder=order - 1)
+            low, high = y - sd, y + sd
+            axes.fill_between(x / scale, low, high, color=style["color"], alpha=band, linewidth=0, zorder=order - 1)
     for (part, _), one in lines[lines.part != "mean"].groupby(["part", "seed"], sort=False):
         y = one.value.to_numpy(float)
-        axes.plot(one.x / scale, y, color=style["color"], linewidth=0.9, alpha=0.6 if part == "seed" else 1.0, zorder=2.5)
+        alpha = 0.6 if part == "seed" else 1.0
+        axes.plot(one.x / scale, y, color=style["color"], linewidth=0.9, alpha=alpha, zorder=2.5)
         if part != "seed":
             end = "x" if part == "diverged" else "v"
             axes.plot(one.x.iloc[-1:] / scale, y[-1:], end, color=style["color"], markersize=9, zorder=4)
 
 
-def _limits(axes: "Axes", drawn: "pandas.DataFrame", scale: float, top: float | None, bottom: float | None) -> None:
-    means = drawn[drawn.part == "mean"]
-    ours, theirs = means[means.source == "ours"], means[means.source == "published"]
-    seeds = drawn[drawn.part.isin(["mean", "seed"]) & (drawn.source == "ours")]
-    if len(drawn[drawn.source == "ours"]):
-        end = drawn.x[drawn.source == "ours"].max() / scale
-        axes.set_xlim(0, end * 1.02)
-        theirs = theirs[theirs.x <= end * scale]
-    seen = [frame for frame in (seeds, theirs) if len(frame)]
-    if not seen:
-        return
-    if bottom is None and len(theirs):
-        bottom = theirs.value.iloc[0] - 0.01 if theirs.value.iloc[0] < 1 else theirs.value.min() - 1
-    low = min(frame.value.min() for frame in seen)
-    high = max(frame.value.max() for frame in seen)
-    margin = 0.03 * (high - low) or 0.01
-    low = low - margin if bottom is None else min(bottom, ours.value.min() - margin if len(ours) else bottom)
-    high = high + margin if top is None else max(top, ours.value.max() + margin if len(ours) else top)
-    axes.set_ylim(low, high)
+def _limits(axes: "Axes", drawn: "pandas.DataFrame", scale: float, bottom: float | None, top: float | None) -> None:
+    """x from 0 to our last point; y from `bottom` to `top`, or further where a mean of ours would be cut off."""
+    ours = drawn[drawn.source == "ours"]
+    end = ours.x.max()
+    axes.set_xlim(0, 1.02 * end / scale)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    kept = ours[ours.part.isin(["mean", "seed"])]
+    shown = kept if bottom is not None and top is not None and len(kept) else drawn[drawn.part.isin(["mean", "seed"])]
+    values = shown.value[shown.x <= end]
+    if len(values):
+        margin = 0.04 * (values.max() - values.min()) or 0.01
+        low, high = values.min() - margin, values.max() + margin
+        axes.set_ylim(low if bottom is None else min(low, bottom), high if top is None else max(high, top))
 
 
 def _point_at_hidden(axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> None:
@@ -293,14 +330,16 @@ def _point_at_hidden(axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, d
     low, _ = axes.get_ylim()
     left, right = axes.get_xlim()
     apart = drawn[drawn.part.isin(["collapsed", "diverged"])]
-    hidden = [(entry, one) for (entry, *_), one in apart.groupby(["entry", "part", "seed"], sort=False) if one.value.max() < low]
+    hidden = [
+        (entry, one)
+        for (entry, *_), one in apart.groupby(["entry", "part", "seed"], sort=False)
+        if one.value.max() < low
+    ]
     for number, (entry, one) in enumerate(hidden):
         text = f"{one.label.iloc[0]} seed {one.seed.iloc[0]} {one.part.iloc[0]}: {one.value.iloc[-1]:.3f}"
         place = (left + (0.03 + 0.3 * (number % 3)) * (right - left), 0.02 + 0.05 * (number // 3))
-        axes.text(
-            *place, f"▼ {text}", color=style[entry]["color"], fontsize=11, fontfamily="DejaVu Sans",
-            transform=axes.get_xaxis_transform(),
-        )  # fmt: skip
+        look = {"color": style[entry]["color"], "fontsize": 11, "fontfamily": "DejaVu Sans"}
+        axes.text(*place, f"▼ {text}", transform=axes.get_xaxis_transform(), **look)
 
 
 def _with_n(lines: "pandas.DataFrame") -> str:
@@ -324,7 +363,7 @@ def _legend(drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> tupl
 
 
 def _source_keys(drawn: "pandas.DataFrame") -> tuple[list[Any], list[str]]:
-    """Legend keys for what every line is: ours, published, and published under another setting."""
+    """Legend keys for ours and, where there is any, published."""
     from matplotlib.lines import Line2D
 
     theirs = drawn[drawn.source == "published"]
@@ -335,9 +374,3 @@ def _source_keys(drawn: "pandas.DataFrame") -> tuple[list[Any], list[str]]:
         handles.append(Line2D([], [], color="0.35", linewidth=1.6, linestyle=_PUBLISHED))
         labels.append(f"published (n = {', '.join(map(str, n))})")
     return handles, labels
-
-
-def load_description(path: Path) -> dict[str, Any] | None:
-    """What `describe` wrote; None for a file that is not one of ours."""
-    found = _files.read_json(path)
-    return found if isinstance(found, dict) and {"kind", "name", "notebook"} <= found.keys() else None

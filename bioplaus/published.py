@@ -1,8 +1,8 @@
 """Published numbers and curves, and how far ours are from them.
 
-`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves read from the published
-vector figures, `<paper>_published_curve_settings.csv` which row of the tables each curve is. A manifest entry says with
-its field `published` which rows it answers, by column and value:
+`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves read from the
+published vector figures, `<paper>_published_curve_settings.csv` which row of the tables each curve is. A manifest entry
+says with its field `published` which rows it answers, by column and value:
 
     published: {algorithm: CorInfoMax, dataset: MNIST, architecture: 784-500-10, setting: 3, nearest: {setting: 1}}
 
@@ -11,12 +11,12 @@ in for it, and everything drawn or said with it names the difference.
 
 The criterion
 -------------
-The unit of every comparison is *sd*: the published standard deviation from seed to seed (sample form, n - 1; the bands of
-the published figures are population form and are converted). Our mean over n seeds is "within 2 sd" if it differs from
-the published mean by at most 2 sd. Our own spread does not enter, so that noisy runs cannot buy agreement; it is shown
-beside. Were our seeds drawn from the published distribution, the two means would differ by `chance` =
-sqrt(1/n + 1/n_published) sd on average (root mean square): 0.66 sd for 3 seeds against 10. Values are compared at the
-same epoch or batch only, and only if data set, architecture and parameters are the published ones (`difference`).
+The unit of every comparison is *sd*: the published standard deviation from seed to seed (sample form, n - 1; the bands
+of the published figures are population form and are converted). Our mean over n seeds is "within 2 sd" if it differs
+from the published mean by at most 2 sd. Our own spread does not enter, so that noisy runs cannot buy agreement; it is
+shown beside. Were our seeds drawn from the published distribution, the two means would differ by `chance` =
+sqrt(1/n + 1/n_published) sd (root mean square): 0.66 sd for 3 seeds against 10. Values are compared at the same epoch
+or batch only, and only if data set, architecture and parameters are the published ones (`difference`).
 """
 
 import dataclasses
@@ -52,7 +52,9 @@ _METRICS = {  # as the published files say it, without "final_": as our records 
     "test_acc_top5": "test_top5_accuracy",
     "train_acc_top5": "train_top5_accuracy",
 }
-_FREE = {"seed", "n_epochs", "diagnose_every", "device", "dtype", "n_threads", "folder"}  # may differ from the published
+# Parameters that may differ from the published ones without making a run another one.
+_FREE = {"seed", "n_epochs", "diagnose_every", "device", "dtype", "n_threads", "folder"}
+_KEYS = {"setting", "pickle", "condition"}  # columns that any published file may be asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +86,8 @@ class Comparison:
     @property
     def grade(self) -> str:
         """The verdict in one word: within, outside, not-run, or open (nothing, or no spread, published)."""
-        return "not-run" if self.verdict.startswith(NOT_RUN) else next(
-            (word for word in ("within", "outside") if self.verdict.startswith(word)), "open"
-        )
+        words = {"within": "within", "outside": "outside", NOT_RUN: "not-run"}
+        return next((word for start, word in words.items() if self.verdict.startswith(start)), "open")
 
 
 def values(paper: str) -> "pandas.DataFrame":
@@ -152,9 +153,9 @@ def point(found: "pandas.DataFrame | None", x: float) -> Published | None:
     rows = found[found.x == x] if found is not None else ()
     if not len(rows):
         return None
-    row = rows.iloc[0]
-    n = int(row["n"])
-    return Published(float(row["mean"]), float(row["sd"]) * math.sqrt(n / (n - 1)) if n > 1 else math.nan, n, row["note"])
+    row, n = rows.iloc[0], int(rows.iloc[0]["n"])
+    sd = float(row["sd"]) * math.sqrt(n / (n - 1)) if n > 1 else math.nan
+    return Published(float(row["mean"]), sd, n, row["note"])
 
 
 def check(paper: str, where: Mapping[str, Any]) -> None:
@@ -189,7 +190,7 @@ def difference(run: "Run", reference: "Run | None") -> str:
 
 
 def compare(
-    ours: Sequence[float], theirs: Published | None, *, digits: int = 4, reason: str = NOT_RUN, collapsed: int = 0
+    ours: Sequence[float], theirs: Published | None, *, digits: int = 4, reason: str = NOT_RUN, left_out: int = 0
 ) -> Comparison:
     """Hold the mean of `ours` (one number a seed) against a published number.
 
@@ -197,26 +198,28 @@ def compare(
     ----------
     digits : decimals of the difference in the verdict.
     reason : the verdict where `ours` is empty.
-    collapsed : seeds that were left out of `ours` because they collapsed or diverged; the verdict says so.
+    left_out : seeds that are not in `ours` because they collapsed or diverged; if no other is left, that is the
+        verdict, else it is noted.
     """
     n = len(ours)
     mean = float(np.mean(ours)) if n else None
     own_sd = float(np.std(ours, ddof=1)) if n > 1 else None
-    left_out = f" ({collapsed} of {n + collapsed} seeds collapsed or diverged, left out)" if collapsed else ""
     if theirs is None:
-        return Comparison(None, None, None, mean, own_sd, n, None, None, None, "nothing published")
+        return Comparison(None, None, None, mean, own_sd, n, None, None, None, "no published counterpart")
+    notes = [theirs.note] if theirs.note else []
+    if left_out and n:
+        notes.append(f"{left_out} of {n + left_out} seeds collapsed or diverged, left out")
     known = (theirs.value, theirs.sd if theirs.sd > 0 else None, theirs.n, mean, own_sd, n)
     if mean is None:
-        verdict = f"outside: all {collapsed} seeds collapsed or diverged" if collapsed else reason
-        return Comparison(*known, None, None, None, verdict, theirs.note)
+        verdict = f"outside: all {left_out} seeds collapsed or diverged" if left_out else reason
+        return Comparison(*known, None, None, None, verdict, "; ".join(notes))
     gap = mean - theirs.value
     if not theirs.sd > 0:  # NaN, or all seeds equal
-        verdict = f"no spread published: {gap:+.{digits}f}{left_out}"
-        return Comparison(*known, gap, None, None, verdict, theirs.note)
+        return Comparison(*known, gap, None, None, f"no spread published: {gap:+.{digits}f}", "; ".join(notes))
     k = gap / theirs.sd
     chance = math.sqrt(1 / n + 1 / theirs.n) if theirs.n else None
     verdict = f"within {LIMIT:g} sd" if abs(k) <= LIMIT else f"outside: {gap:+.{digits}f} ({abs(k):.1f} sd)"
-    return Comparison(*known, gap, k, chance, verdict + left_out, theirs.note)
+    return Comparison(*known, gap, k, chance, verdict, "; ".join(notes))
 
 
 @cache
@@ -230,9 +233,8 @@ def _values(paper: str) -> "pandas.DataFrame":
     table["condition"] = table.get("condition", text.str.extract(r"ablation;? ([^;]+);")[0])
     table["value"] = pandas.to_numeric(table["value"], errors="coerce")
     table["n_seeds"] = pandas.to_numeric(table["n_seeds"], errors="coerce")
-    final = table.metric.str.removeprefix("final_")
     at_point = table.metric.str.contains(r"(?:_epoch|_x)\d+$")  # points of curves, which `curves` has in full
-    table["metric"] = final.map(lambda name: _METRICS.get(name, name))
+    table["metric"] = table.metric.str.removeprefix("final_").replace(_METRICS)
     return table.assign(is_final=~at_point)
 
 
@@ -252,7 +254,7 @@ def _curves(paper: str) -> "pandas.DataFrame":
     is_log = table.x_axis.str.startswith("plot_x")  # log i was taken after batch 1000 (i - 1) + 1
     table["axis"] = np.where(is_log, "batch", table.x_axis)
     table["x"] = np.where(is_log, 1000 * (table.x - 1) + 1, table.x)
-    table["metric"] = table.metric.map(lambda name: re.sub(r"^angle_deg_W(\d+)$", r"angle_\1_deg", _METRICS.get(name, name)))
+    table["metric"] = table.metric.replace(_METRICS).str.replace(r"^angle_deg_W(\d+)$", r"angle_\1_deg", regex=True)
     return table[[*columns, "metric", "axis", "x", "mean", "sd", "n"]]
 
 
@@ -276,14 +278,12 @@ def _rows(table: "pandas.DataFrame", where: Mapping[str, Any], paper: str) -> "p
     return table
 
 
-_KEYS = {"setting", "pickle", "condition"}  # columns that any published file may be asked for
-
-
 def _unambiguous(
     rows: "pandas.DataFrame", where: Mapping[str, Any], metric: str, paper: str, found: "pandas.DataFrame"
 ) -> None:
     if len(found) > 1:
-        apart = [name for name in ("architecture", "setting", "pickle", "condition") if rows[name].nunique(dropna=False) > 1]
+        columns = [name for name in ("architecture", *sorted(_KEYS)) if name in rows]
+        apart = [name for name in columns if rows[name].nunique(dropna=False) > 1]
         raise BioplausError(
             f"{len(found)} published values of {metric} by {paper} have {dict(where)}; "
             f"add {' or '.join(apart) or 'a column'} to tell them apart."

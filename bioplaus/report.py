@@ -1,8 +1,8 @@
-"""From results to the report page: execute the analysis notebooks, then put all they drew on one page.
+"""From results to the report page: execute the analysis notebooks, and put all they drew on one page.
 
-A notebook is drawn again only if something it depends on changed: its source, the package's source, the paper's manifest
-and published numbers, the preset's results of that paper, or the versions of the libraries that draw. Their digest is
-kept in `<preset>/notebooks/<notebook>.json`, beside the executed copy.
+A notebook is drawn again only if something it depends on changed: its source, the package's source, the paper's
+manifest and published numbers, the preset's results of that paper, or the versions of the libraries that draw. Their
+digest is kept in `<preset>/notebooks/<notebook>.json`, beside the executed copy.
 """
 
 import base64
@@ -26,7 +26,7 @@ from bioplaus import _files, analysis, engine, manifest, published, tables
 from bioplaus import results as _results
 from bioplaus.errors import BioplausError, unknown
 
-_LIBRARIES = ("matplotlib", "numpy", "pandas", "seaborn")  # a new version may draw differently
+_LIBRARIES = ("matplotlib", "numpy", "pandas")  # a new version may draw differently
 
 
 def draw(
@@ -38,16 +38,16 @@ def draw(
     workers: int = 0,
     force: bool = False,
 ) -> Iterator[str]:
-    """Execute the analysis notebooks that are not up to date, in parallel; yield a line as each ends.
+    """Execute the analysis notebooks that are not up to date, in parallel, and yield a line as each ends.
 
-    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the others; the page shows it
-    with its error.
+    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the others; the page shows
+    it with its error.
 
     Parameters
     ----------
     papers : keys; None means all that have a manifest.
     only : glob over notebook names without suffix.
-    results : folder of results, in place of `results.root()`.
+    results : folder of results from now on, in place of `results.root()`.
     workers : notebooks at once; 0 means one per core.
     force : draw again what is up to date.
 
@@ -69,7 +69,8 @@ def draw(
         return
     # A fresh interpreter for each: nothing of the caller (threads, figures, sockets) can reach a notebook.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers or engine.cores(), len(todo)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(workers or engine.cores(), len(todo)), mp_context=context)
+    try:
         futures = {pool.submit(_draw_one, notebook): notebook for notebook in todo}
         for number, future in enumerate(as_completed(futures), start=1):
             notebook = futures[future]
@@ -78,11 +79,14 @@ def draw(
             except BrokenProcessPool:
                 error = "the process that drew it died"
                 notebook.note({"status": "failed", "error": error})
-            yield f"[{number}/{len(todo)}] {'failed' if error else 'drawn':6} {notebook.name}{': ' + error if error else ''}"
+            ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
+            yield f"[{number}/{len(todo)}] {ended}"
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def render(preset: str) -> Path:
-    """Write `<preset>/report/index.html`, one self-contained page with every figure, table and claim; return its path."""
+    """Write `<preset>/report/index.html`, one self-contained page with every figure, table and claim, and return it."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -92,7 +96,7 @@ def render(preset: str) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"metric": tables.metric, "number": tables.number, "image": _image}
+    environment.filters |= {"metric": tables.metric, "number": tables.number, "signed": tables.signed, "image": _image}
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = _results.root() / preset / "report" / "index.html"
     _files.write_atomic(path, page.encode())
@@ -116,7 +120,9 @@ class Notebook:
     def title(self) -> str:
         """Its first heading."""
         cells = (_files.read_json(self.path) or {}).get("cells", [])
-        lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines())
+        lines = (
+            line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()
+        )
         return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name)
 
     @property
@@ -158,7 +164,8 @@ class Notebook:
 
     def outputs(self) -> list[dict[str, Any]]:
         """The descriptions of the figures and tables that it drew, in the order in which its source names them."""
-        source = self.path.read_text(encoding="utf-8")
+        cells = (_files.read_json(self.path) or {}).get("cells", [])
+        source = "".join("".join(cell["source"]) for cell in cells)
         found = [
             {**about, "file": str(path.relative_to(self._folder))}
             for kind in ("figures", "tables")
@@ -191,6 +198,9 @@ def _draw_one(notebook: Notebook) -> str:
     from bioplaus import kernels
 
     os.environ.update(engine.ONE_THREAD)
+    for name in ("BIOPLAUS_HOME", "BIOPLAUS_RESULTS"):
+        if os.environ.get(name):  # the kernel starts in another folder
+            os.environ[name] = str(Path(os.environ[name]).resolve())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns for about in notebook.outputs()}
     # In a folder of its own: kernels that start in one folder at once would take each other's ipc sockets.
@@ -212,33 +222,33 @@ def _draw_one(notebook: Notebook) -> str:
             for stale in path.parent.glob(f"{path.stem}.*"):
                 stale.unlink()
     made = notebook.outputs()
-    files = [str(Path(about["file"]).with_suffix(suffix)) for about in made for suffix in _suffixes(about)]
+    files = [str(Path(about["file"]).with_suffix(f".{kind}")) for about in made for kind in ("json", *about["files"])]
     notebook.note({"status": "drawn", "error": "", "digest": digest, "files": files})
     return ""
 
 
-def _suffixes(about: dict[str, Any]) -> list[str]:
-    if about["is_empty"]:
-        return [".json"]
-    return [".json", ".csv", ".pdf", ".png"] if about["kind"] == "figure" else [".json", ".csv", ".md"]
-
-
 def _contents(preset: str) -> dict[str, Any]:
     """Everything the page says."""
-    sections, runs, claims, provenance = [], [], {}, []
+    sections, runs, claims, provenance, damaged = [], [], {}, [], []
     for paper in manifest.papers():
         described = manifest.load(paper)
         notebooks = [
             {"name": notebook.name, "title": notebook.title, "state": notebook.state, "outputs": notebook.outputs()}
             for notebook in _notebooks(preset, [paper])
         ]
-        sections.append({"paper": paper, "title": described.title, "citation": described.citation, "notebooks": notebooks})
+        sections.append(
+            {"paper": paper, "title": described.title, "citation": described.citation, "notebooks": notebooks}
+        )
         for about in (about for notebook in notebooks for about in notebook["outputs"]):
             for claim in about["claims"]:
-                key = tuple(claim[name] for name in ("paper", "experiment", "entry", "metric", "at"))
+                key = tuple(claim[name] for name in ("paper", "experiment", "entry", "metric", "axis", "x"))
                 claims.setdefault(key, claim)
         for experiment in described.experiments:
-            found = analysis.load(paper, experiment, preset)
+            try:
+                found = analysis.load(paper, experiment, preset)
+            except BioplausError as error:
+                damaged.append(f"{paper}, {experiment}: {error}")
+                continue
             if found.runs:
                 runs.append(_run_counts(found))
                 provenance += [outcome.run for outcome in found.outcomes]
@@ -250,6 +260,7 @@ def _contents(preset: str) -> dict[str, Any]:
         "sections": sections,
         "runs": runs,
         "claims": compared,
+        "headlines": _headlines(compared),
         "grades": Counter(claim["grade"] for claim in compared),
         "totals": {state: sum(row[state] for row in runs) for state in ("planned", *_STATES)},
         "datasets": sorted({name for row in runs for name in row["datasets"]}),
@@ -257,6 +268,7 @@ def _contents(preset: str) -> dict[str, Any]:
         "newest": newest.get("finished", "")[:10],
         "versions": newest.get("versions", {}),
         "n_failed": sum(notebook["state"].get("status") == "failed" for s in sections for notebook in s["notebooks"]),
+        "damaged": damaged,
         "limit": published.LIMIT,
     }
 
@@ -265,7 +277,7 @@ _STATES = ("done", "collapsed", "diverged", "failed", "missing")
 
 
 def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
-    """How the runs of an experiment ended; a missing one whose last attempt failed is counted as failed, with its error."""
+    """How the runs of an experiment ended; a missing one whose last attempt failed counts as failed, with its error."""
     states, errors = dict(found.status), {}
     for run in found.runs:
         last = (_files.read_json(run.folder / "run.json") or {}) if states[run.id] == "missing" else {}
@@ -282,6 +294,20 @@ def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
         "entries": found.overview().to_dict("records"),
         "command": analysis.command(found.preset, found.paper, found.experiment),
     }
+
+
+def _headlines(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each entry and metric: the last value that was compared, else the last published one."""
+    found: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for claim in claims:
+        of_entry = found.setdefault((claim["paper"], claim["experiment"], claim["entry"]), {})
+        of_entry.setdefault(claim["metric"], []).append(claim)
+    chosen = []
+    for group in (group for of_entry in found.values() for group in of_entry.values()):
+        group.sort(key=lambda claim: claim["x"])
+        compared = [claim for claim in group if claim["n"]]
+        chosen.append((compared or group)[-1])
+    return chosen
 
 
 def _commit(run: dict[str, Any]) -> str:

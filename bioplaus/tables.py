@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import _files, plots, results
+from bioplaus import plots
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +21,7 @@ _METRICS = {
 def metric(name: str) -> str:
     """A metric's name in words."""
     if name.startswith("angle_") and name.endswith("_deg"):
-        return f"angle of forward and feedback weights, layer {name.split('_')[1]} (degrees)"
+        return f"forward/feedback angle, layer {name.split('_')[1]} (degrees)"
     return _METRICS.get(name, name.replace("_", " "))
 
 
@@ -29,8 +29,18 @@ def number(mean: float | None, sd: float | None = None, *, digits: int = 4) -> s
     """`0.9762 ± 0.0012`; a dash where there is no number."""
     if mean is None or not math.isfinite(mean):
         return "–"
-    spread = f" ± {sd:.{digits}f}" if sd is not None and math.isfinite(sd) else ""
-    return f"{mean:.{digits}f}{spread}"
+    if sd is None or not math.isfinite(sd):
+        return f"{mean:.{digits}f}"
+    digits += 0 < sd < 0.5 * 10**-digits  # one more where the spread would be shown as 0
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def signed(gap: float | None, digits: int = 4) -> str:
+    """`+0.0012`, `−0.0012` or `0.0000`; a dash where there is no number."""
+    if gap is None or not math.isfinite(gap):
+        return "–"
+    text = f"{abs(gap):.{digits}f}"
+    return text if float(text) == 0 else f"{'+' if gap > 0 else '−'}{text}"
 
 
 def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
@@ -41,15 +51,17 @@ def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
     for claim in claims:
         digits = 1 if claim["metric"].endswith("_deg") else 4
         gap, k, n = claim["difference"], claim["k"], claim["published_n"]
-        in_sd = f" ({k:+.1f} sd)" if k is not None else ""
+        in_sd = f" ({signed(k, 1)} sd)" if k is not None else ""
         rows.append(
             {
                 "algorithm": claim["label"],
                 "quantity": metric(claim["metric"]),
-                "at": claim["at"],
-                "published": number(claim["published"], claim["published_sd"], digits=digits) + (f" (n = {n})" if n else ""),
-                "ours": number(claim["ours"], claim["ours_sd"], digits=digits) + (f" (n = {claim['n']})" if claim["n"] else ""),
-                "difference": f"{gap:+.{digits}f}{in_sd}" if gap is not None else "–",
+                "at": f"{claim['axis']} {claim['x']}",
+                "published": number(claim["published"], claim["published_sd"], digits=digits)
+                + (f" (n = {n})" if n else ""),
+                "ours": number(claim["ours"], claim["ours_sd"], digits=digits)
+                + (f" (n = {claim['n']})" if claim["n"] else ""),
+                "difference": signed(gap, digits) + in_sd,
                 "verdict": claim["verdict"] + (f"; {claim['note']}" if claim["note"] else ""),
             }
         )
@@ -77,13 +89,8 @@ def save(
     """
     import pandas
 
-    claims = list(claims)
-    folder = results.root() / about["preset"] / "tables"
-    plots._clear(folder, name)
-    is_empty = not any(about["n"].values())
-    if not is_empty:
-        _files.write_atomic(folder / f"{name}.csv", plots.csv(pandas.DataFrame(claims)))
-        _files.write_atomic(folder / f"{name}.md", markdown(comparison(claims)).encode())
-    return plots.describe(
-        folder, name, "table", is_empty=is_empty, notebook=notebook, title=title, caption=caption, claims=claims, about=about
-    )
+    claims, files = list(claims), {}
+    if any(about["n"].values()):
+        files = {"csv": plots.csv(pandas.DataFrame(claims)), "md": markdown(comparison(claims)).encode()}
+    said = {"notebook": notebook, "title": title, "caption": caption}
+    return plots.store("table", name, files, about=about, claims=claims, said=said)

@@ -115,6 +115,10 @@ def _same(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.nda
     return {"lr_now": np.full(rule.config.n_layers, golden["data.lr"][batch])}
 
 
+def _each(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {"lr_steps": golden["data.lr"][batch:batch + 1]}
+
+
 _WEIGHTS = {"Wff": "w_ff", "Wfb": "w_fb", "B": "b_lateral"}
 _CORRELATIONS = {"Rfree": "r_free", "Rnudged": "r_nudged"}
 _PHASES = {"free": "free", "nudged": "nudged", "anti": "anti"}
@@ -128,8 +132,8 @@ KINDS = {
     "EP": _Kind("ep", _ep, _CHAIN, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False),
     "CSM": _Kind("csm", _csm, {**_CHAIN, "M": "m_lateral"}, {"s": "s"}, _PHASES, _groups, nudge="data.beta",
                  is_units_first=False),
-    "PC": _Kind("pc", _pc, _CHAIN, {"x": "x"}, {"ff": "forward", "relaxed": "relaxed"}, _same, losses={"expect.loss": "loss"}),
-    "PCNudge": _Kind("pc_nudge", _pc_nudge, _CHAIN, {"x": "x"}, {"relaxed": "relaxed"}, _same, nudge="data.lam"),
+    "PC": _Kind("pc", _pc, _CHAIN, {"x": "x"}, {"ff": "forward", "relaxed": "relaxed"}, _same, losses={"expect.loss": "objective"}),
+    "PCNudge": _Kind("pc_nudge", _pc_nudge, _CHAIN, {"x": "x"}, {"relaxed": "relaxed"}, _each, nudge="data.lam"),
 }
 
 

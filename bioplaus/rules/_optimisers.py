@@ -44,8 +44,8 @@ def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
 class Adam(Optimiser):
     """Adam (Kingma and Ba 2015) in the form of torch, or in the form of the paper.
 
-    With averages m <- 0.9 m + 0.1 g, v <- 0.999 v + 0.001 g^2 and bias corrections c1 = 1 - 0.9^j, c2 = 1 - 0.999^j at
-    step j = 1, 2, ...:
+    With averages m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, bias corrections c1 = 1 - b1^j, c2 = 1 - b2^j at step
+    j = 1, 2, ..., and b1, b2 = 0.9, 0.999 unless given:
 
         torch    w -= lr (m / c1) / (sqrt(v / c2) + 1e-8)
         paper    w -= lr (sqrt(c2) / c1) m / (sqrt(v) + 1e-8)              the 1e-8 is not corrected
@@ -54,36 +54,57 @@ class Adam(Optimiser):
     ----------
     use_paper_form : the second line.
     use_ascent : add instead of subtracting: gradients of something to be maximised.
+    epsilon : in place of 1e-8.
+    betas : b1, b2.
     """
 
-    def __init__(self, weights: Sequence[Tensor], *, use_paper_form: bool = False, use_ascent: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        *,
+        use_paper_form: bool = False,
+        use_ascent: bool = False,
+        epsilon: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
         super().__init__(weights, 2)
-        self.use_paper_form, self.use_ascent = use_paper_form, use_ascent
+        self.use_paper_form, self.use_ascent, self.epsilon = use_paper_form, use_ascent, epsilon
+        self.betas = betas
         self.register_buffer("count", torch.zeros(()))  # steps taken, j
         # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr instead
         self.register_buffer("never", torch.tensor(1e9), persistent=False)
 
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
         self.count.add_(1)
-        count = self.count
+        count, (beta1, beta2) = self.count, self.betas
         if self.use_paper_form:
             count64 = self.count.double()
-            lr = (lr * (1 - 0.999**count64).sqrt_().div_(1 - 0.9**count64)).to(lr.dtype)
+            lr = (lr * (1 - beta2**count64).sqrt_().div_(1 - beta1**count64)).to(lr.dtype)
             count = self.never
         mean, square = (in_memory_order(list(average)) for average in self.averages)
         torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
             in_memory_order(weights), in_memory_order(gradients), mean, square, [], [count.float()] * len(weights), lr=lr,
-            beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=self.use_ascent)
+            beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=self.use_ascent)
 
 
-class Momentum(Optimiser):
-    """Stochastic gradient descent as in torch: g <- gradient + decay w; buffer <- momentum buffer + g; w -= lr buffer."""
+class SGD(Optimiser):
+    """Steps along the gradient as in torch: g <- gradient + decay w; buffer <- momentum buffer + g; w -= lr buffer.
 
-    def __init__(self, weights: Sequence[Tensor], *, momentum: float, weight_decay: float) -> None:
-        super().__init__(weights, 1)
-        self.momentum, self.weight_decay = momentum, weight_decay
+    Parameters
+    ----------
+    momentum, weight_decay : dimensionless; 0 leaves that part out.
+    use_ascent : add instead of subtracting: gradients of something to be maximised.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], *, momentum: float = 0.0, weight_decay: float = 0.0,
+                 use_ascent: bool = False) -> None:
+        super().__init__(weights, 1 if momentum else 0)
+        self.momentum, self.weight_decay, self.use_ascent = momentum, weight_decay, use_ascent
 
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
-        for w, gradient, average in zip(weights, gradients, self.averages[0], strict=True):
-            average.mul_(self.momentum).add_(gradient).add_(w, alpha=self.weight_decay)
-            w.addcmul_(average, lr, value=-1)
+        for k, (w, change) in enumerate(zip(weights, gradients, strict=True)):
+            if self.weight_decay:
+                change = torch.add(change, w, alpha=self.weight_decay)
+            if self.momentum:
+                change = self.averages[0][k].mul_(self.momentum).add_(change)
+            w.addcmul_(change, lr, value=1 if self.use_ascent else -1)

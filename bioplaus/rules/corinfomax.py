@@ -12,6 +12,7 @@ correlation matrix (Bozkurt, Pehlevan and Erdogan 2023). With hs(u) = clip(u, 0,
 """
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -152,36 +153,29 @@ class Rule(NudgedRule):
         return z.r[-1].clone()
 
     def _allocate(self, n: int) -> Scratch:
-        c, e = self.config, self.n_extra
-        u, starts, total = c.n_units, [], 0
-        for width in c.n_units[1:]:
-            starts.append(total)
-            total += width + e
-        both = self._empty(2 * n, total)  # rows 0..n-1: rates now; n..2n-1: rates of the phase they are compared with
-        r_all, u_all = both[:n], self._empty(n, total)
-        z = Scratch(r_all=r_all, u_all=u_all, kept=both[n:], drive_all=self._empty(n, total), mixers=[], inputs=[],
-                    first_inputs=[], first_mixers=[])
-        cut = [slice(start, start + width) for start, width in zip(starts, u[1:], strict=True)]
-        z.r, z.u, z.kept_r = ([a[:, s] for s in cut] for a in (r_all, u_all, both[n:]))
-        z.pairs, z.drive = [both[:, s] for s in cut], z.drive_all[:, cut[0]]
-        for k, width in enumerate(u[1:]):  # rows of a mixer follow the columns of the neighbourhood
-            below = u[k] + e if k > 0 else 0
-            above = u[k + 2] if k + 2 < len(u) else 0
-            first = starts[k] - below
-            z.inputs.append(r_all[:, first:starts[k] + width + e + above])
-            mixer = self._empty(below + width + e + above, width)
-            z.mixers.append(mixer)
-            z.first_inputs.append(r_all[:, first:starts[k]])
-            z.first_mixers.append(mixer[:below])
-        n_below = u[-2] + e
-        z.pull_gain = z.mixers[-1][n_below:n_below + u[-1]].diagonal()
+        c, e, u = self.config, self.n_extra, self.config.n_units
+        stops = list(itertools.accumulate(width + e for width in u[1:]))
+        starts = [0, *stops[:-1]]
+        both = self._empty(2 * n, stops[-1])  # rows 0..n-1: rates now; n..2n-1: of the phase they are compared with
+        z = Scratch(r_all=both[:n], kept=both[n:], u_all=self._empty(n, stops[-1]), drive_all=self._empty(n, stops[-1]))
+        cuts = [slice(start, start + width) for start, width in zip(starts, u[1:], strict=True)]
+        z.pairs, z.r, z.kept_r, z.u = ([part[:, cut] for cut in cuts] for part in (both, z.r_all, z.kept, z.u_all))
+        z.drive = z.drive_all[:, cuts[0]]
+        z.inputs, z.mixers, z.inputs_from_below, z.mixers_from_below = [], [], [], []
+        for k, width in enumerate(u[1:]):  # the rows of a mixer follow the columns of the neighbourhood
+            n_below, n_above = u[k] + e if k > 0 else 0, u[k + 2] if k + 2 < len(u) else 0
+            first, last = starts[k] - n_below, stops[k] + n_above
+            z.inputs.append(z.r_all[:, first:last])
+            z.mixers.append(self._empty(last - first, width))
+            z.inputs_from_below.append(z.r_all[:, first:starts[k]])
+            z.mixers_from_below.append(z.mixers[k][:n_below])
+        z.pull_gain = z.mixers[-1][u[-2] + e:u[-2] + e + u[-1]].diagonal()
         z.target, z.pull, z.beta = self._empty(n, u[-1]), self._empty(n, u[-1]), self._empty()
-        z.error_ff = [self._empty(2 * n, width) for width in u[1:]]
-        z.error_fb = [self._empty(2 * n, width) for width in u[1:-1]]
+        z.error_ff, z.error_fb = [self._empty(2 * n, m) for m in u[1:]], [self._empty(2 * n, m) for m in u[1:-1]]
         z.spread = [self._empty(n, width) for width in u[1:]]
-        z.sides = torch.cat([self._empty(n, 1).fill_(1), self._empty(n, 1).fill_(-1)])
-        if c.is_three_phase:  # there the rates at the end are those of the -beta phase
-            z.sides.neg_().div_(2)
+        # the signs of the two phases in what is learned; with three phases the rates at the end are those of -beta
+        z.sides = self._empty(2 * n, 1).fill_(-0.5 if c.is_three_phase else 1)
+        z.sides[n:].neg_()
         return z
 
     def _fold(self, z: Scratch) -> None:
@@ -205,33 +199,42 @@ class Rule(NudgedRule):
         self._phase(z, "free", self.config.n_free_steps)
 
     def _phase(self, z: Scratch, phase: str, n_steps: int) -> None:
-        """`n_steps` iterations from the present rates (the free phase: from 0, whose products are left out)."""
-        c = self.config
-        steps = neural_steps(c.lr_neural_rule, c.lr_neural, c.lr_neural_stop, c.lr_neural_decay, n_steps)
-        inputs, mixers, last = z.inputs, z.mixers, c.n_layers - 1
-        u, r, u_all, r_all = z.u, z.r, z.u_all, z.r_all
+        """`n_steps` iterations from the present rates (the free phase: from 0, so its first leaves out zero products)."""
+        c, last = self.config, self.config.n_layers - 1
         leak, leak_out = 2 / c.epsilon + c.g_leak, 1 / c.epsilon + c.g_leak + 1
+        steps = neural_steps(c.lr_neural_rule, c.lr_neural, c.lr_neural_stop, c.lr_neural_decay, n_steps)
         if phase != "free":
-            u_all.copy_(r_all)
+            z.u_all.copy_(z.r_all)
         for t, eta in enumerate(steps):
             is_start = phase == "free" and t == 0
+            inputs, mixers = (z.inputs_from_below, z.mixers_from_below) if is_start else (z.inputs, z.mixers)
             if is_start:
-                inputs, mixers = z.first_inputs, z.first_mixers
-                torch.mul(z.drive_all, eta, out=u_all)
+                torch.mul(z.drive_all, eta, out=z.u_all)
             else:
-                inputs, mixers = z.inputs, z.mixers
-                u[0].addmm_(inputs[0], mixers[0], beta=1 - eta * leak, alpha=eta)
-                u_all.add_(z.drive_all, alpha=eta)
-            torch.clamp(u_all, 0, 1, out=r_all)
+                z.u[0].addmm_(inputs[0], mixers[0], beta=1 - eta * leak, alpha=eta)
+                z.u_all.add_(z.drive_all, alpha=eta)
+            self._fire(z, 0)
             for k in range(1, last):
-                u[k].addmm_(inputs[k], mixers[k], beta=1 - eta * leak, alpha=eta)
-                torch.clamp(u[k], 0, 1, out=r[k])
-            u[last].addmm_(inputs[last], mixers[last], beta=1 - eta * leak_out, alpha=eta)
+                z.u[k].addmm_(inputs[k], mixers[k], beta=1 - eta * leak, alpha=eta)
+                self._fire(z, k)
+            z.u[last].addmm_(inputs[last], mixers[last], beta=1 - eta * leak_out, alpha=eta)
             if phase != "free":
-                u[last].add_(z.pull, alpha=eta)
-            torch.clamp(u[last], 0, 1, out=r[last])
+                z.u[last].add_(z.pull, alpha=eta)
+            self._fire(z, last)
             if self.watch is not None:
-                self.watch(phase, t, {"r": z.r})
+                self.watch(phase, t, self._state(z))
+
+    def _fire(self, z: Scratch, k: int) -> None:
+        """Rates of layer k from its potentials. A hidden layer clips the whole array: its own columns alone are not
+        contiguous, which costs more, and the other layers' rates come out as they are."""
+        if k < self.config.n_layers - 1:
+            torch.clamp(z.u_all, 0.0, 1.0, out=z.r_all)
+        else:
+            torch.clamp(z.u[k], 0.0, 1.0, out=z.r[k])
+
+    def _state(self, z: Scratch) -> dict[str, list[Tensor]]:
+        """What `watch` gets."""
+        return {"r": z.r}
 
     def _learn_weights(self, z: Scratch, x: Tensor) -> None:
         """W and V from the difference of the two phases' prediction errors, both of the old weights."""

@@ -11,6 +11,7 @@ the gradient of the squared error (Scellier and Bengio 2017). As trained beside 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -123,7 +124,7 @@ class Rule(NudgedRule):
         torch.mul(z.w_ff_t[-1], lr, out=z.mix_w)
         z.keep.fill_(1 - lr)
         z.now.clamp_(z.low, z.high)
-        self._report(z, "free", 0)
+        self._report(z, z.s, "free", 0)
         self._relax(z, lr, "free", range(1, self.config.n_free_steps))
 
     def _nudge(self, z: Scratch, y: Tensor, sign: Tensor) -> None:
@@ -145,17 +146,25 @@ class Rule(NudgedRule):
             for k in range(1, last + 1):
                 s[k].copy_(new[k])
             z.now.clamp_(z.low, z.high)
-            self._report(z, phase, t)
+            self._report(z, s, phase, t)
 
-    def _report(self, z: Scratch, phase: str, t: int) -> None:
+    def _report(self, z: Scratch, s: Sequence[Tensor], phase: str, t: int) -> None:
         if self.watch is not None:
-            self.watch(phase, t, {"s": [z.s[0] + z.drive, *z.s[1:]]})
+            self.watch(phase, t, {"s": self._state(z, s)})
+
+    def _state(self, z: Scratch, s: Sequence[Tensor]) -> list[Tensor]:
+        """What `watch` gets: the states themselves."""
+        return [s[0] + z.drive, *s[1:]]
+
+    def _add_drive(self, z: Scratch) -> None:
+        """Turn layer 1 of both phases from relative to its drive into absolute."""
+        z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
 
     def _learn(self, z: Scratch, x: Tensor) -> None:
         """One step of all weights and biases; a product of the stacked phases is the difference of their products."""
         gain = torch.div(self.lr_now, z.beta * len(x))
         torch.sub(z.pairs[0][:len(x)], z.pairs[0][len(x):], out=z.change[0][:len(x)]).mul_(gain[0])
-        z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
+        self._add_drive(z)
         for k in range(1, len(z.s)):
             change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
             self.w_ff[k].t().addmm_(z.pairs[k - 1].t(), change)

@@ -264,7 +264,7 @@ class ImageTask:
 
 def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:
     """Check everything that can be checked without pixels."""
-    settings = Config.from_dict(values, kind="parameter of images:")
+    settings = Config.from_dict(values, kind="parameter of images")
     about = data.about(settings.dataset)
     name = settings.preprocessing or _DEFAULT.get(about.name, "unit")
     if name not in PREPROCESSING:

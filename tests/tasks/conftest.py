@@ -5,7 +5,6 @@ import hashlib
 import socket
 import struct
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,7 +60,7 @@ class TinyMnist:
         files = tuple(data.File(path, hashlib.md5(raw).hexdigest(), len(raw)) for path, raw in self.content.items())
         tiny = {**vars(entry), "n_train": 20, "n_test": 10, "files": files}
         monkeypatch.setitem(data._CATALOGUE, "mnist", data.Entry(**tiny))
-        self.served = Counter()
+        self.served, self.released = Counter(), threading.Event()
         self._packed = {f"/{Path(path).name}.gz": gzip.compress(raw, mtime=0) for path, raw in self.content.items()}
         self._monkeypatch = monkeypatch
 
@@ -78,6 +77,7 @@ class TinyMnist:
 
     def close(self) -> None:
         """Stop serving: from now on connections are refused."""
+        self.released.set()
         if hasattr(self, "_server"):
             self._server.shutdown()
             self._server.server_close()
@@ -115,7 +115,7 @@ class TinyMnist:
                     tiny.served[self.path] += 1
                     self.wfile.write(sent)
                     if tiny.mode == "stall":
-                        time.sleep(1.5)
+                        tiny.released.wait(30)
 
             def log_message(self, *arguments):
                 pass

@@ -88,6 +88,12 @@ def test_digits_are_read_the_same_where_scikit_learn_keeps_its_file_elsewhere(mo
     assert np.array_equal(expected.x_train, found.x_train) and np.array_equal(expected.x_test, found.x_test)
 
 
+def test_digits_without_scikit_learn_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(_pixels.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BioplausError, match="pip install scikit-learn"):
+        data.read("digits")
+
+
 def test_test_images_are_spread_evenly_through_each_class():
     labels = np.array([0] * 10 + [1] * 7)
     is_test = _pixels.spread(labels, lambda n: n // 5)
@@ -299,7 +305,7 @@ def test_whatever_a_bad_server_sends_is_rejected_with_one_sentence_and_nothing_s
     assert "python -m bioplaus data get mnist" in sentence(caught)
     assert leftovers(data.root()) == []
     assert not (data.root() / "MNIST").exists()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20  # a stalled server would hold us for 30 s
 
 
 def test_without_a_network_there_is_a_clear_sentence_within_seconds(tiny_mnist):
@@ -310,7 +316,7 @@ def test_without_a_network_there_is_a_clear_sentence_within_seconds(tiny_mnist):
         data.read("mnist")
     assert "python -m bioplaus data get mnist" in sentence(caught)
     assert leftovers(data.root()) == []
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 def test_an_archive_with_the_right_digest_but_other_files_in_it_is_rejected(tiny_mnist, monkeypatch):
@@ -376,11 +382,12 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 )
 def test_no_name_reaches_a_file_outside_the_data_folder(name, tmp_path):
     np.savez(tmp_path / "outside.npz", images=np.zeros((9, 2, 2), np.uint8), labels=np.arange(9) % 2)
+    data.root().mkdir()
+    assert data.about(str(tmp_path / "outside.npz")).n_test == 1  # it is there to be reached
     for ask in (data.about, data.read):
-        with pytest.raises(BioplausError) as caught:
+        with pytest.raises(BioplausError):
             ask(name)
-        assert str(caught.value)
-    assert not data.root().exists()
+    assert leftovers(data.root()) == []
 
 
 def test_data_folder_is_bioplaus_data_or_lies_in_the_users_cache(tmp_path, monkeypatch):
@@ -547,6 +554,7 @@ def test_own_images_without_a_split_have_one_in_five_of_each_class_as_test():
 def test_own_images_are_found_by_absolute_path_too(tmp_path):
     np.savez(tmp_path / "elsewhere.npz", images=GREY, labels=LABELS, split=LABELS == 0)
     assert data.about(str(tmp_path / "elsewhere.npz")).name == "elsewhere.npz"
+    assert data.get(str(tmp_path / "elsewhere.npz")) == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -162,14 +162,14 @@ def test_spec_of_an_own_file_has_the_files_name_and_no_folder(tmp_path):
         ({"dataset": "digits", "labels": "coarse"}, "digits has no coarse labels, only fine"),
         ({"n_train": 401}, "n_train is 401, but synthetic has 400"),
         ({"n_test": 0}, "n_test is 0, but must be"),
-        ({"n_train": 2.0}, "n_train.? is 2.0, but must be a whole number"),
-        ({"n_train": True}, "n_train.? is True, but must be a whole number"),
+        ({"n_train": 2.0}, "parameter of images 'n_train' is 2.0, but must be a whole number"),
+        ({"n_train": True}, "parameter of images 'n_train' is True, but must be a whole number"),
         ({"validation": 1.0}, "validation is 1.0, but must be"),
         ({"validation": float("nan")}, "validation is nan, but must be"),
         ({"validation": 0.001}, "holds out 0 of 400"),
         ({"n_train": 1, "validation": 0.9}, "holds out 1 of 1"),
         ({"seed": -1}, "seed is -1, but must be"),
-        ({"sed": 1}, "unknown parameter of images: 'sed'; did you mean 'seed'"),
+        ({"sed": 1}, "unknown parameter of images 'sed'; did you mean 'seed'"),
     ],
 )
 def test_parameters_that_cannot_work_are_refused_before_anything_is_read(values, complaint, monkeypatch):

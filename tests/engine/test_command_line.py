@@ -1,0 +1,112 @@
+"""Bad input at the command line: one plain sentence, exit code 2, no traceback, nothing left behind."""
+
+import os
+import sys
+import tempfile
+
+import pytest
+
+from bioplaus import __main__ as command_line
+
+SMOKE = ["run", "--preset", "smoke", "--inline"]
+EP = [*SMOKE, "--only", "mnist/ep"]
+
+
+@pytest.fixture
+def bioplaus(tmp_path, monkeypatch, capsys):
+    """Run a command on this very project, results to a temporary folder; (exit code, standard error)."""
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
+    monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("BIOPLAUS_HOME", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bioplaus", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            command_line.main()
+        return stop.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([*EP, "--set", "rule=epp"], "unknown rule 'epp'; did you mean 'ep'?"),
+        ([*EP, "--set", "dataset=minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
+        (["run", "--preset", "smok"], "unknown preset 'smok'; did you mean 'smoke'?"),
+        ([*SMOKE, "--paper", "corinfomaxx"], "unknown paper 'corinfomaxx'; did you mean 'corinfomax'?"),
+        ([*SMOKE, "--only", "minst"], "'minst'; did you mean 'mnist'?"),
+        ([*EP, "--set", "n_epoch=2"], "'n_epoch'; did you mean 'n_epochs'?"),
+        ([*EP, "--set", "config.lr_neurall=0.5"], "'lr_neurall'; did you mean 'lr_neural'?"),
+        ([*EP, "--set", "config.lr_neural=fast"], "'lr_neural' is 'fast', but must be a number"),
+        ([*EP, "--set", "config.n_units=[10, 5, 10]"], "'digits' has 64 inputs"),
+        ([*EP, "--set", "config.n_free_steps=-3"], "n_free_steps is -3, but must be"),
+        ([*EP, "--set", "config.lr_neural=.nan"], "lr_neural is nan, but must be"),
+        ([*EP, "--set", "n_epochs=0"], "n_epochs is 0, but must be at least 1"),
+        ([*EP, "--set", "n_epochs=1e99"], "must be a whole number"),
+        ([*EP, "--set", "n_train=100000000"], "digits has 1440"),
+        ([*EP, "--set", "dataset=no/such/file.npz"], "no/such/file.npz"),
+        ([*EP, "--set", "nonsense"], "must be name=value"),
+        ([*EP, "--seeds", "1,two"], "must be whole numbers"),
+        (["run", "--preset", "smoke", "--only", "mnist/ep", "--kernel", "pythn3"], "unknown kernel 'pythn3'"),
+        (["data", "get", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
+        (["report", "--preset", "smokey"], "unknown preset 'smokey'; did you mean 'smoke'?"),
+        (["collect", "--preset", "dsk"], "unknown preset 'dsk'; did you mean 'desk'?"),
+        (["status", "--only", "nothing"], "'nothing'"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(bioplaus, tmp_path, arguments, sentence):
+    code, error = bioplaus(*arguments)
+    assert code == 2 and sentence in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_missing_data_set_names_set_folder_and_command(bioplaus, tmp_path):
+    code, error = bioplaus(*EP, "--set", "dataset=cifar10-jpeg", "--set", "config.n_units=[3072, 5, 10]")
+    assert code == 1 and "cifar10-jpeg" in error and str(tmp_path / "data") in error and "Traceback" not in error
+
+
+def test_debug_shows_the_traceback_too(bioplaus):
+    code, error = bioplaus("status", "--preset", "smok", "--debug")
+    assert code == 2 and "Traceback" in error and "did you mean 'smoke'" in error
+
+
+def test_a_read_only_results_folder_is_one_sentence_before_anything_starts(bioplaus):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        is_root = os.geteuid() == 0
+        if is_root:  # root ignores modes, so become nobody for a moment
+            os.seteuid(65534)
+        try:
+            code, error = bioplaus(*EP, "--results", folder)
+        finally:
+            if is_root:
+                os.seteuid(0)
+        assert code == 2 and error.startswith("error: Results cannot be written to") and os.listdir(folder) == []
+
+
+def test_ctrl_c_is_one_sentence_and_exit_130(bioplaus, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line.engine, "execute", interrupted)
+    code, error = bioplaus(*EP)
+    assert code == 130 and error.strip().startswith("Interrupted.") and "Traceback" not in error
+
+
+def test_a_failed_run_is_exit_1(bioplaus, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("something broke")
+
+    monkeypatch.setattr(command_line.engine, "_start", fail)
+    code, error = bioplaus(*EP)
+    assert code == 1 and "something broke" in error and error.count("\n") == 1
+
+
+def test_overrides_reach_the_run_with_their_yaml_types(bioplaus, tmp_path):
+    code, _ = bioplaus(*EP, "--set", "n_epochs=1", "--set", "config.lr_ff=[1e-4, 0]", "--seeds", "7")
+    (folder,) = (tmp_path / "Results" / "smoke" / "corinfomax" / "mnist").iterdir()
+    run = (folder / "run.json").read_text()
+    assert code == 0 and "-s7-" in folder.name and "0.0001" in run

@@ -1,0 +1,175 @@
+"""What a fresh machine gets: the same packages everywhere, a light import, clean notebooks, working make targets."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CARD = ["torch", "torchvision", "jupyterlab", "papermill", "nbval", "matplotlib", "seaborn", "tqdm"]
+
+
+def _requirements(*extras):
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+
+
+def _lock():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): Version(str(pin.specifier).removeprefix("==")) for pin in pins}
+
+
+def _environment():
+    content = YAML(typ="safe", pure=True).load((ROOT / "environment.yml").read_text())
+    (pip,) = (entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict))
+    return {canonicalize_name(r.name): r for r in (Requirement(line) for line in pip if not line.startswith("--"))}
+
+
+def test_every_requirement_is_locked_at_a_version_it_allows():
+    lock = _lock()
+    for name, requirement in _requirements("lab", "test", "cluster").items():
+        assert name in lock, f"{name} is not in requirements.lock"
+        assert requirement.specifier.contains(lock[name], prereleases=True), name
+
+
+def test_environment_yml_names_the_packages_of_pyproject_at_the_versions_of_the_lock():
+    environment, lock = _environment(), _lock()
+    assert environment.keys() == _requirements("lab", "test").keys()
+    for name, requirement in environment.items():
+        assert requirement.specifier.contains(lock[name]), f"{name}: {requirement} against {lock[name]}"
+
+
+def test_the_packages_of_the_card_are_there_and_torch_is_pinned_as_stated():
+    lock = _lock()
+    assert set(CARD) <= lock.keys()
+    assert (lock["torch"], lock["torchvision"]) == (Version("2.13.0"), Version("0.28.0"))
+    assert _requirements()["torch"].specifier.contains("2.11.0")
+
+
+def test_what_is_installed_here_is_what_the_lock_says():
+    from importlib.metadata import PackageNotFoundError, version
+
+    differing = {}
+    for name in _requirements("lab", "test"):
+        try:
+            found = Version(version(name)).public
+        except PackageNotFoundError:
+            found = "nothing"
+        if found != _lock()[name].public:
+            differing[name] = found
+    assert differing == {}
+
+
+BLOCKER = """
+import importlib.abc, sys
+class OnlyTheseTwo(importlib.abc.MetaPathFinder):
+    banned = set({banned!r})
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.banned:
+            raise ModuleNotFoundError(f"{{name}} is not installed", name=name)
+sys.meta_path.insert(0, OnlyTheseTwo())
+"""
+
+
+def _python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+
+
+def test_training_needs_nothing_but_torch_and_numpy():
+    names = _requirements("lab", "test", "cluster").keys() - {"torch", "numpy"}
+    banned = sorted(
+        {name.replace("-", "_") for name in names} | {"sklearn", "PIL", "ruamel", "IPython", "dask_jobqueue"}
+    )
+    done = _python(
+        BLOCKER.format(banned=banned)
+        + "import bioplaus\nfrom bioplaus import rules, train\nfrom bioplaus.tasks import images\n"
+        "task = images.load('synthetic')\n"
+        "rule = rules.make('ep', {'n_units': [task.spec.n_in, 8, task.spec.n_out]}, task.spec)\n"
+        "print(train.fit(rule, task, n_epochs=1, batch_size=20, progress=False).status)"
+    )
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def test_the_ground_floor_never_imports_the_engine_or_its_libraries():
+    ground = ["rules", "tasks", "metrics", "device", "train", "results", "config", "errors"]
+    code = (
+        "import importlib, pkgutil, sys, bioplaus, bioplaus.rules, bioplaus.tasks\n"
+        "for package in (bioplaus.rules, bioplaus.tasks):\n"
+        "    for module in pkgutil.iter_modules(package.__path__):\n"
+        "        importlib.import_module(f'{package.__name__}.{module.name}')\n"
+        f"for name in {ground}: importlib.import_module(f'bioplaus.{{name}}')\n"
+        "heavy = {'papermill', 'dask', 'distributed', 'pandas', 'matplotlib', 'seaborn', 'torchvision', 'sklearn',\n"
+        "         'bioplaus.engine', 'bioplaus.manifest'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert _python(code).stdout.strip() == "[]"
+
+
+def _notebooks():
+    return sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("Simulations/*.ipynb")])
+
+
+@pytest.mark.parametrize("path", _notebooks(), ids=lambda path: path.name)
+def test_a_notebook_is_stripped_uses_kernel_python3_and_finds_its_own_way(path):
+    raw = path.read_bytes()
+    notebook = json.loads(raw)
+    assert b"\r" not in raw and notebook["nbformat"] == 4
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and "papermill" not in notebook["metadata"]
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert not re.search(r"sys\.path|os\.chdir|%cd|\.\./|import torchvision", source)
+            ast.parse(source)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("Simulations/*.ipynb")), ids=lambda path: path.name)
+def test_a_simulation_notebook_declares_its_parameters_and_a_check(path):
+    from bioplaus import simulation
+
+    chosen = simulation.load(path.stem)
+    tags = [tags for tags, _ in chosen.cells]
+    assert "parameters" in tags[0] and any("check" in t for t in tags)
+    chosen.check({})  # its defaults are valid
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_the_code_is_clean(command):
+    done = subprocess.run(["ruff", *command, "."], cwd=ROOT, capture_output=True, text=True,
+                          env={"PATH": str(Path(sys.executable).parent)})  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_make_without_a_target_lists_every_target_with_one_line_each():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
+    targets = "env data reproduce-figures report test nbval benchmark conform status lab doctor clean".split()
+    for target in targets:
+        assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target
+    for variable in ("PRESET", "PAPER", "ONLY", "WORKERS", "SCHEDULER"):
+        assert variable in done.stdout
+
+
+def test_citation_names_the_papers():
+    citation = YAML(typ="safe", pure=True).load((ROOT / "CITATION.cff").read_text())
+    titles = " ".join(reference["title"].lower() for reference in citation["references"])
+    for words in (
+        "correlative information",
+        "cortico-cerebellar",
+        "cerebro-cerebellar",
+        "bilateral",
+        "competing hidden",
+    ):
+        assert words in titles
