@@ -15,10 +15,10 @@ import torch
 from bioplaus import device as _device
 from bioplaus.config import Config
 from bioplaus.errors import unknown
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
-__all__ = ["Config", "LearningRule", "config", "get", "make", "names"]
+__all__ = ["BenchmarkCase", "Config", "LearningRule", "config", "get", "make", "names"]
 
 
 def names() -> list[str]:
@@ -48,8 +48,15 @@ def config(name: str, values: Mapping[str, Any], spec: Spec | None = None) -> Co
     return checked
 
 
-def make(name: str, values: Mapping[str, Any] | None = None, spec: Spec | None = None, *, seed: int = 0,
-         device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> LearningRule:
+def make(
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    spec: Spec | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LearningRule:
     """A new rule with freshly drawn weights.
 
     Parameters

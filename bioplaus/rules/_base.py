@@ -1,5 +1,7 @@
 """The contract every learning rule keeps."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +9,16 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config
 from bioplaus.tasks import Spec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkCase:
+    """A size at which `bioplaus.benchmark` times a rule; a rule module may list some as `BENCHMARK`."""
+
+    label: str  # what is timed, for the table: widths or the published setting
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config, where it is not the default
+    batch_size: int = 20  # samples
+    n_steps: int | None = None  # time steps of a sample, for rules that learn sequences
 
 
 class LearningRule(nn.Module):

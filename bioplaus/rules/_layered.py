@@ -37,8 +37,10 @@ class LayeredConfig(Config):
     def _check_depth(self, n_layers: int) -> None:
         """Raise unless the chain has at least `n_layers` weight layers."""
         if self.n_layers < n_layers:
-            raise BioplausError(f"n_units is {list(self.n_units)}, but must name at least {n_layers + 1} layers: the "
-                                f"input, {'at least one hidden layer, ' if n_layers > 1 else ''}and the output.")
+            raise BioplausError(
+                f"n_units is {list(self.n_units)}, but must name at least {n_layers + 1} layers: the "
+                f"input, {'at least one hidden layer, ' if n_layers > 1 else ''}and the output."
+            )
 
     @property
     def n_layers(self) -> int:
@@ -49,17 +51,23 @@ class LayeredConfig(Config):
         """Raise unless the list in field `name` has `length` entries, one for each `what`."""
         value = getattr(self, name)
         if len(value) != length:
-            raise BioplausError(f"{name} is {list(value)!r} with {len(value)} entries, but n_units "
-                                f"{list(self.n_units)} needs {length}: one for each {what}.")
+            raise BioplausError(
+                f"{name} is {list(value)!r} with {len(value)} entries, but n_units "
+                f"{list(self.n_units)} needs {length}: one for each {what}."
+            )
 
     def check_schedule(self, name: str) -> None:
         """Raise unless field `name` holds (first epoch, base) pairs, epochs rising from 0, bases above 0."""
         pairs = getattr(self, name)
         starts = [pair[0] for pair in pairs]
-        good = bool(pairs) and all(len(pair) == 2 and math.isfinite(pair[0]) and 0 < pair[1] < math.inf for pair in pairs)
+        good = bool(pairs) and all(
+            len(pair) == 2 and math.isfinite(pair[0]) and 0 < pair[1] < math.inf for pair in pairs
+        )
         if not good or starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
-            raise BioplausError(f"{name} is {[list(pair) for pair in pairs]!r}, but must be pairs [first epoch, base] whose "
-                                "epochs rise from 0 and whose bases are above 0.")
+            raise BioplausError(
+                f"{name} is {[list(pair) for pair in pairs]!r}, but must be pairs [first epoch, base] whose "
+                "epochs rise from 0 and whose bases are above 0."
+            )
 
 
 def schedule_factor(pairs: Sequence[Sequence[float]], epoch: int) -> float:
@@ -104,6 +112,24 @@ def tensors(values: Sequence[Tensor]) -> nn.ParameterList:
     return nn.ParameterList(nn.Parameter(value, requires_grad=False) for value in values)
 
 
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """Every iteration of a relaxation, for looking at.
+
+    Attributes
+    ----------
+    phases : phase of each iteration, n_iterations names ("free", "nudged", ...).
+    states : by name, a list by layer of (n_iterations, batch, n_k) tensors, dimensionless.
+    objective : (n_iterations,) mean over the batch of what the rule's iterations change, dimensionless.
+    objective_name : "energy", "information", ...
+    """
+
+    phases: list[str]
+    states: dict[str, list[Tensor]]
+    objective: Tensor
+    objective_name: str
+
+
 class Scratch:
     """Tensors reused between batches of one size; names are given by the rule that allocates them."""
 
@@ -121,9 +147,12 @@ class LayeredRule(LearningRule):
     ----------
     lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It lives on the device, so
         a captured step follows it.
+    objective_name : what `relax` reports as objective.
     watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every relaxation phase, with
         state[name] a list of (batch, n_k) tensors by layer, valid only during the call. Training behaves the same with it.
     """
+
+    objective_name = ""
 
     def __init__(self, config: LayeredConfig, generator: torch.Generator) -> None:
         super().__init__(config, generator)
@@ -134,11 +163,15 @@ class LayeredRule(LearningRule):
     @classmethod
     def check_task(cls, config: LayeredConfig, spec: Spec) -> None:
         if spec.kind != "classification" or spec.n_steps is not None:
-            raise BioplausError(f"{cls.__module__.rpartition('.')[2]} learns to classify still inputs, but task "
-                                f"{spec.name!r} is {spec.kind}{' in time' if spec.n_steps is not None else ''}.")
+            raise BioplausError(
+                f"{cls.__module__.rpartition('.')[2]} learns to classify still inputs, but task "
+                f"{spec.name!r} is {spec.kind}{' in time' if spec.n_steps is not None else ''}."
+            )
         if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
-            raise BioplausError(f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in} inputs and "
-                                f"{spec.n_out} classes: n_units must start with {spec.n_in} and end with {spec.n_out}.")
+            raise BioplausError(
+                f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in} inputs and "
+                f"{spec.n_out} classes: n_units must start with {spec.n_in} and end with {spec.n_out}."
+            )
 
     def scratch(self, n: int) -> Scratch:
         """Scratch memory for `n` rows, allocated once."""
@@ -166,6 +199,44 @@ class LayeredRule(LearningRule):
 
     def _evaluate(self, x: Tensor) -> Tensor:
         """Output for at most `N_PREDICT` rows, in memory of its own."""
+        raise NotImplementedError
+
+    def relax(self, x: Tensor, y: Tensor | None = None) -> Trajectory:
+        """What the network does with a batch, iteration by iteration, without learning; the nudge is positive.
+
+        Parameters
+        ----------
+        x : (batch, n_0) inputs.
+        y : (batch,) class indices; without them, only what needs no target.
+        """
+        phases: list[str] = []
+        seen: list[dict[str, list[Tensor]]] = []
+
+        def record(phase: str, t: int, state: dict[str, list[Tensor]]) -> None:
+            phases.append(phase)
+            seen.append({name: [part.clone() for part in parts] for name, parts in state.items()})
+
+        before, self.watch = self.watch, record
+        try:
+            with torch.inference_mode():
+                self._settle(self.scratch(len(x)), x, y, torch.ones_like(self.lr_now[0]))
+                values = [self._objective_of(x, y, phase, state) for phase, state in zip(phases, seen, strict=True)]
+        finally:
+            self.watch = before
+        with torch.no_grad():  # outside inference mode: ordinary tensors
+            states = {
+                name: [torch.stack(layer) for layer in zip(*(s[name] for s in seen), strict=True)] for name in seen[0]
+            }
+            return Trajectory(phases, states, torch.stack(values), self.objective_name)
+
+    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
+        """All relaxation phases of a batch; those that need no target if `y` is None."""
+        raise BioplausError(
+            f"{type(self).__module__.rpartition('.')[2]} does not relax: there is no trajectory to show."
+        )
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        """What the iterations of `phase` change, mean over the batch, 0-d."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LayeredRule":

@@ -37,7 +37,9 @@ def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
     """Each tensor as a row-major one without copying: a matrix stored transposed becomes its transpose."""
     seen = [v if v.is_contiguous() else v.t() for v in values]
     if not all(v.is_contiguous() for v in seen):
-        raise BioplausError("the optimiser needs weights and gradients that are dense in memory; do not load a state with assign=True.")
+        raise BioplausError(
+            "the optimiser needs weights and gradients that are dense in memory; do not load a state with assign=True."
+        )
     return seen
 
 
@@ -83,8 +85,20 @@ class Adam(Optimiser):
             count = self.never
         mean, square = (in_memory_order(list(average)) for average in self.averages)
         torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
-            in_memory_order(weights), in_memory_order(gradients), mean, square, [], [count.float()] * len(weights), lr=lr,
-            beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=self.use_ascent)
+            in_memory_order(weights),
+            in_memory_order(gradients),
+            mean,
+            square,
+            [],
+            [count.float()] * len(weights),
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=self.use_ascent,
+        )
 
 
 class SGD(Optimiser):
@@ -96,8 +110,9 @@ class SGD(Optimiser):
     use_ascent : add instead of subtracting: gradients of something to be maximised.
     """
 
-    def __init__(self, weights: Sequence[Tensor], *, momentum: float = 0.0, weight_decay: float = 0.0,
-                 use_ascent: bool = False) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], *, momentum: float = 0.0, weight_decay: float = 0.0, use_ascent: bool = False
+    ) -> None:
         super().__init__(weights, 1 if momentum else 0)
         self.momentum, self.weight_decay, self.use_ascent = momentum, weight_decay, use_ascent
 

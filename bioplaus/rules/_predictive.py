@@ -49,6 +49,7 @@ class PredictiveRule(LayeredRule):
     bias : L vectors, (n_k,), start U(-b, b), b = 1 / sqrt(n_{k-1}).
     """
 
+    objective_name = "minus squared errors"
     step_factor = 1.0  # of the energy's gradient: 2 where errors enter as |e|^2 and not |e|^2 / 2
 
     def __init__(self, config: PredictiveConfig, generator: torch.Generator) -> None:
@@ -74,11 +75,23 @@ class PredictiveRule(LayeredRule):
         widths = self.config.n_units[1:]
         lists = {name: [self._empty(n, width) for width in widths] for name in ("x", "e")}
         lists |= {name: [self._empty(n, width) for width in widths[:-1]] for name in ("f", "back", "slope")}
-        z = Scratch(**lists, drive=self._empty(n, widths[0]), goal=self._empty(n, widths[-1]), pull=self._empty(),
-                    target=self._empty(n, widths[-1]), w_fb=[self._empty(*w.shape) for w in self.w_ff])
-        z.parts = [Scratch(**{name: [a[i:i + N_BLOCK] for a in arrays] for name, arrays in lists.items()},
-                           drive=z.drive[i:i + N_BLOCK], goal=z.goal[i:i + N_BLOCK], pull=z.pull)
-                   for i in range(0, n, N_BLOCK)]
+        z = Scratch(
+            **lists,
+            drive=self._empty(n, widths[0]),
+            goal=self._empty(n, widths[-1]),
+            pull=self._empty(),
+            target=self._empty(n, widths[-1]),
+            w_fb=[self._empty(*w.shape) for w in self.w_ff],
+        )
+        z.parts = [
+            Scratch(
+                **{name: [a[i : i + N_BLOCK] for a in arrays] for name, arrays in lists.items()},
+                drive=z.drive[i : i + N_BLOCK],
+                goal=z.goal[i : i + N_BLOCK],
+                pull=z.pull,
+            )
+            for i in range(0, n, N_BLOCK)
+        ]
         return z
 
     def _forward(self, z: Scratch, x: Tensor) -> None:
@@ -110,8 +123,9 @@ class PredictiveRule(LayeredRule):
             if blocks:
                 self.watch("relaxed", t, {"x": [torch.cat(layer) for layer in zip(*blocks, strict=True)]})
 
-    def _iterate(self, part: Scratch, step: float, w_ff_t: Sequence[Tensor], w_fb: Sequence[Tensor],
-                 b: Sequence[Tensor]) -> None:
+    def _iterate(
+        self, part: Scratch, step: float, w_ff_t: Sequence[Tensor], w_fb: Sequence[Tensor], b: Sequence[Tensor]
+    ) -> None:
         """One iteration of a block of rows."""
         self._errors(part, w_ff_t, b)
         for k, (x, back, slope) in enumerate(zip(part.x, part.back, part.slope, strict=False)):
@@ -132,6 +146,16 @@ class PredictiveRule(LayeredRule):
         for k in range(1, last):
             torch.sub(part.x[k], b[k], out=part.e[k]).addmm_(part.f[k - 1], w_ff_t[k], alpha=-1)
         torch.addmm(part.x[last], part.f[last - 1], w_ff_t[last], alpha=-1, out=part.e[last])
+
+    def _squared_errors(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """(batch,) sum over layers of |e_k|^2, from the states of the layers above the input."""
+        total = torch.zeros_like(x[:, 0])
+        for k, (w, b, here) in enumerate(zip(self.w_ff, self.bias, states, strict=True)):
+            below = x if k == 0 else torch.empty_like(states[k - 1])
+            if k > 0:
+                self._rate(states[k - 1], below)
+            total += (here - torch.addmm(b, below, w.t())).square().sum(1)
+        return total
 
     def _evaluate(self, x: Tensor) -> Tensor:
         z = self.scratch(len(x))

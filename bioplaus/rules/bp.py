@@ -15,8 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import LayeredConfig, LayeredRule, Scratch, one_hot_, tensors, uniform
 from bioplaus.rules._optimisers import Adam, Optimiser
+
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,9 @@ class Rule(LayeredRule):
         return Adam([*self.w_ff, *self.bias])
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
-        self._set_lr([self.config.lr] * self.config.n_layers, self.config.lr_decay ** (epoch // self.config.n_decay_epochs))
+        self._set_lr(
+            [self.config.lr] * self.config.n_layers, self.config.lr_decay ** (epoch // self.config.n_decay_epochs)
+        )
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
@@ -90,7 +95,9 @@ class Rule(LayeredRule):
     def _allocate(self, n: int) -> Scratch:
         widths = self.config.n_units[1:]
         rows = {name: [self._empty(n, width) for width in widths] for name in ("h", "error", "slope")}
-        return Scratch(**rows, gradient=[torch.empty_like(v) for v in (*self.w_ff, *self.bias)], target=self._empty(n, widths[-1]))
+        return Scratch(
+            **rows, gradient=[torch.empty_like(v) for v in (*self.w_ff, *self.bias)], target=self._empty(n, widths[-1])
+        )
 
     def _forward(self, z: Scratch, x: Tensor, w: list[Tensor], b: list[Tensor]) -> list[Tensor]:
         """Rates of the layers above the input; the last is the linear output."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bioplaus import metrics
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import (
     NudgedConfig,
     NudgedRule,
@@ -31,6 +32,8 @@ from bioplaus.rules._layered import (
     xavier,
 )
 
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(NudgedConfig):
@@ -38,7 +41,10 @@ class Config(NudgedConfig):
 
     lr_ff: tuple[float, ...] = (1.0, 0.7)  # step of W by layer, dimensionless
     lr_fb: tuple[float, ...] = (0.15,)  # step of V by pair of layers (k, k+1), k = 1..L-1, dimensionless
-    lr_schedule: tuple[tuple[float, ...], ...] = ((0, 0.95), (15, 0.9))  # (first epoch, base): factor base**epoch from there
+    lr_schedule: tuple[tuple[float, ...], ...] = (
+        (0, 0.95),
+        (15, 0.9),
+    )  # (first epoch, base): factor base**epoch from there
     n_free_steps: int = 30  # iterations of the free phase
     n_nudged_steps: int = 10  # iterations of each nudged phase
     is_three_phase: bool = False  # nudge by -beta too, and compare the two nudged phases
@@ -103,6 +109,7 @@ class Rule(NudgedRule):
     come from the run's own stream, not in the published order of draws; the sign does not leak from run to run.
     """
 
+    objective_name = "information"
     n_extra = 0  # columns beside each layer's rates: see corinfomax_sparse
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -124,28 +131,31 @@ class Rule(NudgedRule):
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        c, n = self.config, len(x)
-        z = self.scratch(n)
-        torch.mul(self.signs[step], c.beta_nudge, out=z.beta)
+        z, n = self.scratch(len(x)), len(x)
+        self._settle(z, x, y, self.signs[step])
+        self._learn_weights(z, x)
+        nudged = z.kept_r if self.config.is_three_phase else z.r
+        self._learn_lateral(z, nudged, n)
+        if self.config.use_correlations:
+            self._correlate(self.r_free, z.free_r, n)
+            self._correlate(self.r_nudged, nudged, n)
+        return {}
+
+    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
+        c = self.config
         self._free(z, x)
-        z.kept.copy_(z.r_all)
-        if c.use_correlations:
-            self._correlate(self.r_free, z.r, n)
+        if y is None:
+            return
+        torch.mul(sign, c.beta_nudge, out=z.beta)
         torch.mul(one_hot_(z.target, y), z.beta, out=z.pull)
         z.pull_gain.sub_(z.beta)
+        z.free.copy_(z.r_all)
         self._phase(z, "nudged", c.n_nudged_steps)
-        nudged = z.r
         if c.is_three_phase:
             z.kept.copy_(z.r_all)
-            nudged = z.kept_r
             z.pull.neg_()
             z.pull_gain.add_(z.beta, alpha=2)
             self._phase(z, "anti", c.n_nudged_steps)
-        self._learn_weights(z, x)
-        self._learn_lateral(z, nudged, n)
-        if c.use_correlations:
-            self._correlate(self.r_nudged, nudged, n)
-        return {}
 
     def _evaluate(self, x: Tensor) -> Tensor:
         z = self.scratch(len(x))
@@ -159,7 +169,10 @@ class Rule(NudgedRule):
         both = self._empty(2 * n, stops[-1])  # rows 0..n-1: rates now; n..2n-1: of the phase they are compared with
         z = Scratch(r_all=both[:n], kept=both[n:], u_all=self._empty(n, stops[-1]), drive_all=self._empty(n, stops[-1]))
         cuts = [slice(start, start + width) for start, width in zip(starts, u[1:], strict=True)]
-        z.pairs, z.r, z.kept_r, z.u = ([part[:, cut] for cut in cuts] for part in (both, z.r_all, z.kept, z.u_all))
+        z.free = self._empty(n, stops[-1]) if c.is_three_phase else z.kept
+        z.pairs, z.r, z.kept_r, z.free_r, z.u = (
+            [part[:, cut] for cut in cuts] for part in (both, z.r_all, z.kept, z.free, z.u_all)
+        )
         z.drive = z.drive_all[:, cuts[0]]
         z.inputs, z.mixers, z.inputs_from_below, z.mixers_from_below = [], [], [], []
         for k, width in enumerate(u[1:]):  # the rows of a mixer follow the columns of the neighbourhood
@@ -167,9 +180,9 @@ class Rule(NudgedRule):
             first, last = starts[k] - n_below, stops[k] + n_above
             z.inputs.append(z.r_all[:, first:last])
             z.mixers.append(self._empty(last - first, width))
-            z.inputs_from_below.append(z.r_all[:, first:starts[k]])
+            z.inputs_from_below.append(z.r_all[:, first : starts[k]])
             z.mixers_from_below.append(z.mixers[k][:n_below])
-        z.pull_gain = z.mixers[-1][u[-2] + e:u[-2] + e + u[-1]].diagonal()
+        z.pull_gain = z.mixers[-1][u[-2] + e : u[-2] + e + u[-1]].diagonal()
         z.target, z.pull, z.beta = self._empty(n, u[-1]), self._empty(n, u[-1]), self._empty()
         z.error_ff, z.error_fb = [self._empty(2 * n, m) for m in u[1:]], [self._empty(2 * n, m) for m in u[1:-1]]
         z.spread = [self._empty(n, width) for width in u[1:]]
@@ -184,13 +197,13 @@ class Rule(NudgedRule):
         for k, (mixer, width) in enumerate(zip(z.mixers, c.n_units[1:], strict=True)):
             is_output, row = k == c.n_layers - 1, 0
             if k > 0:
-                torch.mul(self.w_ff[k].t(), 1 / c.epsilon, out=mixer[:c.n_units[k]])
+                torch.mul(self.w_ff[k].t(), 1 / c.epsilon, out=mixer[: c.n_units[k]])
                 row = c.n_units[k] + e
-            own = mixer[row:row + width]
+            own = mixer[row : row + width]
             torch.mul(self.b_lateral[k].t(), c.gamma if is_output else 2 * c.gamma, out=own)
             own.diagonal().add_(c.g_leak)
             if not is_output:
-                torch.mul(self.w_fb[k].t(), 1 / c.epsilon, out=mixer[row + width + e:])
+                torch.mul(self.w_fb[k].t(), 1 / c.epsilon, out=mixer[row + width + e :])
 
     def _free(self, z: Scratch, x: Tensor) -> None:
         """Fold the weights, drive layer 1 by x, and run the free phase from rates 0."""
@@ -269,6 +282,18 @@ class Rule(NudgedRule):
         keep = self.config.lambda_forget
         for matrix, rates in zip(matrices, r, strict=True):
             matrix.addmm_(rates.t(), rates, beta=keep, alpha=(1 - keep) / n)
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        """Sum of the layers' objectives, each of whose gradients in its own r_k is du_k/dt but for g, the leak of the
+        output and the nudge: gamma r_k^T B_k r_k - (|r_k - W_k r_{k-1}|^2 + |r_k - V_k r_{k+1}|^2) / (2 eps), half the
+        first term and no V at the output."""
+        c, r, total = self.config, state["r"], torch.zeros_like(x[:, 0])
+        for k, (below, here) in enumerate(zip([x, *r], r, strict=False)):
+            is_output = k == c.n_layers - 1
+            total += (here @ self.b_lateral[k].t() * here).sum(1) * (c.gamma / 2 if is_output else c.gamma)
+            errors = [here - below @ self.w_ff[k].t()] + ([] if is_output else [here - r[k + 1] @ self.w_fb[k].t()])
+            total -= sum(error.square().sum(1) for error in errors) / (2 * c.epsilon)
+        return total.mean()
 
     def diagnostics(self) -> dict[str, float]:
         """`angle_{k+1}_deg`, k = 1..L-1: angle in degrees between W_{k+1} and V_k^T, 90 for unrelated weights."""

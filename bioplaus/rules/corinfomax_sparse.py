@@ -14,7 +14,10 @@ from torch import Tensor
 
 from bioplaus.errors import BioplausError
 from bioplaus.rules import corinfomax
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import Scratch
+
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +35,12 @@ class Config(corinfomax.Config):
         self.check_length("lr_sparse", self.n_layers, "layer above the input")
         self.check("lr_sparse", low=0, high=1)
         if sorted(set(self.sparse_layers)) != sorted(self.sparse_layers) or not all(
-                1 <= k <= self.n_layers for k in self.sparse_layers):
-            raise BioplausError(f"sparse_layers is {list(self.sparse_layers)}, but must name different layers from 1 to "
-                                f"{self.n_layers}.")
+            1 <= k <= self.n_layers for k in self.sparse_layers
+        ):
+            raise BioplausError(
+                f"sparse_layers is {list(self.sparse_layers)}, but must name different layers from 1 to "
+                f"{self.n_layers}."
+            )
 
 
 class Rule(corinfomax.Rule):
@@ -69,17 +75,19 @@ class Rule(corinfomax.Rule):
                 z.mixers[k][n_below + width] = -1
             else:
                 z.high[:, start:column] = 1
-            z.q.append(z.u_all[:, column:column + 1])
-            z.multiplier.append(z.r_all[:, column:column + 1])
-            z.rates_and_multiplier.append(z.r_all[:, start:column + 1])
+            z.q.append(z.u_all[:, column : column + 1])
+            z.multiplier.append(z.r_all[:, column : column + 1])
+            z.rates_and_multiplier.append(z.r_all[:, start : column + 1])
             z.ones.append(self._empty(width + 1, 1).fill_(1))
             start, n_below = column + 1, width + 1
-        z.low_output, z.high_output = z.low[:, -width - 1:-1], z.high[:, -width - 1:-1]
+        z.low_output, z.high_output = z.low[:, -width - 1 : -1], z.high[:, -width - 1 : -1]
         return z
 
     def _fire(self, z: Scratch, k: int) -> None:
         is_output = k == self.config.n_layers - 1
-        u, r, low, high = (z.u[k], z.r[k], z.low_output, z.high_output) if is_output else (z.u_all, z.r_all, z.low, z.high)
+        u, r, low, high = (
+            (z.u[k], z.r[k], z.low_output, z.high_output) if is_output else (z.u_all, z.r_all, z.low, z.high)
+        )
         if len(self.config.sparse_layers) == self.config.n_layers:
             torch.clamp(u, min=0.0, out=r)
         else:

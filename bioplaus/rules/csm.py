@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules import ep
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import Scratch, gram, tensors
+
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +85,10 @@ class Rule(ep.Rule):
             hoods.append(slice(first, last))
             z.mixers.append(self._empty(last - first, width))
         tail = slice(n_all - widths[-1] - widths[-2], None)
-        z.arrays = [(part, part[:, :n_all].split(widths, 1), [part[:, hood] for hood in hoods], part[:, tail])
-                    for part in (z.now, torch.zeros_like(z.now))]
+        z.arrays = [
+            (part, part[:, :n_all].split(widths, 1), [part[:, hood] for hood in hoods], part[:, tail])
+            for part in (z.now, torch.zeros_like(z.now))
+        ]
         return z
 
     def _free(self, z: Scratch, x: Tensor, lr: float) -> None:
@@ -105,15 +110,15 @@ class Rule(ep.Rule):
             n_below = w[k].shape[1] if k > 0 else 0
             if k > 0:
                 torch.mul(w[k].t(), -2, out=mixer[:n_below])
-            own = mixer[n_below:n_below + len(m)]
+            own = mixer[n_below : n_below + len(m)]
             torch.add(m.t(), m, out=own).diagonal().sub_(2 * (1 - lr) / lr)
-            torch.mul(w[k + 1], -2, out=mixer[n_below + len(m):])
+            torch.mul(w[k + 1], -2, out=mixer[n_below + len(m) :])
         torch.mul(w[-1].t(), lr, out=z.mix_w)
         z.keep.fill_(1 - lr)
 
     def _relax(self, z: Scratch, lr: float, phase: str, steps: range) -> None:
         old, new = z.arrays
-        z.now[:, -z.target.shape[1]:].copy_(z.base[-1])
+        z.now[:, -z.target.shape[1] :].copy_(z.base[-1])
         for t in steps:
             array, s, _, _ = new
             array.copy_(z.base_all)
@@ -141,6 +146,10 @@ class Rule(ep.Rule):
             bracket = 1 + c.lr_lateral[k] / (2 * c.beta_nudge)
             s = z.s[k]
             m.t().addmm_(s.t(), torch.mul(s, gain[k], out=z.change[k][:n]), beta=bracket, alpha=-bracket)
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        lateral = sum(((s @ m) * s).sum() for s, m in zip(state["s"], self.m_lateral, strict=False))
+        return super()._objective_of(x, y, phase, state) + lateral / (2 * len(x))
 
     def useful_flops(self, batch_size: int) -> int:
         """That of `ep`, and 2 batch (n_free_steps + n_nudged_steps + 1) sum_{k<L} n_k^2: the lateral product of every

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import NudgedConfig, NudgedRule, Scratch, one_hot_, tensors, xavier
+
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class Rule(NudgedRule):
     published one leaks from run to run.
     """
 
+    objective_name = "energy"
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         pairs = list(zip(config.n_units[1:], config.n_units, strict=False))
@@ -74,13 +79,18 @@ class Rule(NudgedRule):
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        c, z = self.config, self.scratch(len(x))
-        self._free(z, x, c.lr_neural)
-        z.free.copy_(z.now)
-        self._nudge(z, y, self.signs[step])
-        self._relax(z, c.lr_neural, "nudged", range(c.n_nudged_steps))
+        z = self.scratch(len(x))
+        self._settle(z, x, y, self.signs[step])
         self._learn(z, x)
         return {}
+
+    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
+        c = self.config
+        self._free(z, x, c.lr_neural)
+        if y is not None:
+            z.free.copy_(z.now)
+            self._nudge(z, y, sign)
+            self._relax(z, c.lr_neural, "nudged", range(c.n_nudged_steps))
 
     def _evaluate(self, x: Tensor) -> Tensor:
         z = self.scratch(len(x))
@@ -98,14 +108,28 @@ class Rule(NudgedRule):
         mix = self._empty(n_below + 2 * n_out, n_out)  # W_L^T, what s_L keeps of itself, identity
         mix[-n_out:].fill_diagonal_(1)
         return Scratch(
-            now=now, free=free, s=now[:, :n_all].split(list(widths), 1), pairs=both[:, :n_all].split(list(widths), 1),
+            now=now,
+            free=free,
+            s=now[:, :n_all].split(list(widths), 1),
+            pairs=both[:, :n_all].split(list(widths), 1),
             base=[self._empty(n, width) for width in widths[:-1]] + [now[:, n_all:]],
-            new=[self._empty(n, width) for width in widths], low=low, high=high,
-            low_1=low[:, :widths[0]], high_1=high[:, :widths[0]], drive=self._empty(n, widths[0]),
-            tail=now[:, n_all - n_out - n_below:], mix=mix, mix_w=mix[:n_below], keep=mix[n_below:-n_out].diagonal(),
-            w_fb=[self._empty(*w.shape) for w in self.w_ff], change=[self._empty(2 * n, width) for width in widths],
-            target=self._empty(n, n_out), beta=self._empty(), ones=self._empty(2 * n).fill_(1),
-            sides=torch.cat([self._empty(n, 1).fill_(1), self._empty(n, 1).fill_(-1)]))
+            new=[self._empty(n, width) for width in widths],
+            low=low,
+            high=high,
+            low_1=low[:, : widths[0]],
+            high_1=high[:, : widths[0]],
+            drive=self._empty(n, widths[0]),
+            tail=now[:, n_all - n_out - n_below :],
+            mix=mix,
+            mix_w=mix[:n_below],
+            keep=mix[n_below:-n_out].diagonal(),
+            w_fb=[self._empty(*w.shape) for w in self.w_ff],
+            change=[self._empty(2 * n, width) for width in widths],
+            target=self._empty(n, n_out),
+            beta=self._empty(),
+            ones=self._empty(2 * n).fill_(1),
+            sides=torch.cat([self._empty(n, 1).fill_(1), self._empty(n, 1).fill_(-1)]),
+        )
 
     def _free(self, z: Scratch, x: Tensor, lr: float) -> None:
         """The free phase from s = 0 under input x; the first iteration needs no products, for all states are 0."""
@@ -163,15 +187,24 @@ class Rule(NudgedRule):
     def _learn(self, z: Scratch, x: Tensor) -> None:
         """One step of all weights and biases; a product of the stacked phases is the difference of their products."""
         gain = torch.div(self.lr_now, z.beta * len(x))
-        torch.sub(z.pairs[0][:len(x)], z.pairs[0][len(x):], out=z.change[0][:len(x)]).mul_(gain[0])
+        torch.sub(z.pairs[0][: len(x)], z.pairs[0][len(x) :], out=z.change[0][: len(x)]).mul_(gain[0])
         self._add_drive(z)
         for k in range(1, len(z.s)):
             change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
             self.w_ff[k].t().addmm_(z.pairs[k - 1].t(), change)
             self.bias[k].addmv_(change.t(), z.ones)
-        change = z.change[0][:len(x)]
+        change = z.change[0][: len(x)]
         self.w_ff[0].t().addmm_(x.t(), change)
-        self.bias[0].addmv_(change.t(), z.ones[:len(x)])
+        self.bias[0].addmv_(change.t(), z.ones[: len(x)])
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        s = state["s"]
+        energy = torch.zeros_like(s[-1][:, 0])
+        for w, b, below, here in zip(self.w_ff, self.bias, [x, *s], s, strict=False):
+            energy += (here * (here / 2 - torch.addmm(b, below, w.t()))).sum(1)
+        if phase != "free":
+            energy += self.config.beta_nudge * (s[-1] - one_hot_(torch.empty_like(s[-1]), y)).square().sum(1)
+        return energy.mean()
 
     def useful_flops(self, batch_size: int) -> int:
         """2 batch (2 n_0 n_1 + 2 (n_free_steps + n_nudged_steps + 1) sum_{k>=2} n_{k-1} n_k): input drive and update

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from bioplaus import metrics
 from bioplaus.rules import bp
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import Scratch, tensors, xavier
 from bioplaus.rules._optimisers import SGD, Adam, Optimiser
+
+BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import Scratch, one_hot_
 from bioplaus.rules._optimisers import SGD, Adam, Optimiser
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
+
+BENCHMARK = (
+    BenchmarkCase(label="784-500-10", values={"n_units": [784, 500, 10]}),
+    BenchmarkCase(label="784-500-10", values={"n_units": (784, 500, 10)}, batch_size=256),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,17 +77,22 @@ class Rule(PredictiveRule):
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z, n, margin = self.scratch(len(x)), len(x), self.config.target_margin
-        self._forward(z, x)
-        one_hot_(z.target, y).mul_(1 - 2 * margin).add_(margin)
-        torch.sub(z.target, self.bias[-1], out=z.x[-1])
-        self._relax(z)
+        z, n = self.scratch(len(x)), len(x)
+        self._settle(z, x, y, None)
         n_layers = self.config.n_layers
         for k, below in enumerate([x, *z.f]):
             z.gradient[k].t().addmm_(below.t(), z.e[k], beta=0, alpha=1 / n)
             torch.mean(z.e[k], 0, out=z.gradient[n_layers + k])
         self.optimiser.step([*self.w_ff, *self.bias], z.gradient, self.lr_now[0])
         return {"objective": self._objective(z, x)} if self.config.use_objective else {}
+
+    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: None) -> None:
+        self._forward(z, x)
+        if y is not None:
+            margin = self.config.target_margin
+            one_hot_(z.target, y).mul_(1 - 2 * margin).add_(margin)
+            torch.sub(z.target, self.bias[-1], out=z.x[-1])
+            self._relax(z)
 
     def _allocate(self, n: int) -> Scratch:
         z = super()._allocate(n)
@@ -101,6 +112,9 @@ class Rule(PredictiveRule):
             error = torch.sub(state, self.bias[k], out=z.e[k]).addmm_(below, self.w_ff[k].t(), alpha=-1).flatten()
             total = torch.dot(error, error) + total
         return total / -len(x)
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        return -self._squared_errors(x, state["x"]).mean()
 
     def useful_flops(self, batch_size: int) -> int:
         """2 batch (3 n_0 n_1 + (2 n_steps + 4) above), above = sum_{k>=2} n_{k-1} n_k: forward pass, gradient and

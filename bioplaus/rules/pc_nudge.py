@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import NudgedRule, Scratch, one_hot_
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
+
+BENCHMARK = (
+    BenchmarkCase(label="784-500-10", values={"n_units": [784, 500, 10]}),
+    BenchmarkCase(label="784-128-64-10"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,16 +79,20 @@ class Rule(NudgedRule, PredictiveRule):
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         z = self.scratch(len(x))
-        torch.mul(self.signs[step], self.config.lambda_nudge, out=z.pull)
-        self._forward(z, x)
-        z.x[-1].sub_(self.bias[-1])
-        torch.sub(one_hot_(z.target, y), self.bias[-1], out=z.goal)
-        self._relax(z)
+        self._settle(z, x, y, self.signs[step])
         gain = 2 * self.lr_steps[step] / z.pull
         for w, b, below, e in zip(self.w_ff, self.bias, [x, *z.f], z.e, strict=True):
             w.t().addmm_(below.t(), e.mul_(gain))
             b.add_(e.sum(0))
         return {}
+
+    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
+        self._forward(z, x)
+        if y is not None:
+            torch.mul(sign, self.config.lambda_nudge, out=z.pull)
+            z.x[-1].sub_(self.bias[-1])
+            torch.sub(one_hot_(z.target, y), self.bias[-1], out=z.goal)
+            self._relax(z)
 
     def _rate(self, x: Tensor, out: Tensor) -> None:
         torch.clamp(x, min=0.0, out=out)
@@ -99,6 +109,13 @@ class Rule(NudgedRule, PredictiveRule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
         self.lr_steps = state["lr_steps"].to(self.lr_now)
+
+    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+        value, output = -self._squared_errors(x, state["x"]), state["x"][-1]
+        if y is not None:
+            away = (output - one_hot_(torch.empty_like(output), y)).square().sum(1)
+            value -= self.config.lambda_nudge * away
+        return value.mean()
 
     def useful_flops(self, batch_size: int) -> int:
         """2 batch (2 n_0 n_1 + (2 n_steps + 3) above), above = sum_{k>=2} n_{k-1} n_k: forward pass and update

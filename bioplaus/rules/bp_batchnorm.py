@@ -1,0 +1,144 @@
+"""Backpropagation through a network with batch normalisation: the readout and the controls of the competing hidden units.
+
+A chain of linear layers ends in a softmax; with Adam, it learns by the exact gradient of the mean cross-entropy, in the
+conventions of Keras, which the published notebook used. With h_0 = x, batch size N, and moments taken over the batch:
+
+    a_k = W_k h_{k-1} + b_k
+    h_k = bn(f(a_k))  below the output,    output a_L, or bn(a_L) where norm is "output"
+    bn(u) = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta,       var with divisor N
+    running <- 0.99 running + 0.01 batch                            used in place of the batch's moments by `predict`
+    w   -= lr (sqrt(1 - 0.999^t) / (1 - 0.9^t)) m / (sqrt(v) + 1e-7)     t = start_step + 1, start_step + 2, ...
+    lr   = lr0 lr_decay^floor((t - 1) / n_decay_steps)
+"""
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bioplaus import metrics
+from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, transposed, xavier
+from bioplaus.rules._optimisers import Adam
+
+MOMENTUM = 0.99  # of the running moments, Keras
+EPSILON_NORM = 1e-3  # added to the variance, Keras
+EPSILON_ADAM = 1e-7  # added to sqrt(v), Keras
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(LayeredConfig):
+    """Defaults: the published backpropagation control on CIFAR-10."""
+
+    n_units: tuple[int, ...] = (3072, 2000, 10)  # layer widths, input first
+    activation: Literal["relu", "linear"] = "relu"  # f, of the hidden layers
+    norm: Literal["hidden", "output"] = "hidden"  # what is normalised: each hidden layer, or the output
+    lr: float = 0.001  # lr0, step of Adam, dimensionless
+    lr_decay: float = 1.0  # factor on lr every n_decay_steps batches
+    n_decay_steps: int = 20000  # batches between two decays
+    start_step: int = 0  # batches the optimiser counts as already done (225000: re-used after the published readout)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_depth(1 if self.norm == "output" else 2)
+        self.check("lr", low=0)
+        self.check("lr_decay", low=0, high=1, open_low=True)
+        self.check("n_decay_steps", low=1)
+        self.check("start_step", low=0)
+
+    @property
+    def normed(self) -> tuple[int, ...]:
+        """Layers (0: the lowest) that have a batch norm."""
+        return (self.n_layers - 1,) if self.norm == "output" else tuple(range(self.n_layers - 1))
+
+
+class Rule(LayeredRule):
+    """One gradient step a batch.
+
+    Order: forward pass with the batch's moments; gradients of all weights at once; one Adam step of all; running moments.
+    Returned for every batch, before its step: "train_loss" (nat) and "train_accuracy".
+
+    Attributes
+    ----------
+    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k)) (Glorot); bias : L vectors, 0.
+    gamma, beta : scale (1) and shift (0) of each batch norm, (n_k,).
+    running_mean, running_var : its running moments, lists of (n_k,) buffers, first 0 and 1.
+
+    References
+    ----------
+    Ioffe and Szegedy, Batch normalization, ICML 2015. Kingma and Ba, Adam, ICLR 2015. Keras documentation, layers Dense and
+    BatchNormalization, optimizer Adam.
+
+    Deviations
+    ----------
+    A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its rounding noise, amplified
+    by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control, which went
+    on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left at 0 it is an
+    ordinary Adam.
+    """
+
+    def __init__(self, config: Config, generator: torch.Generator) -> None:
+        super().__init__(config, generator)
+        widths = config.n_units
+        self.w_ff = tensors(xavier(n_out, n_in, generator) for n_in, n_out in zip(widths, widths[1:], strict=False))
+        self.bias = tensors(torch.zeros(n) for n in widths[1:])
+        self.gamma = tensors(torch.ones(widths[k + 1]) for k in config.normed)
+        self.beta = tensors(torch.zeros(widths[k + 1]) for k in config.normed)
+        self.running_mean = tensors(torch.zeros(widths[k + 1]) for k in config.normed)
+        self.running_var = tensors(torch.ones(widths[k + 1]) for k in config.normed)
+        self.optimiser = Adam(self._learned(), use_paper_form=True, epsilon=EPSILON_ADAM)
+        self.optimiser.count.fill_(config.start_step)
+        self.n_batches = 0  # in an epoch
+
+    def _learned(self) -> list[Tensor]:
+        return [*self.w_ff, *self.bias, *self.gamma, *self.beta]
+
+    def begin_epoch(self, epoch: int, n_batches: int) -> None:
+        self.n_batches = n_batches
+
+    @torch.no_grad()
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        c = self.config
+        n_done = c.start_step + epoch * self.n_batches + step
+        self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
+        learned = [value.detach().requires_grad_() for value in self._learned()]
+        with torch.enable_grad():
+            output, moments = self._forward(x, learned, is_training=True)
+            loss = functional.cross_entropy(output, y)
+            gradients = list(torch.autograd.grad(loss, learned))
+        for k in c.normed if c.norm == "output" or c.activation == "linear" else ():
+            gradients[c.n_layers + k] = torch.zeros_like(self.bias[k])  # exactly 0; what is there is rounding
+        gradients[: c.n_layers] = [g if g.t().is_contiguous() else transposed(g) for g in gradients[: c.n_layers]]
+        self.optimiser.step(self._learned(), gradients, self.lr_now[0])
+        for (mean, var), its_mean, its_var in zip(moments, self.running_mean, self.running_var, strict=True):
+            its_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
+            its_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
+        return {"train_loss": loss.detach(), "train_accuracy": metrics.accuracy(output, y)}
+
+    def _forward(
+        self, h: Tensor, learned: list[Tensor], *, is_training: bool
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Output (batch, n_L) before the softmax, and (mean, variance) of what each batch norm saw."""
+        c, n = self.config, self.config.n_layers
+        w, b, gamma, beta = learned[:n], learned[n : 2 * n], learned[2 * n : -len(self.beta)], learned[-len(self.beta) :]
+        moments = []
+        for k in range(n):
+            h = torch.addmm(b[k], h, w[k].t())
+            if k < n - 1 and c.activation == "relu":
+                h = h.relu()
+            if k in c.normed:
+                i = len(moments)
+                var, mean = torch.var_mean(h.detach(), 0, correction=0) if is_training else (None, None)
+                moments.append((mean, var))
+                known = (None, None) if is_training else (self.running_mean[i], self.running_var[i])
+                h = functional.batch_norm(h, *known, gamma[i], beta[i], is_training, 0.0, EPSILON_NORM)
+        return h, moments
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self._forward(x, self._learned(), is_training=False)[0]
+
+    def useful_flops(self, batch_size: int) -> int:
+        """2 batch (3 sum n_{k-1} n_k - n_0 n_1): forward, error and gradient products; no error reaches the input."""
+        u = self.config.n_units
+        return 2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
