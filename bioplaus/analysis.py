@@ -105,17 +105,18 @@ class Analysis:
         parts = []
         for entry in self.entries:
             about = {"entry": entry, "label": self.label(entry), "rule": self.rule(entry)}
+            of_ours = {**about, "source": "ours", "axis": axis, "note": ""}
             rows = table[table.entry == entry].dropna(subset=[metric]) if metric in table.columns else ()
             if len(rows):
                 good = rows[rows.status == "done"].groupby(axis)[metric]
                 n = good.size()
                 mean = pandas.DataFrame({"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n})
-                parts.append(mean.rename_axis("x").reset_index().assign(**about, source="ours", part="mean", axis=axis))
+                parts.append(mean.rename_axis("x").reset_index().assign(**of_ours, part="mean"))
                 for (status, seed), one in rows.groupby(["status", "seed"]):
                     if status != "done" or seeds:
                         part = "seed" if status == "done" else status
                         line = pandas.DataFrame({"x": one[axis], "value": one[metric], "seed": seed})
-                        parts.append(line.assign(**about, source="ours", part=part, axis=axis))
+                        parts.append(line.assign(**of_ours, part=part))
             theirs = self._published_curve(entry, metric)
             if theirs is not None:
                 line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
@@ -123,7 +124,7 @@ class Analysis:
         columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
         drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
         drawn = drawn.reindex(columns=columns)
-        return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"}).fillna({"note": ""})
+        return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"})
 
     def final(self, metric: str, entry: str) -> list[float]:
         """The last value of a metric, one number a seed, of the runs that are done."""
@@ -164,7 +165,7 @@ class Analysis:
             ours = all_ours[all_ours.part == "seed"]
             common = sorted(set(ours.x) & set(theirs.x))
             for x in sorted({*at, *common[-1:]} & set(theirs.x)):
-                out = self._n(entry, "collapsed", "diverged") if x <= all_ours.x.max() else 0
+                out = self._n(entry, "collapsed", "diverged") if len(all_ours) and x <= all_ours.x.max() else 0
                 here = list(ours.value[ours.x == x])
                 axis, point = theirs.axis.iloc[0], published.point(theirs, x)
                 found.append(self._claim(entry, metric, axis, x, here, point, digits=digits, left_out=out))

@@ -77,9 +77,19 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
 
 
 def pending(runs: Sequence[Run]) -> list[Run]:
-    """The runs that are neither complete in their folder nor in their experiment's collected file."""
+    """The runs that are neither complete in their folder nor in their experiment's collected file.
+
+    A run that others of these need must be there with its files: being collected is not enough for it.
+    """
     collected = _collected(runs)
-    return [run for run in runs if run.key not in collected and not results.is_complete(run.folder)]
+    missing = {run.folder: run for run in runs if not results.is_complete(run.folder)}
+    todo = [run for run in missing.values() if run.key not in collected]
+    wanted = {run.folder for run in todo}
+    while todo:
+        needed = [folder for run in todo for folder in run.needed_folders if folder in missing and folder not in wanted]
+        wanted |= set(needed)
+        todo = [missing[folder] for folder in needed]
+    return [run for run in runs if run.folder in wanted]
 
 
 def forecast(runs: Sequence[Run], workers: int) -> float | None:
@@ -181,13 +191,24 @@ def _status(run: Run, collected: set[str]) -> dict[str, Any]:
     }
 
 
-def run_one(run: Run, folder: str, kernel: str | None, retries: int, environment: dict[str, str]) -> tuple[str, str]:
+def run_one(
+    run: Run,
+    folder: str,
+    kernel: str | None,
+    retries: int,
+    environment: dict[str, str],
+    needed: Sequence[Any] = (),
+) -> tuple[str, str]:
     """Execute one run in this process (kernel None) or in a kernel, and return (status, message).
 
-    Runs on a Dask worker, so everything it needs comes with its arguments and only two short texts go back.
+    Runs on a Dask worker, so everything it needs comes with its arguments and only two short texts go back. `needed`
+    makes Dask wait for other runs; what came of them is read from their folders, and nothing starts if one is not done.
     """
     os.environ.update(environment)
     place = Path(folder)
+    for run_id in run.needs.values():
+        if sentence := _blocked(place.parent / run_id):
+            return "failed", sentence
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".lock"):  # a second execution waits here, then finds the run complete
         if results.is_complete(place):
@@ -213,6 +234,16 @@ def run_one(run: Run, folder: str, kernel: str | None, retries: int, environment
             _fail(place, message, "")
             return "failed", message
     return _files.read_json(place / "run.json")["status"], ""
+
+
+def _blocked(folder: Path) -> str:
+    """Why a run that needs the one in `folder` cannot start; empty if it can."""
+    about = _files.read_json(folder / "run.json") or {}
+    state = about.get("status", "is missing")
+    if state == "done" and results.is_complete(folder):
+        return ""
+    who = f"{about['entry']} ({folder.name})" if "entry" in about else folder.name
+    return f"not started: needs {who}, which {'did not end' if state in ('running', 'done') else state}"
 
 
 def _start(run: Run, place: Path, kernel: str | None) -> None:
@@ -249,8 +280,24 @@ def _identity(run: Run) -> dict[str, Any]:
 Outcomes = Iterator[tuple[Run, str, str, float]]
 
 
-def _inline(todo: Sequence[Run]) -> Outcomes:
+def _in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
+    """Each run with those of `todo` that it needs, after all of these; else in the order given."""
+    by_folder = {run.folder: run for run in todo}
+    needs = {run.folder: [by_folder[folder] for folder in run.needed_folders if folder in by_folder] for run in todo}
+    placed: dict[str, tuple[Run, list[Run]]] = {}
+
+    def place(run: Run) -> None:
+        for needed in needs[run.folder]:
+            place(needed)
+        placed.setdefault(run.key, (run, needs[run.folder]))
+
     for run in todo:
+        place(run)
+    return list(placed.values())
+
+
+def _inline(todo: Sequence[Run]) -> Outcomes:
+    for run, _ in _in_order(todo):
         started = time.monotonic()
         status, message = run_one(run, str(run.folder), None, 0, {})
         yield run, status, message, time.monotonic() - started
@@ -266,26 +313,30 @@ def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, ret
     }
     started = time.monotonic()
     with _cluster(min(workers, len(todo)), scheduler) as cluster, Client(cluster) as client:
-        futures = {
-            client.submit(
+        submitted: dict[Path, Any] = {}
+        runs: dict[Any, tuple[Run, list[Run]]] = {}
+        for run, needs in _in_order(todo):
+            submitted[run.folder] = client.submit(
                 run_one,
                 run,
                 str(run.folder.resolve()),
                 kernel,
                 retries,
                 environment,
+                [submitted[other.folder] for other in needs],
                 key=run.key,
                 pure=False,
                 retries=retries,
-            ): run
-            for run in todo
-        }
-        for future in as_completed(futures):
-            run = futures[future]
+            )
+            runs[submitted[run.folder]] = run, needs
+        for future in as_completed(runs):
+            run, needs = runs[future]
             try:
                 status, message = future.result()
-            except Exception as error:  # the worker itself was lost, more often than Dask allows
-                status, message = "failed", f"its worker died ({type(error).__name__})"
+            except Exception as error:  # a worker itself was lost, more often than Dask allows
+                lost = [other for other in needs if submitted[other.folder].status == "error"]
+                died = f"its worker died ({type(error).__name__})"
+                status, message = "failed", _blocked(lost[0].folder) if lost else died
             yield run, status, message, time.monotonic() - started
 
 
@@ -302,7 +353,8 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
             memory_limit=None,
             silence_logs=logging.CRITICAL,
         )

@@ -8,8 +8,13 @@ parameters each), seeds, and what the presets change. Parameters are merged in t
 Nested tables (a rule's `config`) are merged name by name, everything else is replaced. The preset `paper` is the
 manifest as it stands; an experiment or entry runs at another preset only if it names it (an entry inherits its
 experiment's presets and leaves one with `false`).
+
+An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}` puts the id of the run
+of entry `fine` into the parameter `checkpoints.left`. The simulation finds that run's files in the folder of that name
+beside its own. An id so depends on the ids of everything a run is built from.
 """
 
+import dataclasses
 import fnmatch
 import hashlib
 import itertools
@@ -19,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +61,7 @@ class Entry(_Part):
     parameters: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
     seeds: list[int] | None = None
+    needs: dict[str, str] = {}  # parameter -> entry (of a grid: <entry>-<number>) whose run's id it is given
     seconds: float | None = None
     published: dict[str, Any] | None = None  # rows of Results/published that this entry answers, by column and value
     presets: dict[PresetName, Override | Literal[False]] = {}
@@ -71,6 +78,12 @@ class Experiment(_Part):
     seconds: float | None = None
     presets: dict[PresetName, Override | Literal[False]] = {}
     entries: dict[Key, Entry]
+
+    @property
+    def needs(self) -> dict[str, set[str]]:
+        """The entries that each entry needs; those of a grid by their expanded names."""
+        names = [(name, entry) for key, entry in self.entries.items() for name in _names(key, entry)]
+        return {name: set(entry.needs.values()) for name, entry in names}
 
 
 class Manifest(_Part):
@@ -96,6 +109,7 @@ class Run:
     parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)  # parameter -> id of a run of the same experiment
 
     @property
     def id(self) -> str:
@@ -122,6 +136,11 @@ class Run:
     def folder(self) -> Path:
         """Where this run keeps its result, record, notebook and checkpoint."""
         return self.experiment_folder / self.id
+
+    @property
+    def needed_folders(self) -> list[Path]:
+        """The folders of the runs that this one needs."""
+        return [self.experiment_folder / run_id for run_id in self.needs.values()]
 
     def check(self) -> None:
         """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters."""
@@ -173,6 +192,8 @@ def _read(path: Path, changed: int) -> Manifest:
         raise _sentence(error, path.name) from None
     if found.paper != path.stem:
         raise BioplausError(f"{path.name} says paper: {found.paper}, but its file name says {path.stem}.")
+    for name, experiment in found.experiments.items():
+        _check_needs(experiment.needs, f"{path.name}, {name}")
     return found
 
 
@@ -188,7 +209,8 @@ def runs(
     Parameters
     ----------
     papers : keys; None means all that have a manifest.
-    only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of it.
+    only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of it; the runs that the
+        matching ones need come with them.
     seeds : in place of the manifest's.
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the manifest's.
 
@@ -208,7 +230,13 @@ def runs(
     if not matching:
         known = {part for run in found for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")}
         raise unknown(f"experiment, entry or run at preset {preset}", only, known)
-    return matching
+    by_folder = {run.folder: run for run in found}
+    wanted, todo = {run.key for run in matching}, matching
+    while todo:
+        needed = [by_folder[folder] for run in todo for folder in run.needed_folders]
+        todo = [run for run in needed if run.key not in wanted]
+        wanted |= {run.key for run in todo}
+    return [run for run in found if run.key in wanted]
 
 
 def _folder() -> Path:
@@ -228,6 +256,48 @@ def _matches(run: Run, pattern: str) -> bool:
 
 
 def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]) -> Iterator[Run]:
+    """Every run at a preset, in manifest order, with the ids of the runs it needs among its parameters."""
+    plain = list(_expand_plain(found, preset, seeds, overrides))
+    by_name = {(run.experiment, run.entry, run.seed): run for run in plain}
+    finished: dict[tuple[str, str, int], Run] = {}
+
+    def finish(run: Run) -> Run:
+        name = (run.experiment, run.entry, run.seed)
+        if name not in finished:
+            ids = {}
+            for parameter, entry in run.needs.items():
+                needed = by_name.get((run.experiment, entry, run.seed))
+                if needed is None:
+                    raise BioplausError(
+                        f"{run.paper}.yaml, {run.experiment}/{run.entry} needs {entry} with seed {run.seed}, which "
+                        f"preset {preset} does not run."
+                    )
+                ids[parameter] = finish(needed).id
+            parameters = _merge(run.parameters, _nested(ids))
+            finished[name] = dataclasses.replace(run, parameters=parameters, needs=ids)
+        return finished[name]
+
+    yield from map(finish, plain)
+
+
+def _check_needs(needs: Mapping[str, set[str]], place: str) -> None:
+    """Raise unless every entry that is needed exists and none needs itself, directly or not."""
+    for entry, wanted in needs.items():
+        for name in sorted(wanted - needs.keys()):
+            raise unknown("entry", name, needs, f"{place}/{entry}, needs")
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = " needs ".join(reversed(error.args[1]))
+        raise BioplausError(f"{place}: entries need one another in a circle: {circle}.") from None
+
+
+def _names(key: str, entry: Entry) -> list[str]:
+    """The names of an entry's runs: its key, or numbered from 1 where it has a grid."""
+    return [f"{key}-{number}" for number in range(1, len(_points(entry.grid)) + 1)] if entry.grid else [key]
+
+
+def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]) -> Iterator[Run]:
     for name, experiment in found.experiments.items():
         of_experiment = experiment.presets.get(preset, Override() if preset == "paper" else False)
         for key, entry in experiment.entries.items():
@@ -242,7 +312,8 @@ def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: di
                 (s for s in (of_entry.seconds, changes.seconds, entry.seconds, experiment.seconds) if s is not None),
                 None,
             )
-            for number, point in enumerate(_points(entry.grid), start=1):
+            named_points = zip(_names(key, entry), _points(entry.grid), strict=True)
+            for number, (entry_name, point) in enumerate(named_points, start=1):
                 parameters = _merge(
                     experiment.parameters,
                     entry.parameters,
@@ -255,7 +326,7 @@ def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: di
                     yield Run(
                         paper=found.paper,
                         experiment=name,
-                        entry=f"{key}-{number}" if entry.grid else key,
+                        entry=entry_name,
                         label=_label(entry.label or key, number, point),
                         preset=preset,
                         simulation=experiment.simulation,
@@ -263,6 +334,7 @@ def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: di
                         parameters=_merge(parameters, {"seed": seed}),
                         published=entry.published,
                         seconds=forecast,
+                        needs=entry.needs,  # names of entries, until `_expand` puts ids in their place
                     )
 
 

@@ -184,8 +184,9 @@ def _first_not_finite(rule: LearningRule) -> str | None:
 
 def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
     """What must be equal for a checkpoint to belong to this training."""
-    sample = next(rule.parameters(), torch.zeros(()))
+    state = {name: [*value.shape] for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
     return {
+        "state": state,  # also told apart by it: checkpoints of another version of the rule
         "rule": type(rule).__module__,
         "config": rule.config.to_dict(),
         "data": task.fingerprint,
@@ -193,7 +194,7 @@ def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, se
         "n_epochs": n_epochs,
         "batch_size": batch_size,
         "seed": seed,
-        "dtype": str(sample.dtype),
+        "dtype": str(next(rule.parameters(), torch.zeros(())).dtype),
     }
 
 

@@ -15,7 +15,14 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._recurrent import RecurrentConfig, RecurrentRule
+
+_DRAWING = {"n_units": [28, 30, 2], "loss": "mse", "spars_int": 4}
+BENCHMARK = (
+    BenchmarkCase(label="28-30-2, T 28, K 28", batch_size=50, n_steps=28, values=_DRAWING | {"n_truncation": None}),
+    BenchmarkCase(label="28-30-2, T 28, K 3", batch_size=50, n_steps=28, values=_DRAWING | {"n_truncation": 3}),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ class Config(BaseConfig):
     init_mean: float = 0.0  # mean of the initial weights
     init_std: float = 1.0  # standard deviation of the initial weights
     power: float = 4.5  # exponent of the hidden representation
-    snapshot_epochs: tuple[int, ...] = ()  # keep weights after so many epochs (0: the initial ones)
+    snapshot_epochs: tuple[int, ...] = ()  # keep weights after so many epochs, below n_epochs (0: the initial ones)
     n_snapshot_units: int = 25  # of the first so many units
 
     def __post_init__(self) -> None:
@@ -63,10 +63,11 @@ class Config(BaseConfig):
                 f"k is {self.k}, but there are only {self.n_units[1]} hidden units to rank: it must be from 2 to "
                 f"{self.n_units[1]}."
             )
-        for name in ("delta", "lr", "init_std", "snapshot_epochs"):
+        for name in ("delta", "lr", "init_std"):
             self.check(name, low=0)
         self.check("init_mean")
         self.check("n_epochs", low=1)
+        self.check("snapshot_epochs", low=0, high=self.n_epochs - 1)
         self.check("power", low=0, open_low=True)
         self.check("n_snapshot_units", low=1)
 
@@ -127,12 +128,8 @@ class Rule(LearningRule):
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr * max(0.0, 1 - epoch / self.config.n_epochs))
         self._drive_version = -1
-        self.take_snapshot(epoch)
-
-    def take_snapshot(self, n_learned: int) -> None:
-        """Keep the weights if `n_learned` epochs (all of them learned) is one of `snapshot_epochs`."""
-        for slot, epoch in enumerate(self.config.snapshot_epochs):
-            if epoch == n_learned:
+        for slot, n_learned in enumerate(self.config.snapshot_epochs):
+            if n_learned == epoch:
                 self.snapshots[slot].copy_(self.weight[: self.snapshots.shape[1]])
 
     @torch.no_grad()

@@ -22,7 +22,17 @@ from bioplaus import metrics
 from bioplaus.errors import BioplausError
 from bioplaus.nets.lstm import Trace
 from bioplaus.nets.synthesiser import LastLayer, Synthesiser
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._recurrent import RecurrentConfig, RecurrentRule, adam
+
+_DRAWING = {"n_units": [28, 30, 2], "loss": "mse", "spars_int": 4, "n_truncation": 3}
+_WIDE = _DRAWING | {"n_synth_hidden": 300}
+_LINES = {"n_units": [1, 50, 2], "loss": "mse", "spars_int": 2, "n_truncation": 1, "n_synth_hidden": 400}
+BENCHMARK = (
+    BenchmarkCase(label="28-30-2, T 28, K 3, N 60", batch_size=50, n_steps=28, values=_DRAWING),
+    BenchmarkCase(label="28-30-2, T 28, K 3, N 300", batch_size=50, n_steps=28, values=_WIDE),
+    BenchmarkCase(label="1-50-2, T 10, K 1, N 400", batch_size=50, n_steps=10, values=_LINES),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +146,14 @@ class Rule(RecurrentRule):
             self.synth_optimiser.step(list(self.synthesiser.parameters()), self.synth_grads, self.lr_now)
         norm, of_synth = torch.linalg.vector_norm(norms), torch.linalg.vector_norm(norms[len(self.grads) :])
         return {**measured, "grad_norm": norm, "synth_share": (of_synth / norm).square()}
+
+    def useful_flops(self, batch_size: int) -> int:
+        """As `bptt`, and the synthesiser: forward at n + 1 states, backward at n."""
+        k = self.config.n_truncation or self._n_steps
+        rows = batch_size * (-(-self._n_steps // k) if k else 0)
+        sizes = [layer.weight.numel() for layer in self.synthesiser.layers]
+        forward, backward = (rows + batch_size * (rows > 0)) * sum(sizes), rows * (sum(sizes) + sum(sizes[1:]))
+        return super().useful_flops(batch_size) + 2 * (forward + backward)
 
     @property
     def synth_grads(self) -> list[Tensor]:

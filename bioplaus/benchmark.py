@@ -1,0 +1,193 @@
+"""What a training step of each rule costs here, on one thread, against this machine's own matrix product.
+
+A machine's matrix-product rate is what bounds these rules, and it changes from minute to minute on a shared one. So the
+rate is measured in the same rounds as the steps, right before each, and a step is stated as the fraction of it that the
+step's useful operations reach. Times are CPU time of the process: waiting for others does not count.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from bioplaus import device, rules
+from bioplaus.config import Config
+from bioplaus.errors import BioplausError
+from bioplaus.rules import BenchmarkCase, LearningRule
+from bioplaus.tasks import Spec
+
+N_PRODUCT = 2048  # rows and columns of the float32 matrices whose product is the machine's rate
+SECONDS = 0.1  # CPU time of one measurement of a step, about
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured step.
+
+    Attributes
+    ----------
+    rule, label, batch_size : what was measured.
+    milliseconds : CPU time of one step, median over rounds.
+    useful_mflop : operations a step needs (`useful_flops`), in millions; 0 where the rule does not state them.
+    gflops : useful operations per second that the step reaches, in 10^9, median over rounds.
+    machine_gflops : operations per second of the matrix product, in 10^9, median over rounds.
+    fraction : the step's rate over the machine's in the same round, median over rounds.
+    """
+
+    rule: str
+    label: str
+    batch_size: int
+    milliseconds: float
+    useful_mflop: float
+    gflops: float
+    machine_gflops: float
+    fraction: float
+
+
+def run(names: Iterable[str] | None = None, *, rounds: int = 9) -> list[Row]:
+    """Time the `BENCHMARK` cases of rules, in interleaved rounds.
+
+    Parameters
+    ----------
+    names : keys of rules; None takes all. A rule that lists no case is left out, and is an error where it was named.
+    rounds : measurements of each case; the median is reported.
+    """
+    cases = []
+    for name in rules.names() if names is None else names:
+        found = getattr(rules.get(name), "BENCHMARK", ())
+        if names is not None and not found:
+            raise BioplausError(f"rule {name} lists no BENCHMARK case, so there is no size to time it at.")
+        cases += [(name, case) for case in found]
+    with device.threads(1):
+        steps = [_step(name, case) for name, case in cases]
+        flops = [flop for _, flop in steps]
+        seconds, rates = _measure([step for step, _ in steps], rounds)
+    return [_row(*case, *found) for case, *found in zip(cases, flops, seconds, rates, strict=True)]
+
+
+def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
+    """The rows as an aligned text table, or as JSON."""
+    if as_json:
+        return json.dumps(
+            {"machine": device.describe("cpu") | {"threads": 1}, "rows": [asdict(row) for row in rows]}, indent=2
+        )
+    head = ("rule", "case", "batch", "ms/step", "MFLOP", "GFLOP/s", "machine", "fraction")
+    body = [
+        (
+            row.rule,
+            row.label,
+            str(row.batch_size),
+            f"{row.milliseconds:.3f}",
+            f"{row.useful_mflop:.1f}",
+            f"{row.gflops:.1f}",
+            f"{row.machine_gflops:.1f}",
+            f"{row.fraction:.2f}",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (head, *body)
+    ]
+    note = f"One thread, CPU time, float32; machine: GFLOP/s of a {N_PRODUCT} x {N_PRODUCT} product in the same rounds."
+    return "\n".join([*lines, note])
+
+
+def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None = None) -> Spec:
+    """The first kind of task, of the sizes of `config`, that the rule accepts.
+
+    Raises
+    ------
+    BioplausError
+        If it accepts none: what it said to the last.
+    """
+    error = None
+    for kind, steps in (
+        ("classification", None),
+        ("features", None),
+        ("classification", n_steps or 8),
+        ("drawing", n_steps or 8),
+    ):
+        spec = Spec(name="example", kind=kind, n_in=config.n_units[0], n_out=config.n_units[-1], n_steps=steps)
+        try:
+            rule.check_task(config, spec)
+        except BioplausError as refused:
+            error = refused
+        else:
+            return spec
+    raise error
+
+
+def example_batch(
+    spec: Spec, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
+    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as in images of digits."""
+    shape = (n, spec.n_in) if spec.n_steps is None else (n, spec.n_steps, spec.n_in)
+    x = torch.rand(shape, generator=generator, dtype=torch.float32)
+    x = (x * (torch.rand(shape, generator=generator) > 0.8)).to(dtype)
+    if spec.kind == "features":
+        return (x,)
+    if spec.kind == "drawing":
+        return x, torch.rand((*shape[:-1], spec.n_out), generator=generator, dtype=torch.float32).to(dtype)
+    return x, torch.randint(0, spec.n_out, (n,), generator=generator)
+
+
+def _step(name: str, case: BenchmarkCase) -> tuple[Callable[[], object], int]:
+    """A callable that trains one batch, and the operations it needs."""
+    rule = rules.make(name, case.values, seed=0)
+    spec = example_spec(type(rule), rule.config, case.n_steps)
+    batch = example_batch(spec, case.batch_size, device.generator(0, "benchmark"))
+    rule.begin_epoch(0, 1)
+
+    def step() -> object:
+        return rule.fit_batch(*batch, epoch=0, step=0)
+
+    step()
+    return step, rule.useful_flops(case.batch_size)
+
+
+def _measure(steps: Sequence[Callable[[], object]], rounds: int) -> tuple[list[list[float]], list[list[float]]]:
+    """CPU seconds of each step, and operations per second of the matrix product right before it, by round."""
+    a, b, out = torch.rand(N_PRODUCT, N_PRODUCT), torch.rand(N_PRODUCT, N_PRODUCT), torch.empty(N_PRODUCT, N_PRODUCT)
+    meter = device.Meter()
+
+    def cpu(function: Callable[[], object], n: int) -> float:
+        meter.restart()
+        for _ in range(n):
+            function()
+        return meter.read()[1] / n
+
+    def product() -> Tensor:
+        return torch.mm(a, b, out=out)
+
+    cpu(product, 1)
+    n_calls = [max(1, round(SECONDS / max(cpu(step, 3), 1e-6))) for step in steps]
+    seconds: list[list[float]] = [[] for _ in steps]
+    rates: list[list[float]] = [[] for _ in steps]
+    for _ in range(rounds):
+        for k, step in enumerate(steps):
+            rates[k].append(2 * N_PRODUCT**3 / cpu(product, 1))
+            seconds[k].append(cpu(step, n_calls[k]))
+    return seconds, rates
+
+
+def _row(name: str, case: BenchmarkCase, flop: int, seconds: Sequence[float], rates: Sequence[float]) -> Row:
+    reached = [flop / s for s in seconds]
+    fractions = [r / rate for r, rate in zip(reached, rates, strict=True)]
+    median = statistics.median
+    return Row(
+        rule=name,
+        label=case.label,
+        batch_size=case.batch_size,
+        milliseconds=1e3 * median(seconds),
+        useful_mflop=flop / 1e6,
+        gflops=median(reached) / 1e9,
+        machine_gflops=median(rates) / 1e9,
+        fraction=median(fractions),
+    )

@@ -1,0 +1,124 @@
+"""Weight maps: each unit's weights as a small image, many of them side by side, still or redrawn while training.
+
+Images in colour are drawn as the CIFAR-10 notebook draws them, with one scale from the smallest to the largest weight
+shown; grey ones as the author's MNIST notebook does, from blue through white (0) to red, with a colour bar.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from bioplaus.errors import BioplausError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+
+def mosaic(weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_columns: int) -> np.ndarray:
+    """The first n_rows x n_columns units as one image, unit 0 at the top left, row by row; empty tiles are NaN.
+
+    Parameters
+    ----------
+    weight : (n_units, n_in), pixels row by row with the colour fastest.
+    shape : (channels, height, width) of one tile.
+
+    Returns
+    -------
+    (n_rows height, n_columns width) float for one channel, (..., ..., 3) for three.
+    """
+    channels, height, width = shape
+    weight = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight, np.float64)
+    if weight.ndim != 2 or weight.shape[1] != channels * height * width:
+        raise BioplausError(
+            f"The weights have shape {weight.shape}, but tiles of {channels} x {height} x {width} pixels need "
+            f"{channels * height * width} inputs."
+        )
+    n = n_rows * n_columns
+    tiles = np.full((n, height, width, channels), np.nan)
+    shown = weight[:n]
+    tiles[: len(shown)] = shown.reshape(-1, height, width, channels)
+    rows = tiles.reshape(n_rows, n_columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    image = rows.reshape(n_rows * height, n_columns * width, channels)
+    return image[..., 0] if channels == 1 else image
+
+
+def scaled(image: np.ndarray) -> np.ndarray:
+    """Smallest value to 0, largest to 255, as uint8 (rounded down): one scale for the whole image. NaN becomes 255."""
+    low, high = np.nanmin(image), np.nanmax(image)
+    levels = 255 * (image - low) / (high - low) if high > low else np.zeros_like(image)
+    return np.where(np.isnan(levels), 255, levels).astype(np.uint8)
+
+
+def side_of(n_units: int, most: int) -> int:
+    """Rows and columns of the largest full square of at most `most` x `most` units."""
+    return max(1, min(most, math.isqrt(n_units)))
+
+
+def draw(
+    axes: "Axes",
+    weight: np.ndarray | Tensor,
+    shape: Sequence[int],
+    *,
+    n_rows: int,
+    n_columns: int | None = None,
+    limit: float | None = None,
+    bar: bool = True,
+    title: str = "",
+) -> "AxesImage":
+    """Draw a mosaic.
+
+    Parameters
+    ----------
+    weight, shape, n_rows, n_columns : as in `mosaic`; without `n_columns`, a square.
+    limit : colours end at +-limit (grey images only); None: the largest weight shown, as published.
+    bar : with a colour bar (grey images only), ticks at the smallest weight, 0 and the largest.
+    """
+    image = mosaic(weight, shape, n_rows, n_columns or n_rows)
+    if image.ndim == 3:
+        drawn = axes.imshow(scaled(image), interpolation="nearest")
+    else:
+        limit = limit or float(np.nanmax(np.abs(image))) or 1.0
+        drawn = axes.imshow(image, cmap="bwr", vmin=-limit, vmax=limit, interpolation="nearest")
+        if bar:
+            low, high = max(-limit, float(np.nanmin(image))), min(limit, float(np.nanmax(image)))
+            ends = sorted({low, 0.0, high}) if low < 0 < high else [low, high]
+            axes.figure.colorbar(drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g")
+    axes.set_axis_off()
+    axes.set_title(title)
+    return drawn
+
+
+def live(rule: Any, shape: Sequence[int], *, side: int = 10, seconds: float = 4.0) -> Callable[..., None]:
+    """A view for `train.fit(..., on_epoch=live(rule, shape))`: the weight map redraws itself while the rule learns.
+
+    Parameters
+    ----------
+    rule : has `weight`, (n_hidden, n_in); it is only looked at.
+    shape : (channels, height, width) of a tile.
+    side : rows and columns of the mosaic.
+    seconds : least time between two drawings, so that drawing costs little however short an epoch is.
+    """
+    from IPython.display import display
+    from matplotlib import pyplot as plt
+
+    side = side_of(len(rule.weight), side)
+    place = display(display_id=True)
+    drawn_at = -math.inf
+
+    def redraw(epoch: int, metrics: dict[str, float]) -> None:
+        nonlocal drawn_at
+        if time.monotonic() - drawn_at < seconds:
+            return
+        figure, axes = plt.subplots(figsize=(5, 5))
+        draw(axes, rule.weight, shape, n_rows=side, title=f"after epoch {epoch + 1}")
+        if place is not None:
+            place.update(figure)
+        plt.close(figure)
+        drawn_at = time.monotonic()
+
+    return redraw

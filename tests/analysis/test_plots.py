@@ -1,0 +1,168 @@
+"""Figures and tables: colours, what is drawn, and the files."""
+
+import itertools
+
+import numpy as np
+import pandas
+import pytest
+
+from bioplaus import analysis, plots, tables
+
+matplotlib = pytest.importorskip("matplotlib")
+LEARNED = np.linspace(0.94, 0.974, 10)
+
+
+@pytest.fixture(autouse=True)
+def _no_window():
+    from matplotlib import pyplot as plt
+
+    matplotlib.use("agg")
+    plots.use_style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def desk(write):
+    """CorInfoMax: two seeds and one that collapsed at once; EP: one seed; toy: none."""
+    write("desk", "corinfomax", 0, LEARNED, angles={1: 90.0, 501: 75.0, 1001: 70.0})
+    write("desk", "corinfomax", 10, LEARNED + 0.002, angles={1: 89.0, 501: 74.0, 1001: 70.5})
+    write("desk", "corinfomax", 20, np.full(10, 0.0982))
+    write("desk", "ep", 0, np.linspace(0.95, 0.976, 50))
+    return analysis.load("corinfomax", "mnist", "desk")
+
+
+def draw(found, metric="test_accuracy", **how):
+    drawn = found.curves(metric)
+    return drawn, plots.curves(drawn, xlabel="Epoch", ylabel="Test accuracy", **how)
+
+
+def saved(found, figure, drawn, name="corinfomax_fig_x"):
+    path = plots.save(
+        figure, name, data=drawn, notebook="corinfomax_fig_x", title="T", caption="C",
+        claims=found.compare_curve("test_accuracy"), about=found.about,
+    )  # fmt: skip
+    return {file.suffix: file.read_bytes() for file in path.parent.glob(f"{name}.*")}
+
+
+def luminance(colour):
+    """Relative luminance of sRGB (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+def test_a_rule_has_one_colour_whatever_else_is_drawn():
+    alone = plots.styles({"mine": "my_new_rule"})["mine"]
+    among = plots.styles({"a": "ep", "b": "bp", "mine": "my_new_rule"})["mine"]
+    assert alone == among and alone["color"] == plots.colour("my_new_rule")
+
+
+def test_the_rules_of_the_papers_have_different_colours_that_show_on_white():
+    colours = list(plots._COLOURS.values())
+    assert len(set(colours) | set(plots._SPARE)) == len(colours) + len(plots._SPARE)
+    for colour in (*colours, *plots._SPARE):
+        assert 1.05 / (luminance(colour) + 0.05) > 2  # contrast with white
+    for one, other in itertools.combinations(colours, 2):
+        gap = np.subtract(matplotlib.colors.to_rgb(one), matplotlib.colors.to_rgb(other))
+        assert np.abs(gap).max() > 0.2
+
+
+def test_entries_of_one_rule_share_its_colour_and_differ_by_dashes():
+    style = plots.styles({"bp": "bp", "bp_ce": "bp", "ep": "ep"})
+    assert style["bp"]["color"] == style["bp_ce"]["color"] != style["ep"]["color"]
+    assert style["bp"]["linestyle"] != style["bp_ce"]["linestyle"]
+
+
+def test_every_line_that_is_drawn_is_in_the_csv_and_the_other_way_round(desk):
+    drawn, figure = draw(desk)
+    written = pandas.read_csv(pandas.io.common.BytesIO(saved(desk, figure, drawn)[".csv"]))
+    keys = ["entry", "source", "part", "seed"]
+    in_file = [tuple(np.round(rows.value, 9)) for _, rows in written.groupby(keys, dropna=False)]
+    lines = [tuple(np.round(line.get_ydata(), 9)) for line in figure.axes[0].lines]
+    curves = [line for line in lines if len(line) > 1]  # a single point marks where a seed ended
+    assert sorted(in_file) == sorted(curves)
+
+
+def test_the_axes_hold_every_mean_of_ours_and_end_with_our_longest_run(desk):
+    drawn, figure = draw(desk, top=0.96)
+    low, high = figure.axes[0].get_ylim()
+    ours = drawn[(drawn.source == "ours") & (drawn.part == "mean")]
+    assert low < ours.value.min() and ours.value.max() < high
+    assert figure.axes[0].get_xlim() == (0, pytest.approx(51))
+
+
+def test_a_seed_under_the_axes_is_pointed_at(desk):
+    _, figure = draw(desk)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["▼ CorInfoMax seed 20 collapsed: 0.098"]
+
+
+def test_the_legend_gives_n_and_names_what_collapsed_or_was_not_run(desk):
+    _, figure = draw(desk)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["CorInfoMax (n = 2, 1 collapsed)", "EP (n = 1)", "published (n = 10)"]
+    _, figure = draw(desk, "angle_2_deg", scale=1000)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["CorInfoMax (n = 2)", "published (n = 10)"]
+
+
+def test_a_band_is_drawn_for_more_than_one_seed_only(desk):
+    drawn = desk.curves("test_accuracy")
+    for entry, n_bands in (("corinfomax", 1), ("ep", 0)):
+        ours = drawn[(drawn.entry == entry) & (drawn.source == "ours")]
+        figure = plots.curves(ours, xlabel="", ylabel="")
+        assert len(figure.axes[0].collections) == n_bands
+
+
+def test_equal_results_give_equal_bytes(desk):
+    first = saved(desk, *reversed(draw(desk)))
+    second = saved(desk, *reversed(draw(desk)))
+    assert set(first) == {".png", ".pdf", ".csv", ".json"} and first == second
+
+
+def test_nothing_to_draw_leaves_only_a_description_and_removes_an_old_figure(desk):
+    saved(desk, *reversed(draw(desk)))
+    assert set(saved(desk, None, desk.curves("test_accuracy"))) == {".json"}
+
+
+def test_without_results_there_is_no_figure(home):
+    found = analysis.load("corinfomax", "mnist", "desk")
+    assert draw(found)[1] is None
+    assert plots.by_entry(found.curves("test_accuracy", seeds=True), xlabel="", ylabel="") is None
+
+
+def test_each_entry_with_results_has_a_panel_with_all_its_seeds(desk):
+    figure = plots.by_entry(desk.curves("test_accuracy", seeds=True), xlabel="Epoch", ylabel="Accuracy")
+    assert [axes.get_title() for axes in figure.axes] == ["CorInfoMax (n = 2, 1 collapsed)", "EP (n = 1)"]
+    n_lines = [sum(len(line.get_xdata()) > 1 for line in axes.lines) for axes in figure.axes]
+    assert n_lines == [5, 3]  # published, mean, and every seed
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (0.97622, 0.00121, "0.9762 ± 0.0012"),
+        (0.97622, None, "0.9762"),
+        (0.99998, 0.00002, "0.99998 ± 0.00002"),
+        (0.9786, 0.0, "0.9786 ± 0.0000"),
+        (None, None, "–"),
+        (float("nan"), 0.1, "–"),
+    ],
+)
+def test_numbers_are_written_with_their_spread(mean, sd, text):
+    assert tables.number(mean, sd) == text
+
+
+@pytest.mark.parametrize(("gap", "text"), [(0.00123, "+0.0012"), (-0.00123, "−0.0012"), (-0.00001, "0.0000"), (None, "–")])
+def test_differences_are_written_with_their_sign(gap, text):
+    assert tables.signed(gap) == text
+
+
+def test_a_table_is_written_as_csv_and_markdown_with_published_ours_and_verdict(desk):
+    claims = desk.compare_final(["test_accuracy"])
+    path = tables.save(claims, "corinfomax_tab_x", notebook="corinfomax_tab_x", title="T", caption="C", about=desk.about)
+    rows = path.with_suffix(".md").read_text().splitlines()
+    assert rows[0] == "| algorithm | quantity | at | published | ours | difference | verdict |"
+    assert rows[3] == (
+        "| EP | test accuracy | epoch 50 | 0.9762 ± 0.0008 (n = 10) | 0.9760 (n = 1) | −0.0002 (−0.2 sd) | within 2 sd |"
+    )
+    assert len(pandas.read_csv(path.with_suffix(".csv"))) == len(claims) == 3

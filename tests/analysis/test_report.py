@@ -1,0 +1,259 @@
+"""Drawing: what is executed, what is kept; and the page."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bioplaus import kernels, report, results
+from bioplaus.errors import BioplausError, RunError
+
+ROOT = Path(__file__).resolve().parents[2]
+LEARNED = np.linspace(0.94, 0.974, 10)
+FIGURE = """
+from matplotlib import pyplot as plt
+from bioplaus import analysis, plots
+found = analysis.load("corinfomax", "mnist", preset)
+drawn = found.curves("test_accuracy")
+figure = plots.curves(drawn, xlabel="Epoch", ylabel="Accuracy")
+plots.save(figure, "corinfomax_fig_a_one", data=drawn, notebook="corinfomax_fig_a", title="One <i>", caption="C & D",
+           claims=found.compare_curve("test_accuracy"), about=found.about)
+plt.close("all")
+"""
+
+
+def notebook(home, name, *sources, title="A title"):
+    cells = [{"cell_type": "markdown", "id": "m", "metadata": {}, "source": [f"# {title}\n", "words"]}]
+    for number, source in enumerate(["preset: str = 'desk'", *sources]):
+        tags = {"tags": ["parameters"]} if number == 0 else {}
+        code = {"cell_type": "code", "id": f"c{number}", "execution_count": None, "outputs": []}
+        cells.append({**code, "metadata": tags, "source": source})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = home / "notebooks" / f"{name}.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Notebooks are executed in this process, without a kernel; the list says which."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    executed = []
+
+    def execute(source, output, parameters, **_):
+        executed.append(source.stem)
+        namespace = dict(parameters)
+        for cell in json.loads(source.read_text())["cells"]:
+            if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+                exec("".join(cell["source"]), namespace)
+        output.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(kernels, "execute", execute)
+    return executed
+
+
+def redraw(preset="desk"):
+    """What `draw` does, without processes: every notebook that is not current."""
+    todo = [found for found in report._notebooks(preset) if not found.is_current]
+    return {found.name: report._draw_one(found) for found in todo}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest, and collects addresses and visible text."""
+
+    VOID = {"meta", "img", "br", "link", "hr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.images, self.words = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        assert tag not in ("script", "link", "iframe", "i" if "<i>" in str(attrs) else "script")
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.images += [attrs["src"]] if "src" in attrs else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def page(preset="desk"):
+    path = report.render(preset)
+    assert path == results.root() / preset / "report" / "index.html"
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_what_is_up_to_date_is_not_drawn_again(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    assert redraw() == {"corinfomax_fig_a": ""} and redraw() == {}
+    assert list(report.draw("desk")) == ["1 of 1 notebooks are up to date."]
+
+
+def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are_drawn_again(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    path = notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    write("desk", "corinfomax", 10, LEARNED)
+    assert redraw() and not redraw()
+    path.write_text(path.read_text().replace("Epoch", "Epochs"))
+    assert redraw() and not redraw()
+    (home / "Results" / "desk" / "figures" / "corinfomax_fig_a_one.pdf").unlink()
+    assert redraw() and not redraw()
+    table = home / "Results" / "published" / "corinfomax_published.csv"
+    table.write_text(table.read_text().replace("0.97616", "0.97617"))
+    assert redraw() and not redraw()
+    manifest = home / "Simulations" / "manifests" / "corinfomax.yaml"
+    manifest.write_text(manifest.read_text().replace("label: EP", "label: Equilibrium"))
+    assert redraw() and not redraw()
+    write("quick", "ep", 0, [0.5, 0.9])  # another preset
+    assert not redraw()
+
+
+def test_a_notebook_that_fails_stops_no_other_and_is_drawn_again_next_time(home, write, inline):
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    notebook(home, "corinfomax_fig_b", "raise ValueError('no such colour')")
+    assert redraw() == {"corinfomax_fig_a": "", "corinfomax_fig_b": "ValueError: no such colour"}
+    assert list(redraw()) == ["corinfomax_fig_b"]
+    text = page().text
+    assert "1 notebook could not be drawn" in text and "This notebook failed: ValueError: no such colour" in text
+
+
+def test_a_figure_that_a_notebook_no_longer_draws_is_removed(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    path = notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    path.write_text(path.read_text().replace("corinfomax_fig_a_one", "corinfomax_fig_a_two"))
+    redraw()
+    figures = (home / "Results" / "desk" / "figures").iterdir()
+    assert {figure.stem for figure in figures} == {"corinfomax_fig_a_two"}
+
+
+def test_an_old_drawing_is_shown_as_old_when_its_notebook_fails(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    path = notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    path.write_text(path.read_text().replace("plt.close", "plt.clsoe"))
+    assert "clsoe" in redraw()["corinfomax_fig_a"]
+    found = page()
+    assert "What follows is from an earlier drawing." in found.text and len(found.images) == 1
+
+
+def test_the_page_is_self_contained_and_escapes_what_is_not_its_own(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    notebook(home, "corinfomax_fig_a", FIGURE, title="Curves & <script>")
+    redraw()
+    found = page()
+    assert found.images and all(source.startswith("data:image/png;base64,") for source in found.images)
+    assert "A paper <b>with markup</b> & more" in found.text and "Curves & <script>" in found.text
+    for link in found.links:
+        assert link.startswith(("#", "../figures/", "../tables/"))
+        assert link.startswith("#") or (results.root() / "desk" / "report" / link).is_file()
+
+
+def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    write("desk", "corinfomax", 10, LEARNED[:3], status="diverged")
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    text = page().text
+    # published 0.97453 +- 0.00055 (population), ours 0.974, at epoch 10
+    assert "CorInfoMax test accuracy epoch 10 0.9745 ± 0.0006 n = 10 0.9740 n = 1 −0.0005 −0.9 sd within 2 sd" in text
+    assert "1 / 9 runs finished" in text and "0 + 1 collapsed + diverged" in text and "7 missing" in text
+    assert "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'" in text
+    assert "Diverged, in no mean: CorInfoMax seed 10." in text
+
+
+def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_makes_it(home, inline):
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    found = page()
+    assert "No results at this preset yet. This command makes them: make reproduce-figures PRESET=desk" in found.text
+    assert not found.images
+    assert "0 / 9 runs finished" in found.text
+
+
+def test_a_notebook_that_was_never_drawn_has_a_place_on_the_page(home):
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    assert "Not drawn yet: make report PRESET=desk PAPER=corinfomax" in page().text
+
+
+def test_a_failed_run_is_on_the_page_with_its_error(home, write):
+    run = write("desk", "corinfomax", 0, LEARNED)
+    failed = run.folder.with_name(next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10))
+    results._files.write_json(failed / "run.json", {"status": "failed", "error": "not enough <memory>"})
+    text = page().text
+    assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text
+
+
+def test_a_damaged_result_is_on_the_page_and_does_not_take_the_rest_with_it(home, write):
+    run = write("desk", "corinfomax", 0, LEARNED)
+    results.collect(run.experiment_folder)
+    collected = run.experiment_folder.with_name("mnist.pkl")
+    collected.write_bytes(collected.read_bytes()[:-100])
+    assert "Could not be read: corinfomax, mnist:" in page().text
+
+
+def test_equal_results_give_an_equal_page(home, write, inline):
+    write("desk", "corinfomax", 0, LEARNED)
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    first = report.render("desk").read_bytes()
+    assert report.render("desk").read_bytes() == first
+
+
+def test_unknown_presets_papers_and_notebooks_are_refused(home):
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    with pytest.raises(BioplausError, match="unknown preset 'dekst'.*did you mean 'desk'"):
+        list(report.draw("dekst"))
+    with pytest.raises(BioplausError, match="unknown paper 'corinfo'"):
+        list(report.draw("desk", ["corinfo"]))
+    with pytest.raises(BioplausError, match="unknown notebook 'corinfomax_fig_b'"):
+        list(report.draw("desk", only="corinfomax_fig_b"))
+
+
+def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(home, write, inline):
+    for path in (ROOT / "notebooks").glob("corinfomax_*.ipynb"):
+        (home / "notebooks" / path.name).write_bytes(path.read_bytes())
+    for entry, test in (("corinfomax", [0.5, 0.8, 0.85, 0.9]), ("ep", [0.6, 0.8, 0.1, 0.1]), ("toy", [0.7] * 4)):
+        write("quick", entry, 0, test, angles={1: 90.0, 21: 88.0} if entry == "corinfomax" else None)
+    for preset, n_images in (("quick", 4), ("smoke", 0)):
+        assert set(redraw(preset).values()) == {""}
+        assert len(page(preset).images) == n_images
+
+
+def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):
+    found = report.Notebook(notebook(home, "corinfomax_fig_a", FIGURE), "corinfomax", "desk")
+    monkeypatch.setattr(kernels, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died")))
+    assert report._draw_one(found) == "its kernel died"
+    assert report.Notebook(found.path, "corinfomax", "desk").state["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_notebooks_are_executed_in_kernels_side_by_side(home):
+    """Real kernels and processes; the notebooks need no bioplaus, so that they start quickly."""
+    for letter in "abc":
+        notebook(home, f"corinfomax_fig_{letter}", "print('made by', preset)", "1 / 0" if letter == "b" else "2 + 2")
+    lines = sorted(line.split("] ")[1] for line in report.draw("desk", workers=2))
+    assert lines[:2] == ["drawn  corinfomax_fig_a", "drawn  corinfomax_fig_c"]
+    assert lines[2].startswith("failed corinfomax_fig_b: ") and "ZeroDivisionError" in lines[2]
+    copy = json.loads((home / "Results" / "desk" / "notebooks" / "corinfomax_fig_a.ipynb").read_text())
+    printed = ["".join(out.get("text", [])) for cell in copy["cells"] for out in cell.get("outputs", [])]
+    assert "made by desk\n" in printed
