@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,8 +54,10 @@ def show(console: Console) -> bool:
 
 
 def _python() -> Finding:
-    is_fine = platform.python_version_tuple() >= ("3", "11") and platform.python_implementation() == "CPython"
-    return Finding("Python", is_fine, platform.python_version(), "Use CPython 3.11 or newer: make BOOTSTRAP=python3.11 env")
+    is_fine = sys.version_info >= (3, 11) and platform.python_implementation() == "CPython"
+    return Finding(
+        "Python", is_fine, platform.python_version(), "Use CPython 3.11 or newer: make BOOTSTRAP=python3.11 env"
+    )
 
 
 def _package(name: str) -> Finding:
@@ -68,10 +71,10 @@ def _torchvision() -> Finding:
     from bioplaus import _torchvision
 
     try:
-        _torchvision.load()
+        found = _torchvision.datasets.__name__
     except BioplausError as error:
         return Finding("torchvision imports", False, str(error), "make clean env")
-    return Finding("torchvision imports", True, "yes")
+    return Finding("torchvision imports", True, found)
 
 
 def _kernel() -> Finding:
@@ -108,11 +111,12 @@ def _results_folder() -> Finding:
 
 
 def _data() -> Iterator[Finding]:
-    """Data sets are fetched when a run needs them, so a missing one is no fault; a damaged one is."""
+    """Where data sets are; a missing one is no fault, for it is fetched when a run needs it."""
     from bioplaus import data
 
-    for name, found, _ in data.catalogue():
-        yield Finding(f"data set {name}", True, found or f"not here yet (python -m bioplaus data get {name})")
+    for row in data.catalogue():
+        place = row.found or f"not here; a run that needs it fetches it, or: python -m bioplaus data get {row.name}"
+        yield Finding(f"data set {row.name}", True, place)
 
 
 def _gpu() -> Finding:

@@ -126,7 +126,7 @@ def execute(
         dask-jobqueue documents; or the address of a running Dask scheduler ("tcp://host:8786").
     inline : run one after the other in this process, without papermill, kernels and Dask.
     kernel : Jupyter kernel that executes the notebooks.
-    retries : how often a run whose kernel or worker died is tried again. A run whose code raised is not: it would again.
+    retries : how often a run is tried again whose kernel or worker died; code that raised would raise again.
     report : receives one line for every event.
 
     Raises
@@ -155,8 +155,8 @@ def execute(
 def status(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row a run: experiment, entry, seed, id, status, how far, and the error of a failed one.
 
-    Status is one of: done, diverged, running (a live process holds its lock), interrupted (killed; the same command goes
-    on from its checkpoint), failed, missing.
+    Status is one of: done, diverged, running (a live process holds its lock), interrupted (killed; the same command
+    goes on from its checkpoint), failed, missing.
     """
     collected = _collected(runs)
     return [_status(run, collected) for run in runs]
@@ -198,17 +198,22 @@ def run_one(
     retries: int,
     environment: dict[str, str],
     needed: Sequence[Any] = (),
-) -> tuple[str, str]:
-    """Execute one run in this process (kernel None) or in a kernel, and return (status, message).
+) -> tuple[str, str, float]:
+    """Execute one run in this process (kernel None) or in a kernel, and return (status, message, wall seconds).
 
-    Runs on a Dask worker, so everything it needs comes with its arguments and only two short texts go back. `needed`
+    Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes back. `needed`
     makes Dask wait for other runs; what came of them is read from their folders, and nothing starts if one is not done.
     """
     os.environ.update(environment)
+    started = time.monotonic()
     place = Path(folder)
-    for run_id in run.needs.values():
-        if sentence := _blocked(place.parent / run_id):
-            return "failed", sentence
+    blocked = next(filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), "")
+    status, message = ("failed", blocked) if blocked else _locked(run, place, kernel, retries)
+    return status, message, time.monotonic() - started
+
+
+def _locked(run: Run, place: Path, kernel: str | None, retries: int) -> tuple[str, str]:
+    """Execute a run while holding its lock."""
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".lock"):  # a second execution waits here, then finds the run complete
         if results.is_complete(place):
@@ -298,9 +303,7 @@ def _in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
 
 def _inline(todo: Sequence[Run]) -> Outcomes:
     for run, _ in _in_order(todo):
-        started = time.monotonic()
-        status, message = run_one(run, str(run.folder), None, 0, {})
-        yield run, status, message, time.monotonic() - started
+        yield run, *run_one(run, str(run.folder), None, 0, {})
 
 
 def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, retries: int) -> Outcomes:
@@ -311,7 +314,6 @@ def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, ret
     environment = ONE_THREAD | {
         name: os.environ[name] for name in ("BIOPLAUS_DATA", "BIOPLAUS_HOME") if name in os.environ
     }
-    started = time.monotonic()
     with _cluster(min(workers, len(todo)), scheduler) as cluster, Client(cluster) as client:
         submitted: dict[Path, Any] = {}
         runs: dict[Any, tuple[Run, list[Run]]] = {}
@@ -332,12 +334,12 @@ def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, ret
         for future in as_completed(runs):
             run, needs = runs[future]
             try:
-                status, message = future.result()
+                outcome = future.result()
             except Exception as error:  # a worker itself was lost, more often than Dask allows
                 lost = [other for other in needs if submitted[other.folder].status == "error"]
                 died = f"its worker died ({type(error).__name__})"
-                status, message = "failed", _blocked(lost[0].folder) if lost else died
-            yield run, status, message, time.monotonic() - started
+                outcome = "failed", _blocked(lost[0].folder) if lost else died, 0.0
+            yield run, *outcome
 
 
 @contextlib.contextmanager

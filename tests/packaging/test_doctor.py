@@ -1,0 +1,58 @@
+"""The doctor: fine here, and for each thing that is broken on purpose a line that says what to do."""
+
+import importlib.metadata
+import io
+import shutil
+
+import pytest
+from rich.console import Console
+
+from bioplaus import doctor
+from bioplaus.errors import BioplausError
+
+
+def _findings():
+    return {finding.what: finding for finding in doctor.examine()}
+
+
+def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
+    monkeypatch.setattr(doctor, "LEAST_FREE", 0)
+    text = io.StringIO()
+    assert doctor.show(Console(file=text, width=200))
+    assert "torch: " in text.getvalue() and str(tmp_path) in text.getvalue() and "MEND" not in text.getvalue()
+
+
+def _no_torchvision(name):
+    if name == "torchvision":
+        raise importlib.metadata.PackageNotFoundError
+    return "1.0"
+
+
+def _no_kernel(name):
+    raise BioplausError("unknown kernel 'python3'; Allowed: ir.")
+
+
+@pytest.mark.parametrize(
+    ("what", "breakage"),
+    [
+        ("torchvision", ("bioplaus.doctor.importlib.metadata.version", _no_torchvision)),
+        ("Jupyter kernel python3", ("bioplaus.kernels.check", _no_kernel)),
+        ("results folder", ("bioplaus.doctor.os.access", lambda path, mode: False)),
+        ("results folder", ("bioplaus.doctor.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))),
+    ],
+    ids=["package missing", "kernel missing", "folder locked", "disk full"],
+)
+def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, what, breakage):
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
+    monkeypatch.setattr(*breakage)
+    finding = _findings()[what]
+    assert not finding.is_fine and finding.advice
+    text = io.StringIO()
+    assert not doctor.show(Console(file=text, width=200)) and finding.advice in text.getvalue()
+
+
+def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
+    found = _findings()
+    assert found["data set digits"].found == "built in" and "data get mnist" in found["data set mnist"].found
