@@ -349,8 +349,10 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Any]:
         yield scheduler
         return
     if scheduler == "local":
+        import dask
         from distributed import LocalCluster
 
+        dask.config.set({"distributed.worker.profile.enabled": False})  # it samples every 10 ms, runs last minutes
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -23,8 +23,8 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     assert "torch: " in text.getvalue() and str(tmp_path) in text.getvalue() and "MEND" not in text.getvalue()
 
 
-def _no_torchvision(name):
-    if name == "torchvision":
+def _no_nbval(name):
+    if name == "nbval":
         raise importlib.metadata.PackageNotFoundError
     return "1.0"
 
@@ -36,7 +36,7 @@ def _no_kernel(name):
 @pytest.mark.parametrize(
     ("what", "breakage"),
     [
-        ("torchvision", ("bioplaus.doctor.importlib.metadata.version", _no_torchvision)),
+        ("nbval", ("bioplaus.doctor.importlib.metadata.version", _no_nbval)),
         ("Jupyter kernel python3", ("bioplaus.kernels.check", _no_kernel)),
         ("results folder", ("bioplaus.doctor.os.access", lambda path, mode: False)),
         ("results folder", ("bioplaus.doctor.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))),
