@@ -23,7 +23,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
 app.add_typer(data_app, name="data")
 INTERRUPTED = 130  # exit code after Ctrl-C
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)  # brackets in a message are brackets
 
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
 Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]

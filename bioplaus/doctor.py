@@ -46,10 +46,10 @@ def show(console: Console) -> bool:
     """Print every finding; True if all are fine."""
     findings = list(examine())
     for finding in findings:
-        mark = "[green]ok  [/]" if finding.is_fine else "[red]MEND[/]"
-        console.print(f"{mark} {finding.what}: {finding.found}")
+        console.print("ok  " if finding.is_fine else "MEND", style="green" if finding.is_fine else "red", end=" ")
+        console.print(f"{finding.what}: {finding.found}", markup=False)
         if not finding.is_fine:
-            console.print(f"     -> {finding.advice}")
+            console.print(f"     -> {finding.advice}", markup=False)
     return all(finding.is_fine for finding in findings)
 
 
