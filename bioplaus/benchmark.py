@@ -7,7 +7,7 @@ step's useful operations reach. Times are CPU time of the process: waiting for o
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,12 +15,19 @@ from torch import Tensor
 
 from bioplaus import device, rules
 from bioplaus.config import Config
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, unknown
 from bioplaus.rules import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
 N_PRODUCT = 2048  # rows and columns of the float32 matrices whose product is the machine's rate
 SECONDS = 0.1  # CPU time of one measurement of a step, about
+KINDS = (  # kinds of task, and whether a sample has time steps, in the order in which `example_spec` offers them
+    ("classification", False),
+    ("features", False),
+    ("classification", True),
+    ("drawing", True),
+    ("captions", True),
+)
 
 
 @dataclass(frozen=True)
@@ -100,20 +107,16 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
 
 
 def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None = None) -> Spec:
-    """The first kind of task, of the sizes of `config`, that the rule accepts.
+    """The first kind of task, of the widths of `config`, that the rule accepts.
 
     Raises
     ------
     BioplausError
         If it accepts none: what it said to the last.
     """
-    error = None
-    for kind, steps in (
-        ("classification", None),
-        ("features", None),
-        ("classification", n_steps or 8),
-        ("drawing", n_steps or 8),
-    ):
+    error = BioplausError(f"{rule.__module__.rpartition('.')[2]} has no n_units to take the size of a task from.")
+    for kind, is_sequence in KINDS if hasattr(config, "n_units") else ():
+        steps = (n_steps or 8) if is_sequence else None
         spec = Spec(name="example", kind=kind, n_in=config.n_units[0], n_out=config.n_units[-1], n_steps=steps)
         try:
             rule.check_task(config, spec)
@@ -127,15 +130,33 @@ def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None =
 def example_batch(
     spec: Spec, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
-    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as in images of digits."""
-    shape = (n, spec.n_in) if spec.n_steps is None else (n, spec.n_steps, spec.n_in)
-    x = torch.rand(shape, generator=generator, dtype=torch.float32)
-    x = (x * (torch.rand(shape, generator=generator) > 0.8)).to(dtype)
-    if spec.kind == "features":
-        return (x,)
-    if spec.kind == "drawing":
-        return x, torch.rand((*shape[:-1], spec.n_out), generator=generator, dtype=torch.float32).to(dtype)
-    return x, torch.randint(0, spec.n_out, (n,), generator=generator)
+    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as in images of digits.
+
+    Raises
+    ------
+    BioplausError
+        If what a batch of this kind of task looks like is not known here.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float32).to(dtype)
+
+    def classes(n_classes: int, *shape: int) -> Tensor:
+        return torch.randint(0, n_classes, shape, generator=generator)
+
+    steps = () if spec.n_steps is None or spec.kind == "captions" else (spec.n_steps,)
+    shape = (n, *steps, *(spec.image_shape if spec.kind == "hierarchy" else (spec.n_in,)))
+    x = uniform(*shape) * (uniform(*shape) > 0.8)
+    targets = {
+        "classification": lambda: (classes(spec.n_out, n),),
+        "features": lambda: (),
+        "drawing": lambda: (uniform(n, *steps, spec.n_out),),
+        "captions": lambda: (classes(spec.n_out, n, spec.n_steps),),
+        "hierarchy": lambda: (torch.stack([classes(spec.n_out, n), classes(spec.n_coarse, n)], dim=1),),
+    }
+    if spec.kind not in targets:
+        raise unknown("kind of task", spec.kind, targets)
+    return x, *targets[spec.kind]()
 
 
 def _step(name: str, case: BenchmarkCase) -> tuple[Callable[[], object], int]:

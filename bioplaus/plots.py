@@ -34,7 +34,7 @@ _COLOURS = {
 # For rules without a colour of their own, chosen by name.
 _SPARE = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
 _DASHES = ("-", (0, (8, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)))  # entries of one rule, in manifest order
-_PUBLISHED = (0, (2.5, 1.6))
+_THEIRS = {"linewidth": 1.6, "linestyle": (0, (2.5, 1.6))}  # a published curve
 _STYLE = {
     "figure.figsize": (10, 6),
     "figure.dpi": 80,
@@ -294,7 +294,7 @@ def _draw(axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale:
             continue
         x, y, sd = (mean[name].to_numpy(float) for name in ("x", "value", "sd"))
         is_ours = source == "ours"
-        look = style | ({"linewidth": width} if is_ours else {"linewidth": 1.6, "linestyle": _PUBLISHED})
+        look = style | ({"linewidth": width} if is_ours else _THEIRS)
         marker = {"marker": "o", "markersize": 4} if is_ours and len(x) <= 20 else {}
         axes.plot(x / scale, y, zorder=order, **look, **marker)
         if (sd > 0).any():
@@ -318,10 +318,12 @@ def _limits(axes: "Axes", drawn: "pandas.DataFrame", scale: float, bottom: float
     axes.xaxis.get_major_locator().set_params(integer=True)
     kept = ours[ours.part.isin(["mean", "seed"])]
     shown = kept if bottom is not None and top is not None and len(kept) else drawn[drawn.part.isin(["mean", "seed"])]
-    values = shown.value[shown.x <= end]
-    if len(values):
-        margin = 0.04 * (values.max() - values.min()) or 0.01
-        low, high = values.min() - margin, values.max() + margin
+    shown = shown[shown.x <= end]
+    if len(shown):
+        sd = shown.sd.astype(float).fillna(0)
+        low, high = (shown.value - sd).min(), (shown.value + sd).max()
+        margin = 0.04 * (high - low) or 0.01
+        low, high = low - margin, high + margin
         axes.set_ylim(low if bottom is None else min(low, bottom), high if top is None else max(high, top))
 
 
@@ -356,8 +358,12 @@ def _with_n(lines: "pandas.DataFrame") -> str:
 def _legend(drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], linewidth=2.6, **style[entry]) for entry in style]
-    labels = [_with_n(drawn[drawn.entry == entry]) for entry in style]
+    handles, labels = [], []
+    for entry, look in style.items():
+        lines = drawn[drawn.entry == entry]
+        is_run = (lines.source == "ours").any()
+        handles.append(Line2D([], [], **look | ({"linewidth": 2.6} if is_run else _THEIRS)))
+        labels.append(_with_n(lines))
     more = _source_keys(drawn)
     return handles + more[0][1:], labels + more[1][1:]
 
@@ -371,6 +377,6 @@ def _source_keys(drawn: "pandas.DataFrame") -> tuple[list[Any], list[str]]:
     labels = ["ours"]
     if len(theirs):
         n = sorted({int(count) for count in theirs.n})
-        handles.append(Line2D([], [], color="0.35", linewidth=1.6, linestyle=_PUBLISHED))
+        handles.append(Line2D([], [], color="0.35", **_THEIRS))
         labels.append(f"published (n = {', '.join(map(str, n))})")
     return handles, labels

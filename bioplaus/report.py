@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -147,19 +147,17 @@ class Notebook:
 
     def digest(self) -> str:
         """sha256 of everything that decides what it draws."""
-        home, package = _results.project_root(), Path(__file__).resolve().parent
-        files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml", *sorted(package.rglob("*.py"))]
+        home = _results.project_root()
+        files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml"]
         files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
         files += sorted((self._folder / self.paper).glob("*.pkl"))
-        digest = hashlib.sha256(self.preset.encode())
+        digest = hashlib.sha256(f"{self.preset} {_code()}".encode())
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
             run, result = _files.read_json(path) or {}, path.with_name("result.pkl")
             if run.get("sha256") and result.is_file():
                 digest.update(f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode())
-        for library in _LIBRARIES:
-            digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
         return digest.hexdigest()
 
     def outputs(self) -> list[dict[str, Any]]:
@@ -191,6 +189,15 @@ def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Noteboo
         for paper in chosen
         for path in sorted([*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")])
     ]
+
+
+@cache
+def _code() -> str:
+    """sha256 of the package's source and of the versions of the libraries that draw, as this process found them."""
+    package = Path(__file__).resolve().parent
+    sources = [f"{path.relative_to(package)} {_files.sha256(path.read_bytes())}" for path in package.rglob("*.py")]
+    versions = [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
+    return _files.sha256("\n".join(sorted(sources) + versions).encode())
 
 
 def _draw_one(notebook: Notebook) -> str:

@@ -47,9 +47,21 @@ class Golden(Mapping[str, np.ndarray]):
                 self._arrays = {key: file[key] for key in file.files}
             self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")[()]))
             self.meta["paper"], self.meta["algorithm"]
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, zipfile.BadZipFile,
-                zlib.error, NotImplementedError) as error:
-            raise BioplausError(f"{path} is no golden file that can be read ({type(error).__name__}: {error}).") from error
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ) as error:
+            raise BioplausError(
+                f"{path} is no golden file that can be read ({type(error).__name__}: {error})."
+            ) from error
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._arrays:
@@ -106,9 +118,13 @@ class Report:
     problem: str = ""
 
     def __str__(self) -> str:
-        what = f"{self.algorithm} by rule {self.rule}, " if self.rule else f"{self.algorithm}, " if self.algorithm else ""
+        what = (
+            f"{self.algorithm} by rule {self.rule}, " if self.rule else f"{self.algorithm}, " if self.algorithm else ""
+        )
         found = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.path}: {what}{found}{'. ' + self.problem if self.problem else ''}"
+        return (
+            f"{'ok  ' if self.ok else 'FAIL'} {self.path}: {what}{found}{'. ' + self.problem if self.problem else ''}"
+        )
 
 
 def adapters() -> list[str]:
@@ -145,7 +161,9 @@ def render(reports: list[Report], *, as_json: bool = False) -> str:
     """The reports and their total as text, one line a file, or as JSON."""
     n_ok = sum(report.ok for report in reports)
     if as_json:
-        return json.dumps({"n_files": len(reports), "n_ok": n_ok, "files": [asdict(report) for report in reports]}, indent=2)
+        return json.dumps(
+            {"n_files": len(reports), "n_ok": n_ok, "files": [asdict(report) for report in reports]}, indent=2
+        )
     return "\n".join([*map(str, reports), f"{n_ok} of {len(reports)} files conform."])
 
 
@@ -156,12 +174,14 @@ def _replay(path: Path, rule: str | None, dtype: str | None) -> Report:
         found["algorithm"] = str(golden.meta["algorithm"])
         module = adapter(golden.meta["paper"])
         found["rule"] = rule or module.rule_of(golden)
-        name = dtype or golden.meta.get("dtype", "float64")
+        name = dtype or str(golden.meta.get("dtype", "float64")).partition(" ")[0]  # a remark may follow it
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)
         return _compare(golden, module, found, DTYPES[name])
     except Exception as error:  # a broken file or variant fails its own report and never the others
-        problem = str(error) if isinstance(error, BioplausError) else f"Replay stopped with {type(error).__name__}: {error}"
+        problem = (
+            str(error) if isinstance(error, BioplausError) else f"Replay stopped with {type(error).__name__}: {error}"
+        )
         return Report(**found, problem=problem)
 
 
@@ -171,7 +191,9 @@ def _compare(golden: Golden, module: ModuleType, found: dict[str, Any], dtype: t
     missing, first, problem, largest, n_keys = dict.fromkeys(golden.expected()), "", "", 0.0, 0
     for key, value in module.replay(golden, found["rule"], dtype):
         if key not in missing:
-            raise BioplausError(f"{golden.path} has no {key!r}, which its algorithm {golden.meta['algorithm']} must give.")
+            raise BioplausError(
+                f"{golden.path} has no {key!r}, which its algorithm {golden.meta['algorithm']} must give."
+            )
         del missing[key]
         n_keys += 1
         error, trouble = _difference(value, golden[key], *tolerance(golden, key, dtype))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bioplaus import rules
 from bioplaus.conformance import Golden
-from bioplaus.errors import unknown
+from bioplaus.errors import BioplausError, unknown
 from bioplaus.metrics import accuracy
 
 STEP_RULES = {"constant": "constant", "divide_by_loop_index": "loop_index", "divide_by_slow_loop_index": "slow"}
@@ -25,16 +25,30 @@ def _neural(golden: Golden) -> dict[str, Any]:
     h = golden.hyperparameter
     if h("neural_lr_rule") not in STEP_RULES:
         raise unknown("neural_lr_rule", h("neural_lr_rule"), STEP_RULES)
-    return {"n_units": h("architecture"), "lr_neural": h("neural_lr_start"), "lr_neural_rule": STEP_RULES[h("neural_lr_rule")],
-            "lr_neural_stop": h("neural_lr_stop"), "lr_neural_decay": h("neural_lr_decay")}
+    return {
+        "n_units": h("architecture"),
+        "lr_neural": h("neural_lr_start"),
+        "lr_neural_rule": STEP_RULES[h("neural_lr_rule")],
+        "lr_neural_stop": h("neural_lr_stop"),
+        "lr_neural_decay": h("neural_lr_decay"),
+    }
 
 
 def _corinfomax(golden: Golden) -> dict[str, Any]:
     h = golden.hyperparameter
-    return {**_neural(golden), "lr_ff": h("lr_ff"), "lr_fb": h("lr_fb")[1:], "n_free_steps": h("T_free"),
-            "n_nudged_steps": h("T_nudged"), "is_three_phase": h("three_phase"), "lambda_forget": h("lambda"),
-            "epsilon": h("epsilon"), "g_leak": h("g"), "use_weight_decay": bool(h("weight_decay", False)),
-            "beta_nudge": _size(golden, "data.beta")}
+    return {
+        **_neural(golden),
+        "lr_ff": h("lr_ff"),
+        "lr_fb": h("lr_fb")[1:],
+        "n_free_steps": h("T_free"),
+        "n_nudged_steps": h("T_nudged"),
+        "is_three_phase": h("three_phase"),
+        "lambda_forget": h("lambda"),
+        "epsilon": h("epsilon"),
+        "g_leak": h("g"),
+        "use_weight_decay": bool(h("weight_decay", False)),
+        "beta_nudge": _size(golden, "data.beta"),
+    }
 
 
 def _sparse(golden: Golden) -> dict[str, Any]:
@@ -44,11 +58,20 @@ def _sparse(golden: Golden) -> dict[str, Any]:
 
 def _ep(golden: Golden) -> dict[str, Any]:
     h = golden.hyperparameter
-    return {"n_units": h("architecture"), "lr_ff": h("alphas_W"), "n_free_steps": h("T1"), "n_nudged_steps": h("T2"),
-            "lr_neural": h("neural_lr"), "lr_neural_evaluate": h("neural_lr"), "beta_nudge": _size(golden, "data.beta")}
+    return {
+        "n_units": h("architecture"),
+        "lr_ff": h("alphas_W"),
+        "n_free_steps": h("T1"),
+        "n_nudged_steps": h("T2"),
+        "lr_neural": h("neural_lr"),
+        "lr_neural_evaluate": h("neural_lr"),
+        "beta_nudge": _size(golden, "data.beta"),
+    }
 
 
 def _csm(golden: Golden) -> dict[str, Any]:
+    if len(set(np.abs(golden["data.beta"]))) > 1:
+        raise BioplausError(f"{golden.path} changes the size of data.beta between batches, which CSM does not define.")
     return {**_ep(golden), "lr_lateral": golden.hyperparameter("alphas_M")}
 
 
@@ -84,8 +107,11 @@ class _Kind:
     measured : the same for what is only expected, not set.
     states : published state name -> key in what the rule's `watch` gets.
     phases : published phase name -> phase of `watch`; its last iteration is compared.
+    rates : the learning rates of a batch, by the rule's buffer that takes them.
     nudge : key of the signed nudge of every batch, "" without one.
-    rates : published key of the learning rates -> buffers of the rule that take them.
+    is_units_first : published states are (units, batch).
+    first_iterations : so many iterations of the first free phase are recorded one by one.
+    losses : published key -> what `fit_batch` measured, one value a batch.
     """
 
     rule: str
@@ -116,7 +142,7 @@ def _same(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.nda
 
 
 def _each(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {"lr_steps": golden["data.lr"][batch:batch + 1]}
+    return {"lr_steps": golden["data.lr"][batch : batch + 1]}
 
 
 _WEIGHTS = {"Wff": "w_ff", "Wfb": "w_fb", "B": "b_lateral"}
@@ -125,14 +151,41 @@ _PHASES = {"free": "free", "nudged": "nudged", "anti": "anti"}
 _CHAIN = {"W": "w_ff", "b": "bias"}
 
 KINDS = {
-    "CorInfoMax": _Kind("corinfomax", _corinfomax, _WEIGHTS, {"r": "r"}, _PHASES, _scaled, _CORRELATIONS, "data.beta",
-                        first_iterations=3),
-    "CorInfoMaxSparse": _Kind("corinfomax_sparse", _sparse, _WEIGHTS, {"r": "r", "lambda": "multiplier"}, _PHASES, _scaled,
-                              _CORRELATIONS, "data.beta", first_iterations=3),
+    "CorInfoMax": _Kind(
+        "corinfomax",
+        _corinfomax,
+        _WEIGHTS,
+        {"r": "r"},
+        _PHASES,
+        _scaled,
+        _CORRELATIONS,
+        "data.beta",
+        first_iterations=3,
+    ),
+    "CorInfoMaxSparse": _Kind(
+        "corinfomax_sparse",
+        _sparse,
+        _WEIGHTS,
+        {"r": "r", "lambda": "multiplier"},
+        _PHASES,
+        _scaled,
+        _CORRELATIONS,
+        "data.beta",
+        first_iterations=3,
+    ),
     "EP": _Kind("ep", _ep, _CHAIN, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False),
-    "CSM": _Kind("csm", _csm, {**_CHAIN, "M": "m_lateral"}, {"s": "s"}, _PHASES, _groups, nudge="data.beta",
-                 is_units_first=False),
-    "PC": _Kind("pc", _pc, _CHAIN, {"x": "x"}, {"ff": "forward", "relaxed": "relaxed"}, _same, losses={"expect.loss": "objective"}),
+    "CSM": _Kind(
+        "csm", _csm, {**_CHAIN, "M": "m_lateral"}, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False
+    ),
+    "PC": _Kind(
+        "pc",
+        _pc,
+        _CHAIN,
+        {"x": "x"},
+        {"ff": "forward", "relaxed": "relaxed"},
+        _same,
+        losses={"expect.loss": "objective"},
+    ),
     "PCNudge": _Kind("pc_nudge", _pc_nudge, _CHAIN, {"x": "x"}, {"relaxed": "relaxed"}, _each, nudge="data.lam"),
 }
 
@@ -170,8 +223,9 @@ def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str,
             learner.signs.fill_(float(golden[kind.nudge][batch] / _size(golden, kind.nudge)))
         for buffer, values in kind.rates(golden, batch, learner).items():
             getattr(learner, buffer).copy_(torch.from_numpy(values))
-        measured = learner.fit_batch(golden.tensor("data.x", dtype, batch), golden.tensor("data.y", dtype, batch),
-                                     epoch=batch, step=0)
+        measured = learner.fit_batch(
+            golden.tensor("data.x", dtype, batch), golden.tensor("data.y", dtype, batch), epoch=batch, step=0
+        )
         for key, name in kind.losses.items():
             losses[key].append(measured[name])
         yield from _recorded(golden, kind, learner, seen, batch)
@@ -183,24 +237,31 @@ def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str,
     yield "expect.eval_acc", accuracy(output, golden.tensor("data.y_eval", dtype))
 
 
-def _recorded(golden: Golden, kind: _Kind, rule: torch.nn.Module, seen: Mapping[tuple[str, int], dict[str, list[Tensor]]],
-              batch: int) -> Iterator[tuple[str, Any]]:
+def _recorded(
+    golden: Golden,
+    kind: _Kind,
+    rule: torch.nn.Module,
+    seen: Mapping[tuple[str, int], dict[str, list[Tensor]]],
+    batch: int,
+) -> Iterator[tuple[str, Any]]:
     """States inside batch `batch` and weights after it, under their published keys."""
     prefix = f"expect.batch{batch}."
-    moments = {f"{name}_": (phase, -1) for name, phase in kind.phases.items()}
-    first = {f"free_iter{t}_": ("free", t - 1) for t in range(1, kind.first_iterations + 1)} if batch == 0 else {}
-    for label, moment in {**first, **moments}.items():
-        if moment not in seen:
-            continue  # a phase this rule does not have; a key that expects it is then reported as never computed
+    published = {phase: name for name, phase in kind.phases.items()}
+    for (phase, t), state in seen.items():
+        if phase not in published:
+            continue
+        label = published[phase] + (f"_iter{t + 1}" if t >= 0 else "")
         for name, source in kind.states.items():
-            if label in first and name != "r":
-                continue  # the published files record rates only there
-            for layer, state in enumerate(seen[moment][source]):
-                yield f"{prefix}{label}{name}{layer}", state.t() if kind.is_units_first else state
+            # every file has the ends of all phases (t = -1), and the rates of some first iterations of its first batch
+            is_documented = t < 0 or (batch, phase, name) == (0, "free", "r") and t < kind.first_iterations
+            for layer, value in enumerate(state[source]):
+                key = f"{prefix}{label}_{name}{layer}"
+                if is_documented or key in golden:
+                    yield key, value.t() if kind.is_units_first else value
     for name, attribute in {**kind.weights, **kind.measured}.items():
         for layer, weight in _layers(name, rule, attribute):
             yield f"{prefix}{name}{layer}", weight
-    if f"{prefix}angles_deg" in golden or "Wfb" in kind.weights:
+    if "Wfb" in kind.weights:
         yield f"{prefix}angles_deg", np.array(list(rule.diagnostics().values()))
 
 

@@ -44,6 +44,12 @@ class LearningRule(nn.Module):
     def check_task(cls, config: Config, spec: Spec) -> None:
         """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`."""
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], Spec] | None:
+        """Config values and a task they fit, small enough for a test; None where `benchmark.example` finds them itself:
+        for rules with `n_units` that learn a kind of task it knows."""
+        return None
+
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         """Set the learning rates of `epoch` (0-based) and draw what its `n_batches` batches need."""
 

@@ -100,7 +100,7 @@ class CaptioningRule(LearningRule):
             stop = min(start + k, n_words)
             words = y[:, max(start - 1, 0) : stop - 1]  # the first truncation starts with the image
             with torch.enable_grad():
-                inputs = self.net.inputs(x, words) if start == 0 else self.net.embed(words)
+                inputs = self.net.inputs(x, words, is_learning=True) if start == 0 else self.net.embed(words)
                 loss, logits, state = self._fit_truncation(
                     self._drop(inputs), y[:, start:stop], state, is_last=stop == n_words
                 )

@@ -91,6 +91,11 @@ class RecurrentRule(LearningRule):
                 f"step, where every drawing starts, would be supervised; it must be below {spec.n_steps}."
             )
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], Spec]:
+        spec = Spec(name="example", kind="classification", n_in=12, n_out=10, n_steps=7)
+        return {"n_units": [12, 12, 10], "lr": 0.02}, spec
+
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32
 

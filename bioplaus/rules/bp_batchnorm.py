@@ -19,12 +19,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import metrics
+from bioplaus.rules._base import BenchmarkCase
 from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, transposed, xavier
 from bioplaus.rules._optimisers import Adam
 
 MOMENTUM = 0.99  # of the running moments, Keras
 EPSILON_NORM = 1e-3  # added to the variance, Keras
 EPSILON_ADAM = 1e-7  # added to sqrt(v), Keras
+BENCHMARK = (
+    BenchmarkCase(label="2000-10, readout", batch_size=100, values={"n_units": [2000, 10], "norm": "output"}),
+    BenchmarkCase(label="3072-2000-10, control", batch_size=1000),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ class Rule(RecurrentRule):
     Attributes
     ----------
     synthesiser : the cerebellum; parameters phi.
-    record : the last record of gradients and activity (see `measure`), or None.
+    record : this epoch's last record of gradients and activity (see `measure`), or None.
 
     References
     ----------
@@ -109,8 +109,7 @@ class Rule(RecurrentRule):
             config.n_state, config.n_synth_layers, n_hidden, generator, n_fibres=config.n_fibres, last=config.synth_last
         )
         self.synth_optimiser = adam(self.synthesiser)
-        self.record: dict[str, Tensor] | None = None
-        self.has_cerebellum = self.has_olive = True
+        self.begin_epoch(0, 0)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         super().begin_epoch(epoch, n_batches)
@@ -119,6 +118,7 @@ class Rule(RecurrentRule):
             torch._foreach_zero_(self.synth_grads)  # from here on they are summed up, if they are kept
         self.has_cerebellum = c.lesion_epoch is None or number < c.lesion_epoch
         self.has_olive = not c.fixed_synth and (c.io_lesion_epoch is None or number < c.io_lesion_epoch)
+        self.record: dict[str, Tensor] | None = None
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ class Rule(RecurrentRule):
         if self.has_olive:
             self.synth_optimiser.step(list(self.synthesiser.parameters()), self.synth_grads, self.lr_now)
         norm, of_synth = torch.linalg.vector_norm(norms), torch.linalg.vector_norm(norms[len(self.grads) :])
-        return {**measured, "grad_norm": norm, "synth_share": (of_synth / norm).square()}
+        return {**measured, "grad_norm": norm, "synth_share": (of_synth / norm.clamp(min=1e-30)).square()}
 
     def useful_flops(self, batch_size: int) -> int:
         """As `bptt`, and the synthesiser: forward at n + 1 states, backward at n."""
@@ -161,11 +161,13 @@ class Rule(RecurrentRule):
         return self._like(self.synthesiser)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {**super().get_extra_state(), "synth_grads": self.synth_grads}
+        kept = {f"synth_grad_{number}": grad for number, grad in enumerate(self.synth_grads)}
+        return {**super().get_extra_state(), **kept}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        torch._foreach_copy_(self.synth_grads, state["synth_grads"])
+        for number, grad in enumerate(self.synth_grads):
+            grad.copy_(state[f"synth_grad_{number}"])
 
     def _foresee(self, trace: Trace, d_end: Tensor) -> list[Tensor]:
         """Add the predicted gradients at the truncations' ends to `d_end`; the synthesiser's trace at all states.

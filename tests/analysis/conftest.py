@@ -42,7 +42,7 @@ experiments:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project root with a manifest of three entries, the repository's published numbers and its analysis notebooks."""
+    """A project root with a manifest of three entries and the repository's published numbers."""
     (tmp_path / "Simulations" / "manifests").mkdir(parents=True)
     (tmp_path / "Simulations" / "manifests" / "corinfomax.yaml").write_text(MANIFEST)
     shutil.copytree(ROOT / "Results" / "published", tmp_path / "Results" / "published")
@@ -57,7 +57,7 @@ Write = Callable[..., manifest.Run]
 
 @pytest.fixture
 def write(home: Path) -> Write:
-    """write(preset, entry, seed, test, ...) saves a complete run of the manifest with these accuracies, and returns it."""
+    """write(preset, entry, seed, test, ...) saves a complete run of the manifest, with these accuracies."""
 
     def make(
         preset: str,
@@ -72,7 +72,9 @@ def write(home: Path) -> Write:
         about: dict[str, Any] = {name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")}
         results.begin(run.folder, {**about, "preset": preset, "seed": seed, "parameters": run.parameters})
         angles = angles or {}
-        diagnostics = {"batch": np.array([*angles]), "angle_2_deg": np.array([*angles.values()], float)} if angles else {}
+        diagnostics = (
+            {"batch": np.array([*angles]), "angle_2_deg": np.array([*angles.values()], float)} if angles else {}
+        )
         record = {
             "status": status,
             "task": {"n_out": 10},

@@ -98,8 +98,11 @@ def test_collected_runs_are_read_like_folders(write, home):
 
 def test_a_short_run_is_held_against_the_published_curve_at_the_same_epochs(write):
     write("desk", "ep", 0, [0.95] * 50)
-    claims = {claim["x"]: claim for claim in analysis.load("corinfomax", "mnist", "desk").compare_curve("test_accuracy")
-              if claim["entry"] == "ep"}
+    claims = {
+        claim["x"]: claim
+        for claim in analysis.load("corinfomax", "mnist", "desk").compare_curve("test_accuracy")
+        if claim["entry"] == "ep"
+    }
     assert sorted(claims) == [1, 2, 3, 5, 10, 50]
     theirs = published.curve("corinfomax", manifest.runs("desk")[3].published, "test_accuracy")
     for epoch, claim in claims.items():

@@ -95,7 +95,9 @@ def test_another_settings_curve_is_used_only_if_asked_for_and_says_so():
 
 def test_rows_that_fit_more_than_one_published_value_are_refused_and_what_tells_them_apart_is_named():
     where = {"algorithm": "BP-MLP (MSE)", "dataset": "MNIST", "architecture": "784-500-10"}
-    with pytest.raises(BioplausError, match=r"6 published values of test_accuracy .*; add pickle or setting|add setting"):
+    with pytest.raises(
+        BioplausError, match=r"6 published values of test_accuracy .*; add pickle or setting|add setting"
+    ):
         published.value("corinfomax", where, "test_accuracy")
     assert published.value("corinfomax", {**where, "setting": 5}, "test_accuracy").value == 0.97582
 

@@ -197,7 +197,9 @@ def test_a_notebook_that_was_never_drawn_has_a_place_on_the_page(home):
 
 def test_a_failed_run_is_on_the_page_with_its_error(home, write):
     run = write("desk", "corinfomax", 0, LEARNED)
-    failed = run.folder.with_name(next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10))
+    failed = run.folder.with_name(
+        next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10)
+    )
     results._files.write_json(failed / "run.json", {"status": "failed", "error": "not enough <memory>"})
     text = page().text
     assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text

@@ -1,0 +1,79 @@
+"""A network that describes an image: image features and words, one at a time, through an LSTM to the next word."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import skip_init
+
+from bioplaus.nets.lstm import draw_linear, draw_uniform
+
+
+class Captioner(nn.Module):
+    """Image features -> linear -> batch norm, or the embedding of a word -> LSTM -> linear -> scores of all words.
+
+    Parameters
+    ----------
+    n_features : width of the image features; None: they are given embedded, with `n_embedded` entries.
+    n_embedded, n_hidden : widths of embedding and LSTM.
+    n_words : size of the vocabulary.
+    generator : weights are drawn from torch's default distributions, in the order embedding (normal, deviation 1),
+        LSTM, readout, image layer.
+
+    Attributes
+    ----------
+    embed, rnn, linear : embedding, LSTM (its parameters and evaluation), readout.
+    image, norm : linear layer and batch norm (momentum 0.01) for the features, or None.
+    """
+
+    def __init__(
+        self, n_features: int | None, n_embedded: int, n_hidden: int, n_words: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.embed = skip_init(nn.Embedding, n_words, n_embedded)  # the global stream is not drawn from
+        self.rnn = skip_init(nn.LSTM, n_embedded, n_hidden, batch_first=True)
+        self.linear = skip_init(nn.Linear, n_hidden, n_words)
+        with torch.no_grad():
+            self.embed.weight.normal_(generator=generator)
+        draw_uniform(self.rnn.parameters(), 1 / math.sqrt(n_hidden), generator)
+        draw_linear(self.linear, generator)
+        self.image = self.norm = None
+        if n_features is not None:
+            self.image = skip_init(nn.Linear, n_features, n_embedded, bias=False)  # the norm would cancel a bias
+            self.norm = nn.BatchNorm1d(n_embedded, momentum=0.01)
+            draw_linear(self.image, generator)
+
+    def inputs(self, features: Tensor, words: Tensor, *, is_learning: bool = False) -> Tensor:
+        """What the LSTM sees: the image, then the words; (batch, 1 + L, n_embedded).
+
+        Parameters
+        ----------
+        features : (batch, n_features).
+        words : (batch, L), int64, L from 0.
+        is_learning : normalise by the batch's mean and variance, and let the running ones follow; else by the latter.
+        """
+        image = features
+        if self.image is not None:
+            n = self.norm
+            image = functional.batch_norm(
+                self.image(features), n.running_mean, n.running_var, n.weight, n.bias, is_learning, n.momentum, n.eps
+            )
+        return torch.cat([image.unsqueeze(1), self.embed(words)], dim=1)
+
+    def scores(self, features: Tensor, captions: Tensor) -> Tensor:
+        """Scores of the next word at every step, (batch, L, n_words), with the words before it given (teacher forcing).
+
+        The step that sees the image predicts the first token, so only the last token is never an input.
+        """
+        return self.linear(self.rnn(self.inputs(features, captions[:, :-1]))[0])
+
+    def generate(self, features: Tensor, n_steps: int = 20) -> Tensor:
+        """Captions by taking the likeliest word at every step, (batch, n_steps) int64, from the image alone."""
+        state, tokens = None, []
+        step = self.inputs(features, torch.empty(len(features), 0, dtype=torch.long, device=features.device))
+        for _ in range(n_steps):
+            h, state = self.rnn(step, state)
+            tokens.append(self.linear(h[:, -1]).argmax(1))
+            step = self.embed(tokens[-1]).unsqueeze(1)
+        return torch.stack(tokens, dim=1)

@@ -1,0 +1,88 @@
+"""Fixed image encoders for captioning: from pictures to the features that a captioning network starts from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from bioplaus import device as _device
+from bioplaus.errors import BioplausError
+from bioplaus.nets.lstm import draw_uniform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A way from pictures to features; it never learns."""
+
+    n_features: int
+    build: Callable[[], nn.Module]  # the network, in evaluation mode
+    prepare: Callable[["Image", bool], Tensor]  # (picture, whether it is for training) -> (3, height, width) float32
+    about: str  # what decides the features, for the name of a cached copy
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions (3 x 3, stride 2, ReLU, 24, 48 and 64 maps) with fixed random filters, for pictures 32 wide.
+
+    Random filters keep place, colour and, less well, shape: enough for drawn scenes, without training or download.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths, generator = (3, 24, 48, 64), _device.generator(0, "small_cnn")
+        self.layers = nn.ModuleList(
+            skip_init(nn.Conv2d, a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        for layer in self.layers:
+            draw_uniform(layer.parameters(), (layer.in_channels * 9) ** -0.5, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to (batch, 1024)."""
+        for layer in self.layers:
+            x = layer(x).relu_()
+        return x.flatten(1)
+
+
+def _prepare_small(picture: "Image", is_training: bool) -> Tensor:
+    pixels = np.asarray(picture.convert("RGB").resize((32, 32)), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).div_(255).sub_(0.5).div_(0.25)
+
+
+def _resnet152() -> nn.Module:
+    """ResNet-152 with its ImageNet weights (downloaded where they are missing), without its last layer."""
+    from bioplaus._torchvision import models
+
+    try:
+        net = models.resnet152(weights="IMAGENET1K_V1")
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise BioplausError(
+            f"The ImageNet weights of ResNet-152 could not be downloaded ({reason}); put resnet152-394f9c45.pth into "
+            f"{torch.hub.get_dir()}/checkpoints, or use encoder small_cnn."
+        ) from error
+    net.fc = nn.Identity()
+    return net.eval()
+
+
+def _prepare_resnet(picture: "Image", is_training: bool) -> Tensor:
+    """256 x 256, the middle 224 x 224 of it in training (published: a random part), normalised as for ImageNet."""
+    from bioplaus._torchvision import v2
+
+    steps: list[Any] = [v2.Resize((256, 256), antialias=True), v2.CenterCrop(224)]
+    if not is_training:
+        steps.pop()
+    finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return v2.Compose([*steps, *finish, normalise])(picture.convert("RGB"))
+
+
+ENCODERS = {
+    "small_cnn": Encoder(1024, lambda: SmallCNN().eval(), _prepare_small, "random filters, stream small_cnn of seed 0"),
+    "resnet152": Encoder(2048, _resnet152, _prepare_resnet, "IMAGENET1K_V1, centre crop in training, none else"),
+}

@@ -1,0 +1,60 @@
+"""Residual networks for small images (ResNet-18 to ResNet-152), from torchvision's blocks."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 256, 512)  # of the four stages
+DEPTHS = {  # blocks in the four stages, and which block
+    "resnet18": ((2, 2, 2, 2), "BasicBlock"),
+    "resnet34": ((3, 4, 6, 3), "BasicBlock"),
+    "resnet50": ((3, 4, 6, 3), "Bottleneck"),
+    "resnet101": ((3, 4, 23, 3), "Bottleneck"),
+    "resnet152": ((3, 8, 36, 3), "Bottleneck"),
+}
+
+
+class ResNet(nn.Module):
+    """Stem conv 3x3, BN, ReLU (no pooling); four stages of blocks, the last three halving the map; mean over positions.
+
+    Weights start as PyTorch draws them.
+
+    Parameters
+    ----------
+    name : key of `DEPTHS`.
+    widths : of the stages; the stem has the first. Bottleneck blocks put out four times as many channels.
+    in_channels : of the images.
+
+    Attributes
+    ----------
+    n_features : outputs per image.
+
+    Deviations
+    ----------
+    The published module returns maps of 1x1, which no head accepts, and says 512 features where bottlenecks give 2048.
+    """
+
+    def __init__(self, name: str, widths: Sequence[int], in_channels: int) -> None:
+        from bioplaus._torchvision import models
+
+        super().__init__()
+        depths, kind = DEPTHS[name]
+        block = getattr(models.resnet, kind)
+        stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        n_in, stages = widths[0], []
+        for width, depth, stride in zip(widths, depths, (1, 2, 2, 2), strict=True):
+            blocks = []
+            for first in [stride] + [1] * (depth - 1):
+                n_out = width * block.expansion
+                fits = first == 1 and n_in == n_out
+                shortcut = None if fits else nn.Sequential(nn.Conv2d(n_in, n_out, 1, first, bias=False), nn.BatchNorm2d(n_out))
+                blocks.append(block(n_in, width, first, shortcut))
+                n_in = n_out
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.n_features = n_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) -> features (batch, n_features)."""
+        return self.stages(self.stem(x)).mean((2, 3))

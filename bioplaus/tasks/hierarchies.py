@@ -1,0 +1,422 @@
+"""Images with a fine and a coarse label each: which class, and which superclass.
+
+Images stay uint8 in memory, the whole training set at once; crops and flips are made from indices in the step, so
+nothing is written to disk and no worker is needed. Labels come from the data set's arrays, in stored order.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bioplaus import config, data
+from bioplaus import device as _device
+from bioplaus.errors import BioplausError
+from bioplaus.tasks import Spec, images
+
+KINDS = ("fine", "coarse")  # columns of y
+CHUNK = 250  # images evaluated at once: 130 MB at the published width
+SUPERCLASSES = {  # of data sets that bring no coarse labels: the superclass of each class
+    "digits": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),  # 1: the digit has a closed loop (0, 6, 8, 9)
+    "mnist": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),
+    "cifar10": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),  # 0: animal, 1: vehicle (airplane, automobile, ship, truck)
+    "cifar10-jpeg": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),
+}
+NORMALISATION = {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}  # published: mean, deviation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HierarchySpec(Spec):
+    """A task with two labels: `n_out` counts the classes, `n_coarse` the superclasses."""
+
+    n_coarse: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(config.Config):
+    """Which images, divided and augmented how. Published: dataset "cifar100", validation "test", else the defaults."""
+
+    dataset: str = "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz
+    validation: Literal["split", "test"] = "split"  # hold out training images, or validate on the test images
+    validation_fraction: float = 0.1  # of the training images, held out if validation is "split"
+    pad: int = 4  # pixels of reflection padding of which training images are random crops; 0: no crops
+    use_flip: bool = True  # mirror half of the training images
+    n_train: int | None = None  # training images used, those held out among them; None: all
+    n_test: int | None = None  # test images used; None: all
+
+    def __post_init__(self) -> None:
+        self.check("validation_fraction", low=0, high=1, open_low=True, open_high=True)
+        self.check("pad", low=0)
+        self.check("n_train", low=1)
+        self.check("n_test", low=1)
+
+
+def spec(dataset: str, **values: Any) -> HierarchySpec:
+    """What a rule must know of the task `load(dataset, **values)`; values are checked, no pixel is read.
+
+    Raises
+    ------
+    BioplausError
+        As `load`, but for files that are missing or damaged.
+    """
+    return _plan({"dataset": dataset, **values})[2]
+
+
+def load(
+    dataset: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    download: bool = True,
+    **values: Any,
+) -> "HierarchyTask":
+    """Read a data set with fine and coarse labels and put it on the device.
+
+    Parameters
+    ----------
+    dataset, values : fields of `Config`.
+    device, dtype : of the images a rule sees.
+    download : fetch the set if it is missing.
+
+    Raises
+    ------
+    BioplausError
+        Unknown names, values out of range, a data set without coarse labels, a class with two superclasses; missing or
+        damaged files.
+    """
+    settings, about, specification = _plan({"dataset": dataset, **values})
+    place = _device.pick(device) if isinstance(device, str) else device
+    stored = data.read(dataset, download=download)
+    return HierarchyTask(specification, settings, stored, top=about.top, device=place, dtype=dtype)
+
+
+class _Labelled:
+    """What both tasks here share: labels and evaluation.
+
+    Attributes
+    ----------
+    spec, config : `HierarchySpec`, `Config`.
+    fingerprint : sha256 of the chosen images and labels, and of how they are divided and augmented.
+    y : labels by split ("train", "validation" where there is one, "test"), (n, 2) int64: class, superclass.
+    coarse_of : (n_classes,) int64, the superclass of each class.
+    """
+
+    spec: HierarchySpec
+    config: Config
+    fingerprint: str
+    y: dict[str, Tensor]
+    coarse_of: Tensor
+
+    def inputs(self, split: str) -> Iterator[Tensor]:
+        """What the network sees of a split, not augmented, in order and in parts."""
+        raise NotImplementedError
+
+    def n_batches(self, batch_size: int) -> int:
+        """Number of batches in one epoch, the last partial one included."""
+        if batch_size < 1:
+            raise BioplausError(f"batch_size is {batch_size!r}, but must be at least 1.")
+        return -(-len(self.y["train"]) // batch_size)
+
+    @torch.no_grad()
+    def predictions(self, rule: torch.nn.Module, split: str) -> dict[str, Tensor]:
+        """Predicted class by head for every image of a split, (n,) int64 each, from the logits of `rule`."""
+        found: dict[str, list[Tensor]] = {}
+        for x in self.inputs(split):
+            for head, logits in rule.logits(x).items():
+                found.setdefault(head, []).append(logits.argmax(1))
+        return {head: torch.cat(parts) for head, parts in found.items()}
+
+    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
+        """Accuracies on validation and test images, and what the validation judges by.
+
+        "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 - accuracy, from 0 to 2,
+        on validation images, or on test images where those validate.
+        """
+        found = {}
+        for split in ("validation", "test"):
+            if split in self.y:
+                scores = score(self.predictions(rule, split), self.y[split], self.coarse_of)
+                found |= {f"{split}_{name}": value for name, value in scores.items()}
+        judge = "validation" if "validation" in self.y else "test"
+        errors = [1 - found[name] for kind in KINDS if (name := f"{judge}_{kind}_accuracy") in found]
+        return {**found, "validation_error": sum(errors)}
+
+
+class HierarchyTask(_Labelled):
+    """Images with two labels; keeps the contract of `tasks.Task`. A batch is (x, y).
+
+    x : (batch, channels, height, width) float, channels last in memory, normalised by colour with the published mean
+        and deviation (CIFAR-100) or those of all training images of the set.
+    y : (batch, 2) int64, class and superclass.
+
+    Attributes
+    ----------
+    x : images by split, (n, height, width, channels) uint8.
+    normalise : from such images to what the network sees.
+    """
+
+    def __init__(
+        self,
+        spec: HierarchySpec,
+        config: Config,
+        stored: data.Images,
+        *,
+        top: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec, self.config = spec, config
+        (y_train, y_test), coarse_of = _labels(spec, stored.labels)
+        self.coarse_of = torch.from_numpy(coarse_of).to(device)
+        mean, deviation = _statistics(spec.name, stored.x_train, top)
+        width = stored.x_train.shape[-1]
+        self.normalise = Normaliser(mean.to(device, dtype), deviation.to(device, dtype), top, width)
+        train = images._first(config.n_train, len(y_train))
+        test = images._first(config.n_test, len(y_test))
+        parts = {"train": (stored.x_train[train], y_train[train]), "test": (stored.x_test[test], y_test[test])}
+        self.fingerprint = _fingerprint(config, parts)
+        if config.validation == "split":
+            # the same images for every seed: no network is validated on what a part of it was trained on
+            order = np.random.RandomState(0).permutation(len(parts["train"][0]))
+            n_out = round(config.validation_fraction * len(order))
+            x, y = parts["train"]
+            for split, rows in (("validation", order[:n_out]), ("train", order[n_out:])):
+                parts[split] = (x[np.sort(rows)], y[np.sort(rows)])
+        self.x, self.y = {}, {}
+        for split, (x, y) in parts.items():
+            self.x[split] = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).to(device)
+            self.y[split] = torch.from_numpy(y).to(device)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of training batches; each image comes once, the last batch may be smaller.
+
+        Parameters
+        ----------
+        generator : CPU stream; an epoch draws the order, then for all images top, left and flip.
+        """
+        self.n_batches(batch_size)
+        y = self.y["train"]
+        order = torch.randperm(len(y), generator=generator)
+        draws = [part.to(y.device).split(batch_size) for part in (order, *self.draw(len(y), generator))]
+        for rows, top, left, flip in zip(*draws, strict=True):
+            yield self.view(rows, top, left, flip), y.index_select(0, rows)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Corners and flips of `n` augmented images: top, left, (n,) int64 from 0 to 2 pad, and flip, (n,) bool."""
+        top, left = (torch.randint(2 * self.config.pad + 1, (n,), generator=generator) for _ in range(2))
+        flip = torch.rand(n, generator=generator) < 0.5
+        return top, left, flip if self.config.use_flip else torch.zeros_like(flip)
+
+    def view(self, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+        """Training images `rows`, cropped and mirrored, as the network sees them."""
+        if self.config.pad == 0 and not self.config.use_flip:
+            return self.normalise(self.x["train"].index_select(0, rows))
+        return self.normalise(augment(self.x["train"], rows, top, left, flip, self.config.pad))
+
+    def inputs(self, split: str) -> Iterator[Tensor]:
+        """The images of a split as the network sees them, not augmented, in order and in parts."""
+        for part in self.x[split].split(CHUNK):
+            yield self.normalise(part)
+
+    def encoded(self, encode: Callable[[Tensor], Tensor], n_views: int, generator: torch.Generator) -> "EncodedTask":
+        """This task with features in place of images, each computed once.
+
+        Parameters
+        ----------
+        encode : images -> features (batch, n_features); must depend on each image alone, and never change.
+        n_views : augmented views of every training image; an epoch takes one of them for each image, at random.
+        generator : CPU stream of the crops and flips of the views.
+        """
+        return EncodedTask(self, encode, n_views, generator)
+
+
+class EncodedTask(_Labelled):
+    """A `HierarchyTask` whose x are features, (batch, n_features), of `n_views` fixed views of every training image.
+
+    Heads trained on it are those trained on the views as images. Without augmentation (pad 0, no flip; one view) that
+    is the task itself; with it, the task with fresh crops and flips in every epoch has 2 (2 pad + 1)^2 views of an
+    image, too many to keep: `n_views` of them stand for all.
+
+    Attributes
+    ----------
+    features : (n_views, n, n_features) of "train", (1, n, n_features) of the other splits.
+    """
+
+    def __init__(
+        self, task: HierarchyTask, encode: Callable[[Tensor], Tensor], n_views: int, generator: torch.Generator
+    ) -> None:
+        if n_views < 1:
+            raise BioplausError(f"n_views is {n_views!r}, but must be at least 1.")
+        self.spec, self.config, self.y, self.coarse_of = task.spec, task.config, task.y, task.coarse_of
+        self.fingerprint = hashlib.sha256(f"{task.fingerprint} {n_views} views".encode()).hexdigest()
+        n, place = len(task.y["train"]), task.y["train"].device
+        views = []
+        for _ in range(n_views):
+            draws = [part.to(place).split(CHUNK) for part in (torch.arange(n), *task.draw(n, generator))]
+            views.append(torch.cat([encode(task.view(*parts)) for parts in zip(*draws, strict=True)]))
+        self.features = {"train": torch.stack(views)}
+        for split in task.y.keys() - {"train"}:
+            self.features[split] = torch.cat([encode(x) for x in task.inputs(split)])[None]
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch; the stream draws the order, then the view of each image."""
+        self.n_batches(batch_size)
+        features, y = self.features["train"], self.y["train"]
+        order = torch.randperm(len(y), generator=generator).to(y.device)
+        which = torch.randint(len(features), (len(y),), generator=generator).to(y.device)
+        for rows, views in zip(order.split(batch_size), which.split(batch_size), strict=True):
+            yield features[views, rows], y.index_select(0, rows)
+
+    def inputs(self, split: str) -> Iterator[Tensor]:
+        """The features of a split, in order and in parts."""
+        yield from self.features[split][0].split(CHUNK)
+
+
+class Normaliser:
+    """(pixel / top - mean) / deviation by colour.
+
+    Parameters
+    ----------
+    mean, deviation : (channels,) float, of pixels in [0, 1], dimensionless.
+    top : largest possible pixel value.
+    width : of the images, in pixels.
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor, top: int, width: int) -> None:
+        # repeated along an image row: a broadcast over three colours is ten times slower
+        self.mean, self.deviation, self.top = mean.repeat(width), deviation.repeat(width), top
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(batch, height, width, channels) uint8 -> (batch, channels, height, width) float, channels last in memory."""
+        rows = pixels.reshape(-1, len(self.mean)).to(self.mean.dtype)
+        return rows.div_(self.top).sub_(self.mean).div_(self.deviation).view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def augment(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
+    """Crops of reflection-padded images, mirrored where `flip`.
+
+    out[b, i, j] = image[rows[b]][reflect(top + i - pad), reflect(left + j' - pad)], with j' = j, or width - 1 - j in a
+    mirrored image. The border is not repeated: reflect(-1) = 1.
+
+    Parameters
+    ----------
+    pixels : (n, height, width, channels), any dtype.
+    rows : (batch,) int64, which images.
+    top, left : (batch,) int64, corner of the crop in the padded image, from 0 to 2 pad, in pixels.
+    flip : (batch,) bool.
+
+    Returns
+    -------
+    (batch, height, width, channels), of the dtype of `pixels`.
+    """
+    n, height, width, channels = pixels.shape
+    down, along = (torch.arange(size, device=pixels.device) for size in (height, width))
+    y = _reflect(top[:, None] + down - pad, height)
+    x = _reflect(left[:, None] + torch.where(flip[:, None], width - 1 - along, along) - pad, width)
+    places = ((rows[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]).view(-1)
+    return pixels.view(-1, channels).index_select(0, places).view(len(rows), height, width, channels)
+
+
+def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict[str, float]:
+    """Fractions of images for which predictions are right.
+
+    "fine_accuracy" and "coarse_accuracy" for the heads there are; with a fine head also "coarse_from_fine_accuracy": the
+    superclass of the predicted class is right; with both also "consistency": it is the predicted superclass.
+
+    Parameters
+    ----------
+    predicted : (n,) int64 by head, "fine", "coarse" or both.
+    y : (n, 2) int64, class and superclass.
+    coarse_of : (n_classes,) int64.
+    """
+    right = {f"{kind}_accuracy": predicted[kind] == y[:, k] for k, kind in enumerate(KINDS) if kind in predicted}
+    if "fine" in predicted:
+        superclass = coarse_of[predicted["fine"]]
+        right["coarse_from_fine_accuracy"] = superclass == y[:, 1]
+        if "coarse" in predicted:
+            right["consistency"] = superclass == predicted["coarse"]
+    return {name: values.double().mean().item() for name, values in right.items()}
+
+
+def _reflect(index: Tensor, n: int) -> Tensor:
+    """Indices outside 0..n-1 by at most n-1, mirrored at the border."""
+    return (n - 1) - ((n - 1) - index.abs()).abs()
+
+
+def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
+    """Check everything that can be checked without pixels."""
+    settings = Config.from_dict(values, kind="parameter of hierarchies:")
+    about = data.about(settings.dataset)
+    if "coarse" not in about.n_classes and about.name not in SUPERCLASSES:
+        raise BioplausError(
+            f"Data set {about.name} has no coarse labels; cifar100, {', '.join(sorted(SUPERCLASSES))} have them, and a "
+            ".npz that holds y_train_coarse and y_test_coarse, or coarse."
+        )
+    n_coarse = about.n_classes.get("coarse") or len(set(SUPERCLASSES[about.name]))
+    for field, available in (("n_train", about.n_train), ("n_test", about.n_test)):
+        wanted = getattr(settings, field)
+        if wanted is not None and wanted > available:
+            raise BioplausError(f"{field} is {wanted}, but {about.name} has {available} such images.")
+    n_train = settings.n_train or about.n_train
+    n_out = round(settings.validation_fraction * n_train)
+    if settings.validation == "split" and not 0 < n_out < n_train:
+        raise BioplausError(
+            f"validation_fraction is {settings.validation_fraction}, which holds out {n_out} of {n_train} training "
+            "images, but both parts need at least one."
+        )
+    channels, height, width = about.shape
+    if settings.pad >= min(height, width):
+        raise BioplausError(f"pad is {settings.pad}, but must be below {min(height, width)}, the images' size in pixels.")
+    specification = HierarchySpec(
+        name=about.name,
+        kind="hierarchy",
+        n_in=channels * height * width,
+        n_out=about.n_classes["fine"],
+        n_coarse=n_coarse,
+        image_shape=about.shape,
+    )
+    return settings, about, specification
+
+
+def _labels(
+    spec: HierarchySpec, labels: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """(n, 2) int64 labels of training and test images, and the superclass of each class."""
+    coarse = labels.get("coarse") or [np.array(SUPERCLASSES[spec.name])[fine] for fine in labels["fine"]]
+    both = tuple(np.stack(pair, axis=1).astype(np.int64) for pair in zip(labels["fine"], coarse, strict=True))
+    pairs = np.unique(np.concatenate(both), axis=0)
+    classes, counts = np.unique(pairs[:, 0], return_counts=True)
+    if (counts > 1).any():
+        doubled = classes[counts > 1][0]
+        found = pairs[pairs[:, 0] == doubled, 1].tolist()
+        raise BioplausError(f"Class {doubled} of {spec.name} has images of superclasses {found}, but must have one.")
+    coarse_of = np.zeros(spec.n_out, dtype=np.int64)
+    coarse_of[pairs[:, 0]] = pairs[:, 1]
+    return both, coarse_of
+
+
+def _statistics(name: str, pixels: np.ndarray, top: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation by colour of pixels in [0, 1]: published, else of all training images, by counting levels."""
+    if name in NORMALISATION:
+        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALISATION[name])
+        return mean, deviation
+    counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(pixels.shape[1])])
+    shares = counts / counts.sum(1, keepdims=True)
+    levels = np.arange(counts.shape[1]) / top
+    mean = shares @ levels
+    variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance).clip(1e-8))
+
+
+def _fingerprint(settings: Config, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    names = ("validation", "validation_fraction", "pad", "use_flip")
+    digest = hashlib.sha256(json.dumps([getattr(settings, name) for name in names]).encode())
+    for array in (part for split in ("train", "test") for part in parts[split]):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""A trained learner in one small file: its rule's key, its config and its weights, without the state of its optimiser."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from bioplaus import _files, rules
+from bioplaus.errors import BioplausError
+from bioplaus.rules import LearningRule
+
+NAME = "network.pt"  # in a run's folder
+
+
+def save(rule: str, learner: LearningRule, path: str | Path) -> None:
+    """Save the weights of `learner`, of the rule with key `rule`, whole or not at all.
+
+    Raises
+    ------
+    BioplausError
+        If the file cannot be written.
+    """
+    state = {name: value for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
+    buffer = io.BytesIO()
+    torch.save({"rule": rule, "config": learner.config.to_dict(), "state": state}, buffer)
+    _files.write_atomic(Path(path), _files.seal(buffer.getvalue()))
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> LearningRule:
+    """The learner that `save` wrote, in evaluation mode. Nothing in the file is executed.
+
+    Raises
+    ------
+    BioplausError
+        For a file that is missing, cut short, damaged, or of another version of its rule; it is named.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BioplausError(f"Could not read the trained network {path}: {error.strerror}.") from error
+    saved = torch.load(io.BytesIO(_files.unseal(content, path)), weights_only=True, map_location="cpu")
+    learner = rules.make(saved["rule"], saved["config"], device=device, dtype=dtype)
+    own = {name for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
+    if differing := sorted(own ^ saved["state"].keys()):
+        raise BioplausError(f"{path} does not fit rule {saved['rule']} of this version: {', '.join(differing[:6])} differ.")
+    learner.load_state_dict(saved["state"], strict=False)  # only the optimiser and the stream are not there
+    return learner.eval()
+
+
+def find(name: str, folder: str | Path) -> Path:
+    """Where a trained network lies: a file that ends in .pt, or the run called `name` beside the run in `folder`."""
+    return Path(name) if name.endswith(".pt") else Path(folder).parent / name / NAME
