@@ -226,7 +226,7 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
                 yield f"{prefix}trunc{number}.param.{published}", after[own]
         yield f"{prefix}trunc_losses", torch.stack([loss for loss, _, _ in seen])
     yield "expect.val_loss_batch1", learner.nll(features[0], captions[0])
-    yield "expect.greedy_tokens_batch1", learner.predict(features[0])
+    yield "expect.greedy_tokens_batch1", learner.predict(features[0]).argmax(2)
 
 
 # --- tasks and metrics -----------------------------------------------------------------------------------------------

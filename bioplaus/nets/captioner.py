@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
-from bioplaus.nets.lstm import draw_linear, draw_uniform
+from bioplaus.nets.lstm import blank, draw_linear, draw_uniform
 
 
 class Captioner(nn.Module):
@@ -31,16 +30,16 @@ class Captioner(nn.Module):
         self, n_features: int | None, n_embedded: int, n_hidden: int, n_words: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.embed = skip_init(nn.Embedding, n_words, n_embedded)  # the global stream is not drawn from
-        self.rnn = skip_init(nn.LSTM, n_embedded, n_hidden, batch_first=True)
-        self.linear = skip_init(nn.Linear, n_hidden, n_words)
+        self.embed = blank(nn.Embedding, n_words, n_embedded)
+        self.rnn = blank(nn.LSTM, n_embedded, n_hidden, batch_first=True)
+        self.linear = blank(nn.Linear, n_hidden, n_words)
         with torch.no_grad():
             self.embed.weight.normal_(generator=generator)
         draw_uniform(self.rnn.parameters(), 1 / math.sqrt(n_hidden), generator)
         draw_linear(self.linear, generator)
         self.image = self.norm = None
         if n_features is not None:
-            self.image = skip_init(nn.Linear, n_features, n_embedded, bias=False)  # the norm would cancel a bias
+            self.image = blank(nn.Linear, n_features, n_embedded, bias=False)  # the norm would cancel a bias
             self.norm = nn.BatchNorm1d(n_embedded, momentum=0.01)
             draw_linear(self.image, generator)
 
@@ -69,11 +68,11 @@ class Captioner(nn.Module):
         return self.linear(self.rnn(self.inputs(features, captions[:, :-1]))[0])
 
     def generate(self, features: Tensor, n_steps: int = 20) -> Tensor:
-        """Captions by taking the likeliest word at every step, (batch, n_steps) int64, from the image alone."""
-        state, tokens = None, []
+        """Scores of all words at every step, (batch, n_steps, n_words), from the image and the likeliest word each time."""
+        state, found = None, []
         step = self.inputs(features, torch.empty(len(features), 0, dtype=torch.long, device=features.device))
         for _ in range(n_steps):
             h, state = self.rnn(step, state)
-            tokens.append(self.linear(h[:, -1]).argmax(1))
-            step = self.embed(tokens[-1]).unsqueeze(1)
-        return torch.stack(tokens, dim=1)
+            found.append(self.linear(h[:, -1]))
+            step = self.embed(found[-1].argmax(1)).unsqueeze(1)
+        return torch.stack(found, dim=1)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
-from bioplaus.nets.lstm import draw_uniform
+from bioplaus.nets.lstm import blank, draw_uniform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +36,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         widths, generator = (3, 24, 48, 64), _device.generator(0, "small_cnn")
         self.layers = nn.ModuleList(
-            skip_init(nn.Conv2d, a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+            blank(nn.Conv2d, a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
         )
         for layer in self.layers:
             draw_uniform(layer.parameters(), (layer.in_channels * 9) ** -0.5, generator)

@@ -11,7 +11,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
+
+
+def blank(layer: type[nn.Module], *sizes: int, **options: object) -> nn.Module:
+    """A layer whose parameters are yet to be drawn; unlike torch's constructors it leaves the global stream alone."""
+    return layer(*sizes, **options, device="meta").to_empty(device="cpu")
 
 
 def draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
@@ -101,8 +105,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, n_in: int, n_hidden: int, n_out: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.rnn = skip_init(self.layer, n_in, n_hidden, batch_first=True)  # the global stream is not drawn from
-        self.linear = skip_init(nn.Linear, n_hidden, n_out)
+        self.rnn = blank(self.layer, n_in, n_hidden, batch_first=True)
+        self.linear = blank(nn.Linear, n_hidden, n_out)
         self.n_state = n_hidden
         draw_uniform(self.rnn.parameters(), 1 / math.sqrt(n_hidden), generator)
         draw_linear(self.linear, generator)

@@ -4,9 +4,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
-from bioplaus.nets.lstm import draw_linear
+from bioplaus.nets.lstm import blank, draw_linear
 
 LastLayer = Literal["zero", "zero_weight", "random"]
 
@@ -44,7 +43,7 @@ class Synthesiser(nn.Module):
     ) -> None:
         super().__init__()
         widths = [n_state, *[n_hidden] * n_layers, n_state]
-        self.layers = nn.ModuleList(skip_init(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(blank(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False))
         for layer in self.layers:
             draw_linear(layer, generator)
         with torch.no_grad():

@@ -110,7 +110,10 @@ class CaptioningRule(LearningRule):
         return {"train_nll": total / n_words}
 
     def predict(self, x: Tensor) -> Tensor:
-        """Tokens, (batch, 20) int64, for image features x of (batch, n_features), the likeliest word at every step."""
+        """Scores of all words at 20 steps, (batch, 20, n_words), for image features x of (batch, n_features).
+
+        The likeliest word of each step is the input of the next: the last axis' argmax is the generated caption.
+        """
         with torch.no_grad():
             return self.net.generate(x)
 

@@ -40,7 +40,9 @@ class Config(NudgedConfig):
         self.check("lr_ff", low=0)
         for name in ("n_free_steps", "n_nudged_steps", "n_decay_epochs"):
             self.check(name, low=1)
-        for name in ("lr_neural", "lr_neural_evaluate", "lr_decay"):
+        for name in ("lr_neural", "lr_neural_evaluate"):
+            self.check(name, low=0, high=2, open_low=True)
+        for name in ("lr_decay",):
             self.check(name, low=0, high=1, open_low=True)
 
 

@@ -31,7 +31,7 @@ class Config(_config.Config):
     n_coarse: int = 20  # superclasses
     heads: Literal["both", "fine", "coarse"] = "both"
     left: dict = dataclasses.field(default_factory=dict)  # fields of nets.backbones.Config: the (fine) hemisphere
-    right: dict | None = None  # the same for the (coarse) second hemisphere; None: there is none
+    right: dict | None = None  # in what the second (coarse) hemisphere differs from the left one; None: there is none
     in_channels: int = 3  # of the images
     image_size: int = 32  # pixels
     dropout: float = 0.6  # probability with which a head drops a feature
@@ -56,11 +56,10 @@ class Config(_config.Config):
 
     def sides(self) -> dict[str, backbones.Config]:
         """The hemispheres as they are wired."""
-        given = {"left": self.left, "right": self.right}
+        given = {"left": self.left} | ({} if self.right is None else {"right": {**self.left, **self.right}})
         sides = {
             side: backbones.Config.from_dict(values, kind=f"parameter of hemisphere {side}:")
             for side, values in given.items()
-            if values is not None
         }
         if self.wiring == "published" and len(sides) == 2:
             left, right = sides["left"], sides["right"]

@@ -43,7 +43,7 @@ def spec(settings: Config) -> Spec:
     """What a rule must know of these patches."""
     channels = 3 if settings.is_colour else 1
     shape = (channels, settings.side, settings.side)
-    return Spec(name=NAME, kind="features", n_in=channels * settings.side**2, n_out=0, image_shape=shape)
+    return Spec(name=NAME, kind="features", n_in=channels * settings.side**2, n_out=1, image_shape=shape)
 
 
 def load(

