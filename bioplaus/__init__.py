@@ -1,8 +1,8 @@
 """bioplaus: four papers on biologically plausible learning, reproducible from a notebook or one command.
 
 `images.load("digits")` of `bioplaus.tasks` gives a task, `rules.make("ep", {...}, task.spec)` a learner,
-`train.fit(learner, task, ...)` trains it, and `results.save(record, path)` keeps what came out. Importing bioplaus needs
-torch and numpy only.
+`train.fit(learner, task, ...)` trains it, and `results.save(record, path)` keeps what came out. Importing bioplaus
+needs torch and numpy only.
 """
 
 from bioplaus import device, metrics, results, rules, tasks, train

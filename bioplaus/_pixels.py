@@ -83,9 +83,7 @@ def digits(about: About, files: dict[Path, np.ndarray]) -> Images:
     """
     found = importlib.util.find_spec("sklearn")
     if found is None:
-        raise BioplausError(
-            "Data set digits comes with scikit-learn, which is not installed (pip install scikit-learn)."
-        )
+        raise BioplausError("Data set digits comes with scikit-learn, which is missing; pip install scikit-learn.")
     path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     if path.is_file():
         with gzip.open(path, "rt") as file:

@@ -7,6 +7,7 @@ anything runs.
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -71,7 +72,7 @@ class Config:
                 continue
             above = number > low if open_low else number >= low
             below = number < high if open_high else number <= high
-            if not (math.isfinite(number) and above and below):
+            if not (above and below and abs(number) <= sys.float_info.max):  # false for NaN, too
                 raise BioplausError(
                     f"{name} is {_plain(value)!r}, but must be {_range(low, high, open_low, open_high)}."
                 )
@@ -104,7 +105,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list | tuple):
             raise BioplausError(f"{name} is {value!r}, but must be a list of {_type_name(arguments[0])}.")
         return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value

@@ -86,6 +86,21 @@ def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
     }
 
 
+@contextlib.contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Take subnormal numbers (below 1e-38 in float32) as zero inside the block, where the processor can.
+
+    Moments of weights from dead inputs decay into them, and arithmetic on them makes a step of an optimiser 5 times
+    slower.
+    """
+    was_flushed = (torch.tensor(1e-40) * 1.0).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_flushed)
+
+
 class Meter:
     """Seconds of wall time and of process CPU time since the start; on a GPU the queue is drained before reading."""
 

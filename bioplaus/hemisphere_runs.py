@@ -54,8 +54,8 @@ def check(
             raise unknown("hemisphere in checkpoints", side, sides)
     if n_views and not (settings.frozen_norm == "eval" and all(side.is_frozen for side in sides.values())):
         raise BioplausError(
-            f"n_views is {n_views}, but features can be encoded once only where all hemispheres have is_frozen true and "
-            "frozen_norm is eval."
+            f"n_views is {n_views}, but features can be encoded once only where all hemispheres have is_frozen true "
+            "and frozen_norm is eval."
         )
     if n_kept and len(checkpoints) < 2:
         raise BioplausError("n_pairs and n_maps compare two hemispheres trained apart, so checkpoints must name both.")
@@ -70,9 +70,7 @@ def _check_ensemble(ensemble: str, members: Mapping[str, str]) -> None:
         raise BioplausError(f"The specialists' members are called fine and coarse, not {' and '.join(members)}.")
 
 
-def together(
-    ensemble: str, members: Mapping[str, nn.Module], images: HierarchyTask
-) -> tuple[nn.Module, History]:
+def together(ensemble: str, members: Mapping[str, nn.Module], images: HierarchyTask) -> tuple[nn.Module, History]:
     """Trained networks that answer together, and a history whose only epoch is their evaluation.
 
     Parameters
@@ -134,9 +132,13 @@ def look(
     }
     if not (n_pairs or n_maps):
         return found
-    alone = {kind: images.predictions(sources[side], "test") for kind, side in zip(KINDS, ("left", "right"), strict=True)}
+    alone = {
+        kind: images.predictions(sources[side], "test") for kind, side in zip(KINDS, ("left", "right"), strict=True)
+    }
     if missing := [kind for kind, values in alone.items() if kind not in values]:
-        raise BioplausError(f"n_pairs and n_maps need a left fine and a right coarse network, but {missing[0]} is missing.")
+        raise BioplausError(
+            f"n_pairs and n_maps need a left fine and a right coarse network, but {missing[0]} is missing."
+        )
     y = images.y["test"]
     right = [alone[kind][kind] == y[:, k] for k, kind in enumerate(KINDS)]
     right += [predicted[kind] == y[:, k] for k, kind in enumerate(KINDS)]
@@ -155,7 +157,8 @@ def feature_distances(
 
     Returns
     -------
-    outcome : (m,) uint8; left, right, joined, concatenated : (m,) float32, in the features of the left source, the right
+    outcome : (m,) uint8; left, right, joined, concatenated : (m,) float32, in the features of the left source, the
+    right
         source, the joined network, and both sources side by side. At most `n_pairs` pairs of an outcome, evenly spaced.
     """
     features = {"joined": torch.cat([joined.encode(x) for x in images.inputs("test")])}
@@ -180,10 +183,13 @@ def attention_maps(
 
     Returns
     -------
-    image : (m,) int64, place among the test images; outcome : (m,) uint8; left, right, joined : (m, height, width) uint8,
+    image : (m,) int64, place among the test images; outcome : (m,) uint8; left, right, joined : (m, height, width)
+    uint8,
         the map in [0, 1] times 255.
     """
-    first = [int(torch.nonzero(outcome == k)[0, 0]) for k in range(len(analysis.OUTCOMES)) if (outcome == k).any()][:n_maps]
+    first = [int(torch.nonzero(outcome == k)[0, 0]) for k in range(len(analysis.OUTCOMES)) if (outcome == k).any()][
+        :n_maps
+    ]
     rows = torch.tensor(first, dtype=torch.int64)
     seen = images.normalise(images.x["test"][rows.to(images.x["test"].device)])
     nets = {"left": sources["left"].net, "right": sources["right"].net, "joined": joined.net}

@@ -1,7 +1,9 @@
 """Execute one notebook in a fresh kernel through papermill; used for simulations and for analysis notebooks alike."""
 
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,16 +47,17 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(output),
-            dict(parameters),
-            kernel_name=kernel,
-            progress_bar=False,
-            cwd=str(output.parent),
-            config=Config({"KernelManager": {"transport": "ipc"}}),
-            extra_arguments=["--log-level=50"],
-        )
+        with tempfile.TemporaryDirectory() as sockets:
+            papermill.execute_notebook(
+                str(source),
+                str(output),
+                dict(parameters),
+                kernel_name=kernel,
+                progress_bar=False,
+                cwd=str(output.parent),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
+                extra_arguments=["--log-level=50"],
+            )
     except papermill.exceptions.PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback))
         if error.ename in ("BioplausError", "RunError"):

@@ -6,7 +6,7 @@ shown; grey ones as the author's MNIST notebook does, from blue through white (0
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from bioplaus.errors import BioplausError
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
@@ -52,6 +53,35 @@ def scaled(image: np.ndarray) -> np.ndarray:
     low, high = np.nanmin(image), np.nanmax(image)
     levels = 255 * (image - low) / (high - low) if high > low else np.zeros_like(image)
     return np.where(np.isnan(levels), 255, levels).astype(np.uint8)
+
+
+def typical(weight: np.ndarray | Tensor) -> float:
+    """Where colours may end so that most units can be seen: 1.25 times the median over units of their largest |weight|.
+
+    Units that never won keep weights as large as the initial ones; at the largest weight of all, the others would fade.
+    """
+    weight = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
+    return 1.25 * float(np.median(np.abs(weight).max(axis=-1)))
+
+
+def table(packed: Mapping[str, np.ndarray], n_units: int, **about: Any) -> "pandas.DataFrame":
+    """What a mosaic draws, one unit a row, for the csv beside the figure.
+
+    Parameters
+    ----------
+    packed : weights as `synapses.pack` keeps them in a result.
+    about : columns with the same value in every row, put first.
+
+    Returns
+    -------
+    Those columns, then unit; low, high; levels: two hexadecimal digits a weight, pixels row by row with the colour
+    fastest, weight = low + level (high - low) / 255.
+    """
+    import pandas
+
+    levels = [row.tobytes().hex() for row in packed["level"][:n_units]]
+    ends = {name: packed[name][:n_units, 0].astype(float) for name in ("low", "high")}
+    return pandas.DataFrame({**about, "unit": range(len(levels)), **ends, "levels": levels})
 
 
 def side_of(n_units: int, most: int) -> int:

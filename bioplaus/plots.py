@@ -30,9 +30,14 @@ _COLOURS = {
     "pc_nudge": "#E69F00",  # published orange
     "bp": "#222222",
     "fa": "#8A8A8A",
+    "competing_hidden": "#882255",
+    "bptt": "#7F7F7F",  # published
+    "caption_bptt": "#7F7F7F",
+    "dni": "#F9AA38",  # published
+    "caption_dni": "#F9AA38",
 }
 # For rules without a colour of their own, chosen by name.
-_SPARE = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
+_SPARE = ("#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
 _DASHES = ("-", (0, (8, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)))  # entries of one rule, in manifest order
 _THEIRS = {"linewidth": 1.6, "linestyle": (0, (2.5, 1.6))}  # a published curve
 _STYLE = {

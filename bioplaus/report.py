@@ -1,8 +1,9 @@
 """From results to the report page: execute the analysis notebooks, and put all they drew on one page.
 
-A notebook is drawn again only if something it depends on changed: its source, the package's source, the paper's
-manifest and published numbers, the preset's results of that paper, or the versions of the libraries that draw. Their
-digest is kept in `<preset>/notebooks/<notebook>.json`, beside the executed copy.
+A notebook is drawn again only if something it depends on changed: its source, the package's source (rules, nets and
+tasks only if the notebook names them: they reach a figure through results), the paper's manifest and published numbers,
+the preset's results of that paper, or the versions of the libraries that draw. Their digest is kept in
+`<preset>/notebooks/<notebook>.json`, beside the executed copy.
 """
 
 import base64
@@ -10,6 +11,7 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import re
 import tempfile
 import traceback
 from collections import Counter
@@ -119,10 +121,7 @@ class Notebook:
     @property
     def title(self) -> str:
         """Its first heading."""
-        cells = (_files.read_json(self.path) or {}).get("cells", [])
-        lines = (
-            line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()
-        )
+        lines = self._source("markdown").splitlines()
         return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name)
 
     @property
@@ -151,7 +150,8 @@ class Notebook:
         files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml"]
         files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
         files += sorted((self._folder / self.paper).glob("*.pkl"))
-        digest = hashlib.sha256(f"{self.preset} {_code()}".encode())
+        names_models = re.search(r"\b(rules|nets|tasks)\b", self._source("code")) is not None
+        digest = hashlib.sha256(f"{self.preset} {_code(names_models)}".encode())
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
@@ -162,8 +162,7 @@ class Notebook:
 
     def outputs(self) -> list[dict[str, Any]]:
         """The descriptions of the figures and tables that it drew, in the order in which its source names them."""
-        cells = (_files.read_json(self.path) or {}).get("cells", [])
-        source = "".join("".join(cell["source"]) for cell in cells)
+        source = self._source("code")
         found = [
             {**about, "file": str(path.relative_to(self._folder))}
             for kind in ("figures", "tables")
@@ -171,6 +170,11 @@ class Notebook:
             if isinstance(about := _files.read_json(path), dict) and about.get("notebook") == self.name
         ]
         return sorted(found, key=lambda about: (source.find(f'"{about["name"]}"'), about["name"]))
+
+    def _source(self, kind: str) -> str:
+        """The text of its cells of one kind."""
+        cells = (_files.read_json(self.path) or {}).get("cells", [])
+        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == kind)
 
     def note(self, state: dict[str, Any]) -> None:
         """Remember how its execution ended."""
@@ -192,10 +196,13 @@ def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Noteboo
 
 
 @cache
-def _code() -> str:
+def _code(with_models: bool) -> str:
     """sha256 of the package's source and of the versions of the libraries that draw, as this process found them."""
     package = Path(__file__).resolve().parent
-    sources = [f"{path.relative_to(package)} {_files.sha256(path.read_bytes())}" for path in package.rglob("*.py")]
+    files = {path.relative_to(package): path for path in package.rglob("*.py")}
+    if not with_models:
+        files = {name: path for name, path in files.items() if name.parts[0] not in ("rules", "nets", "tasks")}
+    sources = [f"{name} {_files.sha256(path.read_bytes())}" for name, path in files.items()]
     versions = [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
     return _files.sha256("\n".join(sorted(sources) + versions).encode())
 

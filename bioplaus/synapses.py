@@ -1,7 +1,7 @@
 """Synapses of a trained layer as .npy files, so that a demo can skip training, and small enough to be part of a result.
 
-A file holds one array, (n_hidden, n_in) float: one row of weights a hidden unit, as the published notebook saves them. The
-ones in `pretrained/` come with the package and are known by name.
+A file holds one array, (n_hidden, n_in) float: one row of weights a hidden unit, as the published notebook saves them.
+The ones in `pretrained/` come with the package and are known by name.
 """
 
 import io
@@ -49,8 +49,8 @@ def load(name: str | Path, n_units: Sequence[int] | None = None) -> Tensor:
     except OSError as error:
         known = ", ".join(names()) or "none"
         raise BioplausError(
-            f"Could not read synapses {str(name)!r} ({error.strerror}); give a .npy file, or one of those that come with "
-            f"the package: {known}."
+            f"Could not read synapses {str(name)!r} ({error.strerror}); give a .npy file, or one of those that come "
+            f"with the package: {known}."
         ) from None
     except Exception as error:  # a damaged or hostile file can raise anything
         raise BioplausError(f"{path} is not a .npy file of numbers ({type(error).__name__}: {error}).") from None

@@ -64,6 +64,7 @@ def check(**counts: int) -> None:
             raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
 
 
+@_device.subnormals_flushed()
 def fit(
     rule: LearningRule,
     task: Task,
@@ -83,8 +84,8 @@ def fit(
     Order within an epoch: `rule.begin_epoch`; every batch of the task in an order drawn from the stream (seed,
     "shuffle"); after the update of batches 0, diagnose_every, 2 diagnose_every, ...: the rule's diagnostics, and a look
     for numbers that are not finite; then the evaluation, which draws nothing; then a checkpoint. The same arguments
-    give the same bits on the same machine, whether undisturbed or killed and resumed. From here on this process takes
-    subnormal numbers (below 1e-38 in float32) as zero.
+    give the same bits on the same machine, whether undisturbed or killed and resumed. While it trains, subnormal
+    numbers (below 1e-38 in float32) are taken as zero.
 
     Parameters
     ----------
@@ -109,7 +110,6 @@ def fit(
         For counts below 1, a `keep_best` that no epoch measures, or a folder that cannot be written.
     """
     check(n_epochs=n_epochs, batch_size=batch_size, evaluate_every=evaluate_every, diagnose_every=diagnose_every)
-    torch.set_flush_denormal(True)  # moments of weights from dead inputs become subnormal, which makes a step 5x slower
     keeper = _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed)) if folder else None
     shuffle = _device.generator(seed, "shuffle")
     history, best = History(), None

@@ -1,4 +1,4 @@
-"""A trained learner in one small file: its rule's key, its config and its weights, without the state of its optimiser."""
+"""A trained learner in one file: its rule's key, its config and its weights, without the optimiser's state."""
 
 import io
 from pathlib import Path
@@ -43,7 +43,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     learner = rules.make(saved["rule"], saved["config"], device=device, dtype=dtype)
     own = {name for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
     if differing := sorted(own ^ saved["state"].keys()):
-        raise BioplausError(f"{path} does not fit rule {saved['rule']} of this version: {', '.join(differing[:6])} differ.")
+        raise BioplausError(
+            f"{path} does not fit rule {saved['rule']} of this version: {', '.join(differing[:6])} differ."
+        )
     learner.load_state_dict(saved["state"], strict=False)  # only the optimiser and the stream are not there
     return learner.eval()
 

@@ -1,8 +1,8 @@
 """Replay golden trajectories of published code through the rules of this package, and report the error.
 
-A golden is an `.npz` file: `meta` (JSON: paper, algorithm, hyperparameters, dtype, ...), `init.*` and `data.*` (everything
-a short training run needs, draws included), `expect.*` (what the published code computed). Each paper has one adapter, the
-module of this package named like the paper; a new paper is a new module. An adapter defines
+A golden is an `.npz` file: `meta` (JSON: paper, algorithm, hyperparameters, dtype, ...), `init.*` and `data.*`
+(everything a short training run needs, draws included), `expect.*` (what the published code computed). Each paper has
+one adapter, the module of this package named like the paper; a new paper is a new module. An adapter defines
 
     replay(golden, rule, dtype) -> iterator of (key, value)     what this package computes, every `expect.*` key once
     rule_of(golden) -> str                                      key of the rule that belongs to the golden's algorithm
@@ -144,7 +144,8 @@ def conform(paths: Iterable[str | Path], rule: str | None = None, dtype: str | N
 
     Parameters
     ----------
-    paths : golden files or folders of them. A path that does not exist, or a folder without goldens, is a failed report.
+    paths : golden files or folders of them. A path that does not exist, or a folder without goldens, is a failed
+        report.
     rule : replay through this rule instead of the one that belongs to the algorithm: checks a variant.
     dtype : "float32" or "float64" instead of the dtype the file names.
     """

@@ -133,7 +133,8 @@ def _training(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     for batch in range(n):
         for kind, dropout in learner.net.dropouts.items():
             if (key := f"data.dropout_mask.{kind}_head") in golden:
-                dropout.mask = lambda x, mask=golden.tensor(key, dtype, batch): mask
+                mask = golden.tensor(key, dtype, batch)
+                dropout.mask = lambda x, mask=mask: mask
         seen: dict[str, Tensor] = {}
         hook = learner.net.register_forward_hook(lambda module, inputs, output, seen=seen: seen.update(output))
         y = torch.stack([golden.tensor(f"data.{kind}", dtype, batch) for kind in KINDS], dim=1)

@@ -203,7 +203,7 @@ def _kind(golden: Golden) -> _Kind:
 
 
 def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
-    """Train `rule` on the golden's batches with the golden's draws and rates; yield what the published code recorded."""
+    """Train `rule` on the golden's batches with the golden's draws and rates; yield what was recorded."""
     kind = _kind(golden)
     learner = rules.make(rule, kind.config(golden), dtype=dtype)
     for name, attribute in kind.weights.items():

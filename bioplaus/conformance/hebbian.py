@@ -1,7 +1,8 @@
-"""Goldens of the competing hidden units: the rule, the author's MNIST loop, the CIFAR-10 pipeline, and the networks on top.
+"""Goldens of the competing hidden units: the rule, the author's MNIST loop, the CIFAR-10 pipeline, and the networks on
+top.
 
-The published code keeps currents and ranks as (units, batch), images with the colour last, and kernels as (in, out); all
-are undone here, at the boundary, and nowhere else.
+The published code keeps currents and ranks as (units, batch), images with the colour last, and kernels as (in, out);
+all are undone here, at the boundary, and nowhere else.
 """
 
 from collections import defaultdict

@@ -28,12 +28,12 @@ class Unit(nn.Module):
 
 
 class AttentionModule(nn.Module):
-    """y = last((1 + mask(x)) trunk(x)), x after one unit: the mask, in (0, 1), sees x on maps made smaller `n_pools` times.
+    """y = last((1 + mask(x)) trunk(x)), x after one unit; the mask, in (0, 1), sees x on smaller maps.
 
     Deviations
     ----------
-    As published, every pooling in the mask starts from x itself and not from the map before it, so that all are done once;
-    one of three modules has a shortcut whose weights are never used.
+    As published, every pooling in the mask starts from x itself and not from the map before it, so that all are done
+    once; one of three modules has a shortcut whose weights are never used.
     """
 
     def __init__(self, n: int, n_pools: int) -> None:
@@ -63,7 +63,7 @@ class AttentionModule(nn.Module):
 
 
 class AttentionNet(nn.Module):
-    """Stem, three stages of attention modules with 3, 2 and 1 poolings, a stage of three units, mean, 100 linear outputs.
+    """Stem, three stages of attention modules with 3, 2 and 1 poolings, a stage of units, mean, 100 linear outputs.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from bioplaus.nets.sparse_resnet9 import INVERTED_WIDTHS, WIDTHS, SparseConv
 
 
 class Encoder(nn.Module):
-    """Blocks of conv 3x3 with bias, [SparseConv], activation, BN, [max pool 2]; mean over positions; linear to the code.
+    """Blocks of conv 3x3 with bias, [SparseConv], activation, BN, [max pool 2]; mean over positions; linear code.
 
     Stages as in ResNet-9, with y = x + block(block(x)) for res1 and res2. Only conv4 and the last block are sparse.
 
@@ -36,7 +36,9 @@ class Encoder(nn.Module):
 
         def block(n_in: int, n_out: int, *more: nn.Module, is_sparse: bool = False) -> nn.Sequential:
             sparse = SparseConv(k, per_k) if is_sparse and k and per_k else nn.Identity()
-            return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1), sparse, activation(), nn.BatchNorm2d(n_out), *more)
+            return nn.Sequential(
+                nn.Conv2d(n_in, n_out, 3, padding=1), sparse, activation(), nn.BatchNorm2d(n_out), *more
+            )
 
         self.first = nn.Sequential(block(in_channels, w1), block(w1, w2, nn.MaxPool2d(2)))
         self.res1 = nn.Sequential(block(w2, w2), block(w2, w2))
@@ -67,10 +69,14 @@ class Decoder(nn.Module):
         w1, w2, w3, w4 = widths
 
         def block(n_in: int, n_out: int, *more: nn.Module) -> nn.Sequential:
-            return nn.Sequential(nn.ConvTranspose2d(n_in, n_out, 3, padding=1), activation(), nn.BatchNorm2d(n_out), *more)
+            return nn.Sequential(
+                nn.ConvTranspose2d(n_in, n_out, 3, padding=1), activation(), nn.BatchNorm2d(n_out), *more
+            )
 
         self.res2 = nn.Sequential(block(w4, w4), block(w4, w4))
-        self.second = nn.Sequential(block(w4, w3, nn.Upsample(scale_factor=2)), block(w3, w2, nn.Upsample(scale_factor=2)))
+        self.second = nn.Sequential(
+            block(w4, w3, nn.Upsample(scale_factor=2)), block(w3, w2, nn.Upsample(scale_factor=2))
+        )
         self.res1 = nn.Sequential(block(w2, w2), block(w2, w2))
         self.first = nn.Sequential(block(w2, w1, nn.Upsample(scale_factor=2)), block(w1, out_channels))
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -69,14 +68,16 @@ class Config(config.Config):
         self.check("widths", low=1)
         if len(self.widths) != len(kind.widths):
             raise BioplausError(
-                f"widths is {list(self.widths)}, but backbone {self.backbone!r} needs {len(kind.widths)} of them, as in "
-                f"{list(kind.widths)}."
+                f"widths is {list(self.widths)}, but backbone {self.backbone!r} needs {len(kind.widths)} of them, as "
+                f"in {list(kind.widths)}."
             )
         self.check("k", low=0, high=1)
         self.check("per_k", low=0, high=1)
         if (self.k or self.per_k) and not kind.can_be_sparse:
             can = ", ".join(name for name, other in BACKBONES.items() if other.can_be_sparse)
-            raise BioplausError(f"Backbone {self.backbone!r} has no SparseConv, so k and per_k must be null; {can} have it.")
+            raise BioplausError(
+                f"Backbone {self.backbone!r} has no SparseConv, so k and per_k must be null; {can} have it."
+            )
 
     @property
     def min_size(self) -> int:
@@ -89,8 +90,8 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
 
     Parameters
     ----------
-    generator : CPU stream; one number of it seeds the weights, and later masks inside the network are drawn from it. The
-        global stream of torch is left as it was.
+    generator : CPU stream; one number of it seeds the weights, and later masks inside the network are drawn from it.
+        The global stream of torch is left as it was.
     """
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=()):
@@ -100,5 +101,5 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
 
 def parameter_count(module: nn.Module, *, trainable: bool = False, buffers: bool = False) -> int:
     """Number of parameters, of those that learn (`trainable`), or of parameters and buffers (`buffers`)."""
-    counted: list[Any] = [p for p in module.parameters() if p.requires_grad or not trainable]
-    return sum(value.numel() for value in (*counted, *(module.buffers() if buffers else ())))
+    counted = [p for p in module.parameters() if p.requires_grad or not trainable]
+    return sum(value.numel() for value in [*counted, *(module.buffers() if buffers else ())])

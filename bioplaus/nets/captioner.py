@@ -68,7 +68,7 @@ class Captioner(nn.Module):
         return self.linear(self.rnn(self.inputs(features, captions[:, :-1]))[0])
 
     def generate(self, features: Tensor, n_steps: int = 20) -> Tensor:
-        """Scores of all words at every step, (batch, n_steps, n_words), from the image and the likeliest word each time."""
+        """Scores of all words at every step, (batch, n_steps, n_words); each step sees the likeliest word before it."""
         state, found = None, []
         step = self.inputs(features, torch.empty(len(features), 0, dtype=torch.long, device=features.device))
         for _ in range(n_steps):

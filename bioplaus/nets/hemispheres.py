@@ -95,7 +95,9 @@ class Hemispheres(nn.Module):
             If `source` has two hemispheres, or tensors that differ in name or shape; they are listed.
         """
         if len(source.hemispheres) != 1:
-            raise BioplausError(f"A hemisphere is taken from a network with one, but this one has {len(source.hemispheres)}.")
+            raise BioplausError(
+                f"A hemisphere is taken from a network with one, but this one has {len(source.hemispheres)}."
+            )
         load_strictly(self.hemispheres[side], source.hemispheres["left"].state_dict(), f"the {side} hemisphere")
 
 

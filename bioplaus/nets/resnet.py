@@ -47,8 +47,10 @@ class ResNet(nn.Module):
             blocks = []
             for first in [stride] + [1] * (depth - 1):
                 n_out = width * block.expansion
-                fits = first == 1 and n_in == n_out
-                shortcut = None if fits else nn.Sequential(nn.Conv2d(n_in, n_out, 1, first, bias=False), nn.BatchNorm2d(n_out))
+                shortcut = None
+                if first > 1 or n_in != n_out:
+                    conv = nn.Conv2d(n_in, n_out, 1, first, bias=False)
+                    shortcut = nn.Sequential(conv, nn.BatchNorm2d(n_out))
                 blocks.append(block(n_in, width, first, shortcut))
                 n_in = n_out
             stages.append(nn.Sequential(*blocks))

@@ -19,8 +19,8 @@ class SparseConv(nn.Module):
     2. per channel, over all images, the K2 = ceil(per_k K1 batch) largest of what step 1 gave.
 
     Values are ranked with their sign, in step 2 together with the zeros of step 1: a negative survivor of step 1 stays
-    only where K2 exceeds the channel's positive survivors and zeros. The gradient is 1 where a value stays, 0 elsewhere.
-    Equal values at the border are chosen between arbitrarily, as `torch.topk` does.
+    only where K2 exceeds the channel's positive survivors and zeros. The gradient is 1 where a value stays, 0
+    elsewhere. Equal values at the border are chosen between arbitrarily, as `torch.topk` does.
 
     Applied in evaluation too, so the output for an image depends on the other images of its batch, as published.
 
@@ -44,8 +44,8 @@ class SparseConv(nn.Module):
         k1, k2 = self.counts(n, height, width)
         maps = x.detach().permute(1, 0, 2, 3).reshape(c * n, -1)
         kept = _largest(maps, k1)
-        kept = (_largest((maps * kept).view(c, -1), k2) & kept.view(c, -1)).view(c, n, height, width).permute(1, 0, 2, 3)
-        return x * kept
+        kept &= _largest((maps * kept).view(c, -1), k2).view_as(kept)
+        return x * kept.view(c, n, height, width).permute(1, 0, 2, 3)
 
 
 class SparseMLP(nn.Module):
@@ -70,8 +70,8 @@ class SparseMLP(nn.Module):
 class SparseResNet9(nn.Module):
     """The stages of ResNet-9; each block is conv 3x3 with bias, [SparseConv], BN, ReLU, [max pool 2].
 
-    res1 and res2 are y = x + block(block(x)). The last maps are pooled to one value per channel: by their maximum, or by
-    their mean in the network with inverted widths (w1 > w4, 2022). On 32x32 images that is the published pooling of 4x4.
+    res1 and res2 are y = x + block(block(x)). The last maps are pooled to one value per channel: by their maximum, or
+    by their mean in the network with inverted widths. On 32x32 images that is the published pooling of 4x4.
 
     Parameters
     ----------

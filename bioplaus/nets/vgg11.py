@@ -13,9 +13,9 @@ WIDTHS = (64, 128, 256, 512, 4096)  # channels at the four map sizes, units of t
 class VGG11(nn.Module):
     """torchvision's VGG-11 up to its second hidden layer, at any width.
 
-    Convolutions w1, pool, w2, pool, w3, w3, pool, w4, w4, pool, w4, w4, pool, each followed by ReLU; mean pool to 7x7 (the
-    1x1 maps of 32x32 images are repeated); two linear layers of w5 units, each with ReLU and dropout 0.5. Convolutions
-    start Kaiming-normal (fan out), linear layers from N(0, 0.01), biases at 0; not pretrained.
+    Convolutions w1, pool, w2, pool, w3, w3, pool, w4, w4, pool, w4, w4, pool, each followed by ReLU; mean pool to 7x7
+    (the 1x1 maps of 32x32 images are repeated); two linear layers of w5 units, each with ReLU and dropout 0.5.
+    Convolutions start Kaiming-normal (fan out), linear layers from N(0, 0.01), biases at 0; not pretrained.
 
     Parameters
     ----------

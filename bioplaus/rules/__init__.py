@@ -1,7 +1,7 @@
 """Learning rules, one file each; the file name is the rule's key in manifests, notebooks and results.
 
-A rule file defines `Config` and `Rule`; this module finds it by its name alone, so adding a rule is adding a file. Files
-that start with an underscore are shared parts, not rules.
+A rule file defines `Config` and `Rule`; this module finds it by its name alone, so adding a rule is adding a file.
+Files that start with an underscore are shared parts, not rules.
 """
 
 import importlib

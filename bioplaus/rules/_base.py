@@ -24,9 +24,9 @@ class BenchmarkCase:
 class LearningRule(nn.Module):
     """A network together with the way it learns.
 
-    All that training changes is held in parameters and buffers (or in `get_extra_state`), so `.to(device)`, `state_dict`
-    and exact resume come for free. Scratch tensors are plain attributes or non-persistent buffers. A subclass implements
-    `fit_batch` and `predict`, and may override the rest.
+    All that training changes is held in parameters and buffers (or in `get_extra_state`), so `.to(device)`,
+    `state_dict` and exact resume come for free. Scratch tensors are plain attributes or non-persistent buffers. A
+    subclass implements `fit_batch` and `predict`, and may override the rest.
 
     Parameters
     ----------

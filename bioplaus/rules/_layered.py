@@ -145,11 +145,12 @@ class LayeredRule(LearningRule):
 
     Attributes
     ----------
-    lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It lives on the device, so
-        a captured step follows it.
+    lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It lives on the
+        device, so a captured step follows it.
     objective_name : what `relax` reports as objective.
-    watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every relaxation phase, with
-        state[name] a list of (batch, n_k) tensors by layer, valid only during the call. Training behaves the same with it.
+    watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every relaxation phase,
+        with state[name] a list of (batch, n_k) tensors by layer, valid only during the call. Training behaves the same
+        with it.
     """
 
     objective_name = ""

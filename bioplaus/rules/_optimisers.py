@@ -46,8 +46,8 @@ def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
 class Adam(Optimiser):
     """Adam (Kingma and Ba 2015) in the form of torch, or in the form of the paper.
 
-    With averages m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, bias corrections c1 = 1 - b1^j, c2 = 1 - b2^j at step
-    j = 1, 2, ..., and b1, b2 = 0.9, 0.999 unless given:
+    With averages m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, bias corrections c1 = 1 - b1^j, c2 = 1 - b2^j at
+    step j = 1, 2, ..., and b1, b2 = 0.9, 0.999 unless given:
 
         torch    w -= lr (m / c1) / (sqrt(v / c2) + 1e-8)
         paper    w -= lr (sqrt(c2) / c1) m / (sqrt(v) + 1e-8)              the 1e-8 is not corrected

@@ -40,8 +40,8 @@ class PredictiveConfig(LayeredConfig):
 class PredictiveRule(LayeredRule):
     """Feed-forward start, relaxation, errors; a subclass says how the output moves and how the weights learn.
 
-    The first prediction a_1 is computed once, for x_0 is clamped. The output is kept relative to its bias. Samples relax
-    independently, so they do so in blocks of rows that fit the cache.
+    The first prediction a_1 is computed once, for x_0 is clamped. The output is kept relative to its bias. Samples
+    relax independently, so they do so in blocks of rows that fit the cache.
 
     Attributes
     ----------

@@ -1,4 +1,5 @@
-"""Backpropagation through a network with batch normalisation: the readout and the controls of the competing hidden units.
+"""Backpropagation through a network with batch normalisation: the readout and the controls of the competing hidden
+units.
 
 A chain of linear layers ends in a softmax; with Adam, it learns by the exact gradient of the mean cross-entropy, in the
 conventions of Keras, which the published notebook used. With h_0 = x, batch size N, and moments taken over the batch:
@@ -61,26 +62,28 @@ class Config(LayeredConfig):
 class Rule(LayeredRule):
     """One gradient step a batch.
 
-    Order: forward pass with the batch's moments; gradients of all weights at once; one Adam step of all; running moments.
-    Returned for every batch, before its step: "train_loss" (nat) and "train_accuracy".
+    Order: forward pass with the batch's moments; gradients of all weights at once; one Adam step of all; running
+    moments. Returned for every batch, before its step: "train_loss" (nat) and "train_accuracy".
 
     Attributes
     ----------
-    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k)) (Glorot); bias : L vectors, 0.
-    gamma, beta : scale (1) and shift (0) of each batch norm, (n_k,).
+    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k)) (Glorot); bias : L
+    vectors, 0. gamma, beta : scale (1) and shift (0) of each batch norm, (n_k,).
     running_mean, running_var : its running moments, lists of (n_k,) buffers, first 0 and 1.
 
     References
     ----------
-    Ioffe and Szegedy, Batch normalization, ICML 2015. Kingma and Ba, Adam, ICLR 2015. Keras documentation, layers Dense and
-    BatchNormalization, optimizer Adam.
+    Ioffe and Szegedy, Batch normalization, ICML 2015. Kingma and Ba, Adam, ICLR 2015. Keras documentation, layers
+    Dense and BatchNormalization, optimizer Adam.
 
     Deviations
     ----------
-    A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its rounding noise, amplified
-    by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control, which went
-    on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left at 0 it is an
-    ordinary Adam.
+    A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its rounding noise,
+    amplified
+    by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control, which
+    went
+    on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left at 0 it
+    is an ordinary Adam.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -126,7 +129,12 @@ class Rule(LayeredRule):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Output (batch, n_L) before the softmax, and (mean, variance) of what each batch norm saw."""
         c, n = self.config, self.config.n_layers
-        w, b, gamma, beta = learned[:n], learned[n : 2 * n], learned[2 * n : -len(self.beta)], learned[-len(self.beta) :]
+        w, b, gamma, beta = (
+            learned[:n],
+            learned[n : 2 * n],
+            learned[2 * n : -len(self.beta)],
+            learned[-len(self.beta) :],
+        )
         moments = []
         for k in range(n):
             h = torch.addmm(b[k], h, w[k].t())

@@ -1,7 +1,7 @@
 """Competing hidden units: features learned without labels by a local Hebbian rule with global inhibition.
 
-The unit that a sample drives most moves towards it, the k-th most driven moves away (Krotov and Hopfield 2019). With v_b
-the samples of a batch, W the weights, and I the currents:
+The unit that a sample drives most moves towards it, the k-th most driven moves away (Krotov and Hopfield 2019). With
+v_b the samples of a batch, W the weights, and I the currents:
 
     A    = sign(W) |W|^(p-1)                            for p = 2, A = W
     I_ib = sum_j A_ij v_bj
@@ -96,8 +96,8 @@ class Rule(LearningRule):
     The published loops sort all units for every sample and multiply a mostly empty matrix g with the batch; here the k
     largest are selected and only their rows are gathered, which gives the same numbers but for rounding. Units with
     exactly equal currents are ranked as the selection happens to find them, there as here. 1 <= p < 2 is allowed
-    although the paper uses p >= 2: the update is well defined there. On a GPU the sums over a batch are taken in no fixed
-    order, so the last bits of two runs differ.
+    although the paper uses p >= 2: the update is well defined there. On a GPU the sums over a batch are taken in no
+    fixed order, so the last bits of two runs differ.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -116,8 +116,8 @@ class Rule(LearningRule):
     def check_task(cls, config: Config, spec: Spec) -> None:
         if spec.kind != "features":
             raise BioplausError(
-                f"competing_hidden learns features without labels, but task {spec.name!r} is {spec.kind}; the simulation "
-                "hebbian trains it, and a readout on its features."
+                f"competing_hidden learns features without labels, but task {spec.name!r} is {spec.kind}; the "
+                "simulation hebbian trains it, and a readout on its features."
             )
         if config.n_units[0] != spec.n_in:
             raise BioplausError(

@@ -80,16 +80,17 @@ class Config(NudgedConfig):
 class Rule(NudgedRule):
     """Free phase, nudged phase(s), then W, V with errors of the OLD weights, then B from the nudged activity.
 
-    Order: rates 0; free phase; r_free; nudged phase from the free rates (potentials restart at the rates, the steps at
+    Order: rates 0; free phase; nudged phase from the free rates (potentials restart at the rates, the steps at
     t = 0); with `is_three_phase` a phase of opposite sign from there, compared instead of the free one with 1/(2 beta);
-    W of all layers; V of all pairs; B and r_nudged. In an iteration the layers are updated in turn from below.
+    W of all layers; V of all pairs; B; r_free and r_nudged. In an iteration the layers are updated in turn from below.
 
     Rates and potentials of all layers lie side by side in one array each, and each layer has one matrix
 
-        mixer_k = [W_k^T / eps ; 2 gamma B_k^T + g I ; V_k^T / eps]            (output: [W_L^T / eps ; gamma B_L^T + (g - beta) I])
+        mixer_k = [W_k^T / eps ; 2 gamma B_k^T + g I ; V_k^T / eps]
+        mixer_L = [W_L^T / eps ; gamma B_L^T + (g - beta) I]
 
-    folded once a batch, so that one product of its neighbourhood [r_{k-1} r_k r_{k+1}] is its whole input. The input drive
-    W_1 x / eps is computed once, for x is clamped.
+    folded once a batch, so that one product of its neighbourhood [r_{k-1} r_k r_{k+1}] is its whole input. The input
+    drive W_1 x / eps is computed once, for x is clamped.
 
     Attributes
     ----------
@@ -212,7 +213,7 @@ class Rule(NudgedRule):
         self._phase(z, "free", self.config.n_free_steps)
 
     def _phase(self, z: Scratch, phase: str, n_steps: int) -> None:
-        """`n_steps` iterations from the present rates (the free phase: from 0, so its first leaves out zero products)."""
+        """`n_steps` iterations from the present rates (the free phase: from 0, leaving out products with 0)."""
         c, last = self.config, self.config.n_layers - 1
         leak, leak_out = 2 / c.epsilon + c.g_leak, 1 / c.epsilon + c.g_leak + 1
         steps = neural_steps(c.lr_neural_rule, c.lr_neural, c.lr_neural_stop, c.lr_neural_decay, n_steps)

@@ -49,8 +49,8 @@ class Rule(corinfomax.Rule):
     Order: as CorInfoMax; q_k and l_k are updated right after layer k inside the same iteration. The free phase and the
     evaluation start from q = 0, each nudged phase from the rectified l of the phase before.
 
-    Each layer has one more column, q_k beside the potentials and l_k beside the rates, and its mixer one more row, -1: so
-    the product that mixes the rates subtracts l_k too.
+    Each layer has one more column, q_k beside the potentials and l_k beside the rates, and its mixer one more row, -1:
+    so the product that mixes the rates subtracts l_k too.
 
     References
     ----------
@@ -58,8 +58,8 @@ class Rule(corinfomax.Rule):
 
     Deviations
     ----------
-    Those of `corinfomax`. As published, a nudged phase forgets a negative q_k, and the step of the hidden multiplier is so
-    small that it hardly acts.
+    Those of `corinfomax`. As published, a nudged phase forgets a negative q_k, and the step of the hidden multiplier is
+    so small that it hardly acts.
     """
 
     n_extra = 1

@@ -1,7 +1,8 @@
 """Contrastive similarity matching: equilibrium propagation whose hidden layers also inhibit themselves.
 
 Every hidden layer has a lateral matrix M (Qin, Mudur and Pehlevan 2021), here as trained beside CorInfoMax (Bozkurt,
-Pehlevan and Erdogan 2023). The energy of `ep` gains sum_{k<L} s_k^T M_k s_k / 2, and with s' the nudged states, N the batch:
+Pehlevan and Erdogan 2023). The energy of `ep` gains sum_{k<L} s_k^T M_k s_k / 2, and with s' the nudged states, N the
+batch:
 
     dE/ds_k (as in ep)  +  (M_k + M_k^T)/2 s_k                                    k < L, in both phases
     M_k <- (1 + alpha_k / (2 |beta|)) (M_k - a_k / (2 beta) s'_k s'_k^T / N)      alpha_k = lr_lateral[k] < 0
@@ -43,8 +44,8 @@ class Rule(ep.Rule):
 
     Order: as `ep`; then every M at once.
 
-    All input of a hidden layer but its constant one is a single product, of its neighbourhood [s_{k-1} s_k s_{k+1}] with a
-    matrix folded once a batch. The states alternate between two arrays.
+    All input of a hidden layer but its constant one is a single product, of its neighbourhood [s_{k-1} s_k s_{k+1}]
+    with a matrix folded once a batch. The states alternate between two arrays.
 
     Attributes
     ----------
@@ -57,9 +58,9 @@ class Rule(ep.Rule):
 
     Deviations
     ----------
-    Those of `ep`. As published, the step of M is divided by the signed nudge, whose sign is random: its Hebbian part has
-    mean zero, and M decays to noise around 0 within an epoch, which makes CSM close to EP with larger rates. The published
-    figures were made so. `use_signed_lateral=False` divides by the size of the nudge.
+    Those of `ep`. As published, the step of M is divided by the signed nudge, whose sign is random: its Hebbian part
+    has mean zero, and M decays to noise around 0 within an epoch, which makes CSM close to EP with larger rates. The
+    published figures were made so. `use_signed_lateral=False` divides by the size of the nudge.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:

@@ -1,8 +1,8 @@
 """Equilibrium propagation: a network relaxes freely, then once more while its output is nudged towards the target.
 
 Each weight moves by the difference of the two products of its ends' activities, which in the limit of a small nudge is
-the gradient of the squared error (Scellier and Bengio 2017). As trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan
-2023). With s_0 = x, one-hot target t, and hs(u) = clip(u, 0, 1):
+the gradient of the squared error (Scellier and Bengio 2017). As trained beside CorInfoMax (Bozkurt, Pehlevan and
+Erdogan 2023). With s_0 = x, one-hot target t, and hs(u) = clip(u, 0, 1):
 
     E(s)     = sum_k |s_k|^2 / 2 - s_k . (W_k s_{k-1} + b_k)  +  beta |s_L - t|^2
     s_k     <- hs(s_k - lr_neural dE/ds_k)                        all layers at once
@@ -42,22 +42,23 @@ class Config(NudgedConfig):
             self.check(name, low=1)
         for name in ("lr_neural", "lr_neural_evaluate"):
             self.check(name, low=0, high=2, open_low=True)
-        for name in ("lr_decay",):
-            self.check(name, low=0, high=1, open_low=True)
+        self.check("lr_decay", low=0, high=1, open_low=True)
 
 
 class Rule(NudgedRule):
     """Free phase, nudged phase from there, then one contrastive step of all weights.
 
     Order: x drives layer 1 once (x is clamped, so W_1 x + b_1 holds for both phases); s = 0; `n_free_steps` free
-    iterations; `n_nudged_steps` iterations with beta = sign * beta_nudge from the free states; then all W and b at once.
+    iterations; `n_nudged_steps` iterations with beta = sign * beta_nudge from the free states; then all W and b at
+    once.
 
-    The activity of layer 1 is kept relative to its drive d, w = s_1 - d: its iteration then needs one product and one clip
-    to [-d, 1 - d], and d cancels in the weight update.
+    The states of all layers lie side by side in one array, so that one clip bounds them all. Layer 1 is kept relative
+    to its drive d, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to it, and d cancels in its weight update.
 
     References
     ----------
-    Scellier and Bengio, Equilibrium propagation, Front. Comput. Neurosci. 2017. Bozkurt et al., NeurIPS 2023 (baseline).
+    Scellier and Bengio, Equilibrium propagation, Front. Comput. Neurosci. 2017. Bozkurt et al., NeurIPS 2023
+    (baseline).
 
     Deviations
     ----------

@@ -2,7 +2,8 @@
 
 A hemisphere is a convolutional network; a head is linear and reads the features of all hemispheres. Hemispheres that
 were trained apart, one on fine and one on coarse labels, can be taken over, frozen and joined by new heads
-(Rajagopalan, Rawlinson, Goldberg and Kowadlo, Deep learning in a bilateral brain with hemispheric specialization, 2022).
+(Rajagopalan, Rawlinson, Goldberg and Kowadlo, Deep learning in a bilateral brain with hemispheric specialization,
+2022).
 """
 
 import copy
@@ -25,7 +26,7 @@ from bioplaus.tasks.hierarchies import KINDS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(_config.Config):
-    """Defaults: the published network with one hemisphere and both heads for CIFAR-100 ("unilateral, not specialised")."""
+    """Defaults: the published network of one hemisphere and both heads, "unilateral, not specialised"."""
 
     n_fine: int = 100  # classes
     n_coarse: int = 20  # superclasses
@@ -76,11 +77,11 @@ class Config(_config.Config):
 class Rule(LearningRule):
     """Cross-entropy summed over heads, gradient by backpropagation, Adam.
 
-    L = sum_h CE(logits_h, y_h), each a mean over the batch; g = dL/dw + weight_decay w for all w that are not frozen; w by
-    Adam (0.9, 0.999, 1e-8) from g.
+    L = sum_h CE(logits_h, y_h), each a mean over the batch; g = dL/dw + weight_decay w for all w that are not frozen;
+    w by Adam (0.9, 0.999, 1e-8) from g.
 
-    Order: forward pass in training mode (masks of the heads are drawn fine first; batch norms use and note statistics of
-    the batch), loss, backward pass with the old weights, then one Adam step of all weights that are not frozen.
+    Order: forward pass in training mode (masks of the heads are drawn fine first; batch norms use and note statistics
+    of the batch), loss, backward pass with the old weights, then one Adam step of all weights that are not frozen.
 
     Attributes
     ----------
@@ -93,10 +94,10 @@ class Rule(LearningRule):
     Deviations
     ----------
     Each hemisphere has its own backbone, checkpoint and freeze flag. In the published code of a network with two, the
-    fine hemisphere gets the coarse one's checkpoint and freeze flag and the other way round, and the coarse one's backbone
-    is the fine one's; `wiring` "published" does the same. With equal backbones, both frozen, only the order of the
-    features differs. `frozen_norm` "drift" is published, "eval" the default here: see `Hemispheres`.
-    Checkpoints are taken over strictly; the published code loads nothing, silently, where names differ.
+    fine hemisphere gets the coarse one's checkpoint and freeze flag and the other way round, and the coarse one's
+    backbone is the fine one's; `wiring` "published" does the same. With equal backbones, both frozen, only the order of
+    the features differs. `frozen_norm` "drift" is published, "eval" the default here: see `Hemispheres`. Checkpoints
+    are taken over strictly; the published code loads nothing, silently, where names differ.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -191,7 +192,7 @@ class Rule(LearningRule):
         return features
 
     def useful_flops(self, batch_size: int) -> int:
-        """Multiplications and additions of convolutions and linear layers, by torch's counter on tensors without data."""
+        """Operations of convolutions and linear layers, by torch's counter on tensors without data."""
         from torch.utils.flop_counter import FlopCounterMode
 
         size = self.config.image_size

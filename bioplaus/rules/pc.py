@@ -1,8 +1,8 @@
 """Predictive coding: every layer predicts the next; activities, then weights, move to shrink the prediction errors.
 
 With input and target clamped, the hidden activities relax; the weights then follow the local errors (Whittington and
-Bogacz 2017), as trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With f the logistic sigmoid, f(x_0) := x_0,
-batch size N and output clamped to x_L = (1 - 2m) onehot + m, m = `target_margin`:
+Bogacz 2017), as trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With f the logistic sigmoid, f(x_0) :=
+x_0, batch size N and output clamped to x_L = (1 - 2m) onehot + m, m = `target_margin`:
 
     a_1 = W_1 x_0 + b_1,   a_k = W_k f(x_{k-1}) + b_k,   e_k = x_k - a_k
     x_k += lr_neural (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k))               k < L, all at once, n_steps times
@@ -59,8 +59,8 @@ class Rule(PredictiveRule):
 
     Deviations
     ----------
-    The published code sends the input through logit and back through f; here f(x_0) := x_0, which is the same and safe at
-    0 and 1. Its Adam does not bias-correct epsilon: so by default, `use_paper_adam=False` gives the form of torch.
+    The published code sends the input through logit and back through f; here f(x_0) := x_0, which is the same and safe
+    at 0 and 1. Its Adam does not bias-correct epsilon: so by default, `use_paper_adam=False` gives the form of torch.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
 """Two tasks on inputs in memory: learn features of them without labels, then read a class out of features.
 
-`Inputs` is what both start from (`hebbian_images.load` and `patches.load` make one); `hidden` turns the inputs of one into
-the features that a trained rule gives.
+`Inputs` is what both start from (`hebbian_images.load` and `patches.load` make one); `hidden` turns the inputs of one
+into the features that a trained rule gives.
 """
 
 import dataclasses
@@ -65,9 +65,10 @@ class Readout(Config):
 class FeatureTask:
     """Inputs without labels; keeps the contract of `tasks.Task`.
 
-    Batches are whole: what does not fill one is left out. With order "permuted" a new permutation of the inputs is drawn
-    for every epoch; with "fixed" they are shuffled once, from the stream (seed, "order"), and every epoch brings the same
-    batches in the same order, which is what the published CIFAR-10 notebook did.
+    Batches are whole: what does not fill one is left out. With order "permuted" a new permutation of the inputs is
+    drawn
+    for every epoch; with "fixed" they are shuffled once, from the stream (seed, "order"), and every epoch brings the
+    same batches in the same order, which is what the published CIFAR-10 notebook did.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Images as the competing-hidden-units notebooks prepare them, in two named steps.
 
-Pixels in [0, 1], flattened row by row with the colour fastest, go through a first step (`FIRST`), which is what features
-are learned on; a second one (`SECOND`) comes before features are computed for a readout:
+Pixels in [0, 1], flattened row by row with the colour fastest, go through a first step (`FIRST`), which is what
+features are learned on; a second one (`SECOND`) comes before features are computed for a readout:
 
     first   pixels              nothing                                                            (MNIST notebook)
             unit_norm           every image divided by its l2 norm

@@ -134,8 +134,8 @@ class _Labelled:
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
         """Accuracies on validation and test images, and what the validation judges by.
 
-        "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 - accuracy, from 0 to 2,
-        on validation images, or on test images where those validate.
+        "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 - accuracy, from 0 to
+        2, on validation images, or on test images where those validate.
         """
         found = {}
         for split in ("validation", "test"):
@@ -325,8 +325,8 @@ def augment(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tenso
 def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict[str, float]:
     """Fractions of images for which predictions are right.
 
-    "fine_accuracy" and "coarse_accuracy" for the heads there are; with a fine head also "coarse_from_fine_accuracy": the
-    superclass of the predicted class is right; with both also "consistency": it is the predicted superclass.
+    "fine_accuracy" and "coarse_accuracy" for the heads there are; with a fine head also "coarse_from_fine_accuracy":
+    the superclass of the predicted class is right; with both also "consistency": it is the predicted superclass.
 
     Parameters
     ----------
@@ -371,7 +371,9 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
         )
     channels, height, width = about.shape
     if settings.pad >= min(height, width):
-        raise BioplausError(f"pad is {settings.pad}, but must be below {min(height, width)}, the images' size in pixels.")
+        raise BioplausError(
+            f"pad is {settings.pad}, but must be below {min(height, width)}, the images' size in pixels."
+        )
     specification = HierarchySpec(
         name=about.name,
         kind="hierarchy",

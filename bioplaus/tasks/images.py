@@ -301,6 +301,6 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:
 
 def _first(n: int | None, available: int) -> np.ndarray | slice:
     """Rows of a subset: the first `n` of a fixed permutation, in stored order, as data may be sorted by class."""
-    if n is None or n == available:
+    if n is None:
         return slice(None)
     return np.sort(np.random.RandomState(0).permutation(available)[:n])

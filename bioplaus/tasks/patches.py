@@ -28,10 +28,10 @@ LEAST_CONTRAST = 0.02  # standard deviation of grey levels in [0, 1]; flatter pa
 class Config(config.Config):
     """Which patches, prepared how."""
 
-    side: int = 12  # height and width, pixels
+    side: int = 10  # height and width, pixels
     n_patches: int = 20000
     is_colour: bool = False  # red, green, blue, or grey levels (their mean)
-    whitening: float | None = 0.1  # regularisation of the ZCA, relative to the mean variance; None: not whitened
+    whitening: float | None = 0.5  # regularisation of the ZCA, relative to the mean variance; None: not whitened
 
     def __post_init__(self) -> None:
         self.check("side", low=2, high=427)

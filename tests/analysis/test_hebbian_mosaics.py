@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import mosaics
+from bioplaus import mosaics, synapses
 from bioplaus.errors import BioplausError
 
 
@@ -78,3 +78,11 @@ def test_live_view_draws_at_most_every_few_seconds_and_leaves_the_weights(monkey
         redraw(epoch, {})
     assert drawn == ["after epoch 1", "after epoch 5", "after epoch 9"]
     assert torch.equal(Units.weight, torch.ones(4, 4))
+
+
+def test_table_has_every_weight_as_two_digits_between_the_ends_of_its_row():
+    packed = synapses.pack(torch.tensor([[0.0, 1.0, 0.2], [-2.0, 2.0, 0.0]]))
+    table = mosaics.table(packed, 2, entry="bio")
+    assert list(table.columns) == ["entry", "unit", "low", "high", "levels"]
+    assert table.levels.tolist() == ["00ff33", "00ff80"]  # 0.2 x 255 = 51; 127.5 rounds to the even 128
+    assert table.low.tolist() == [0, -2] and table.high.tolist() == [1, 2]

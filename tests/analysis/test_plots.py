@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
-from bioplaus import analysis, plots, tables
+from bioplaus import analysis, manifest, plots, tables
 
 matplotlib = pytest.importorskip("matplotlib")
 LEARNED = np.linspace(0.94, 0.974, 10)
@@ -45,26 +45,23 @@ def saved(found, figure, drawn, name="corinfomax_fig_x"):
     return {file.suffix: file.read_bytes() for file in path.parent.glob(f"{name}.*")}
 
 
-def luminance(colour):
-    """Relative luminance of sRGB (WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
-    return np.dot([0.2126, 0.7152, 0.0722], linear)
-
-
 def test_a_rule_has_one_colour_whatever_else_is_drawn():
     alone = plots.styles({"mine": "my_new_rule"})["mine"]
     among = plots.styles({"a": "ep", "b": "bp", "mine": "my_new_rule"})["mine"]
     assert alone == among and alone["color"] == plots.colour("my_new_rule")
 
 
-def test_the_rules_of_the_papers_have_different_colours_that_show_on_white():
-    colours = list(plots._COLOURS.values())
-    assert len(set(colours) | set(plots._SPARE)) == len(colours) + len(plots._SPARE)
-    for colour in (*colours, *plots._SPARE):
-        assert 1.05 / (luminance(colour) + 0.05) > 2  # contrast with white
-    for one, other in itertools.combinations(colours, 2):
-        gap = np.subtract(matplotlib.colors.to_rgb(one), matplotlib.colors.to_rgb(other))
-        assert np.abs(gap).max() > 0.2
+def test_rules_that_are_drawn_together_have_different_colours():
+    together = {}
+    for run in manifest.runs("paper"):
+        if "rule" in run.parameters:
+            together.setdefault((run.paper, run.experiment), set()).add(run.parameters["rule"])
+    assert any(len(rules) > 5 for rules in together.values())
+    for place, rules in together.items():
+        colours = {rule: matplotlib.colors.to_rgb(plots.colour(rule)) for rule in rules}
+        for one, other in itertools.combinations(sorted(rules), 2):
+            gap = np.abs(np.subtract(colours[one], colours[other])).max()
+            assert gap > 0.15, f"{place}: {one} and {other}"
 
 
 def test_entries_of_one_rule_share_its_colour_and_differ_by_dashes():

@@ -114,7 +114,8 @@ def test_a_misspelt_column_is_refused_with_the_nearest_one():
 
 def test_every_entry_of_every_manifest_names_published_rows():
     for paper in manifest.papers():
-        for run in manifest.runs("paper", [paper]):
+        entries = {(run.experiment, run.entry): run for run in manifest.runs("paper", [paper])}
+        for run in entries.values():
             if run.published:
                 published.check(paper, run.published)
                 published.value(paper, run.published, "test_accuracy")  # raises where more than one row fits

@@ -14,14 +14,13 @@ from bioplaus.errors import BioplausError, RunError
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = np.linspace(0.94, 0.974, 10)
 FIGURE = """
-from matplotlib import pyplot as plt
 from bioplaus import analysis, plots
 found = analysis.load("corinfomax", "mnist", preset)
 drawn = found.curves("test_accuracy")
-figure = plots.curves(drawn, xlabel="Epoch", ylabel="Accuracy")
-plots.save(figure, "corinfomax_fig_a_one", data=drawn, notebook="corinfomax_fig_a", title="One <i>", caption="C & D",
-           claims=found.compare_curve("test_accuracy"), about=found.about)
-plt.close("all")
+files = {"png": b"a picture", "pdf": b"a page", "csv": plots.csv(drawn)} if found.outcomes else {}
+said = {"notebook": "corinfomax_fig_a", "title": "One <i>", "caption": "C & D"}
+claims = found.compare_curve("test_accuracy")
+plots.store("figure", "corinfomax_fig_a_one", files, about=found.about, claims=claims, said=said)
 """
 
 
@@ -113,7 +112,7 @@ def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are
     redraw()
     write("desk", "corinfomax", 10, LEARNED)
     assert redraw() and not redraw()
-    path.write_text(path.read_text().replace("Epoch", "Epochs"))
+    path.write_text(path.read_text().replace("C & D", "C & E"))
     assert redraw() and not redraw()
     (home / "Results" / "desk" / "figures" / "corinfomax_fig_a_one.pdf").unlink()
     assert redraw() and not redraw()
@@ -125,6 +124,31 @@ def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are
     assert redraw() and not redraw()
     write("quick", "ep", 0, [0.5, 0.9])  # another preset
     assert not redraw()
+
+
+def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rules(home, monkeypatch):
+    """`_code` reads the package beside report.py: here a copy of two files stands in for it."""
+    package = home / "bioplaus"
+    (package / "rules").mkdir(parents=True)
+    (package / "plots.py").write_text("x = 1")
+    (package / "rules" / "ep.py").write_text("y = 1")
+    monkeypatch.setattr(report, "__file__", str(package / "report.py"))
+    plain = report.Notebook(notebook(home, "corinfomax_fig_a", "plot()"), "corinfomax", "desk")
+    naming = report.Notebook(notebook(home, "corinfomax_fig_b", "from bioplaus import rules"), "corinfomax", "desk")
+
+    def digests():
+        report._code.cache_clear()
+        return plain.digest(), naming.digest()
+
+    try:
+        before = digests()
+        (package / "rules" / "ep.py").write_text("y = 2")
+        after = digests()
+        assert after[0] == before[0] and after[1] != before[1]
+        (package / "plots.py").write_text("x = 2")
+        assert digests()[0] != after[0]
+    finally:
+        report._code.cache_clear()
 
 
 def test_a_notebook_that_fails_stops_no_other_and_is_drawn_again_next_time(home, write, inline):
@@ -150,8 +174,8 @@ def test_an_old_drawing_is_shown_as_old_when_its_notebook_fails(home, write, inl
     write("desk", "corinfomax", 0, LEARNED)
     path = notebook(home, "corinfomax_fig_a", FIGURE)
     redraw()
-    path.write_text(path.read_text().replace("plt.close", "plt.clsoe"))
-    assert "clsoe" in redraw()["corinfomax_fig_a"]
+    path.write_text(path.read_text().replace("plots.store", "plots.stroe"))
+    assert "stroe" in redraw()["corinfomax_fig_a"]
     found = page()
     assert "What follows is from an earlier drawing." in found.text and len(found.images) == 1
 

@@ -137,7 +137,7 @@ def _start(project, *options):
                             start_new_session=True)  # fmt: skip
 
 
-def _wait_for(path, seconds=100):
+def _wait_for(path, seconds=110):
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"{path} did not appear"

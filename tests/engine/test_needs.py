@@ -79,11 +79,19 @@ def test_only_brings_what_is_needed_along(stages):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("config.left: left", "config.left: lefft", "toy.yaml, stages/joined, needs: unknown entry 'lefft'; did you mean"),
+        (
+            "config.left: left",
+            "config.left: lefft",
+            "toy.yaml, stages/joined, needs: unknown entry 'lefft'; did you mean",
+        ),
         ("config.right: right-2", "config.right: right", "unknown entry 'right'; did you mean 'right-"),
         ("{parameters: {value: 2.0}}", "{needs: {value: above}}", "need one another in a circle"),
         ("{parameters: {value: 2.0}}", "{needs: {value: left}}", "circle: left needs left"),
-        ("{parameters: {value: 2.0}}", "{presets: {quick: false}}", "joined needs left with seed 0, which preset quick"),
+        (
+            "{parameters: {value: 2.0}}",
+            "{presets: {quick: false}}",
+            "joined needs left with seed 0, which preset quick",
+        ),
         ("{parameters: {value: 2.0}}", "{seeds: [0]}", "joined needs left with seed 1, which preset"),
         ("needs: {config.below: joined}", "needs: [joined]", "toy.yaml, experiments/stages/entries/above/needs"),
     ],

@@ -51,7 +51,8 @@ def test_any_wrong_number_of_the_rule_is_found(key, tmp_path):
 
 
 def test_other_choice_among_equal_currents_conforms_and_an_unequal_one_does_not(tmp_path):
-    """In a batch of zeros all currents are 0, so any two units may be first and k-th; elsewhere there is one right choice."""
+    """In a batch of zeros all currents are 0, so any two units may be first and k-th; elsewhere there is one right
+    choice."""
     with np.load(HERE / "rule_zero_batch.npz") as golden:
         ranks = golden["expect.g"]
     swapped = ranks.copy()

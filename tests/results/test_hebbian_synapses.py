@@ -29,7 +29,9 @@ def test_synapses_of_another_shape_are_named_with_both_shapes(weight, tmp_path):
     synapses.save(weight, tmp_path / "w.npy")
     with pytest.raises(BioplausError) as refused:
         synapses.load(tmp_path / "w.npy", (784, 100))
-    assert str(refused.value).endswith("holds 5 hidden units with 3 inputs, but n_units [784, 100] asks for 100 with 784.")
+    assert str(refused.value).endswith(
+        "holds 5 hidden units with 3 inputs, but n_units [784, 100] asks for 100 with 784."
+    )
 
 
 def write(path, content: bytes):

@@ -189,7 +189,6 @@ class TestContract:
             for method in (
                 "item",
                 "tolist",
-                "numpy",
                 "cpu",
                 "__bool__",
                 "__float__",

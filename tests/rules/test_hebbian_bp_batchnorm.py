@@ -42,7 +42,8 @@ def test_first_update_of_a_readout_is_adam_on_gradients_found_by_finite_differen
         gradient[place] = (loss(w + shifted) - loss(w - shifted)) / (2 * step)
     m, v = 0.1 * gradient, 0.001 * gradient**2
     expected = w - 0.1 * np.sqrt(1 - 0.999) / (1 - 0.9) * m / (np.sqrt(v) + 1e-7)
-    # Adam's first step is lr sign(gradient) but for the 1e-7, so an error of 1e-9 in a gradient of 1e-3 is 1e-8 of a step
+    # Adam's first step is lr sign(gradient) but for the 1e-7, so an error of 1e-9 in a gradient of 1e-3 is 1e-8 of a
+    # step
     assert np.allclose(rule.w_ff[0].numpy(), expected, rtol=0, atol=1e-7)
 
 
@@ -101,7 +102,8 @@ def test_rate_falls_in_stairs_counted_over_all_epochs_from_the_first_step():
 
 
 def test_first_steps_of_a_reused_optimiser_are_up_to_three_times_as_long():
-    """Moments 0 but corrections 1: the first step is lr 0.1 g / (sqrt(0.001) |g|) = 3.16 lr (specification, section 5)."""
+    """Moments 0 but corrections 1: the first step is lr 0.1 g / (sqrt(0.001) |g|) = 3.16 lr (specification, section
+    5)."""
     steps = []
     for start in (0, 225000):
         rule = make((5, 3), norm="output", lr=0.01, start_step=start)

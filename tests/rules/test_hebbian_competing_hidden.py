@@ -1,4 +1,5 @@
-"""Competing hidden units: the update against closed forms and against the published loop in NumPy, resume, bad input."""
+"""Competing hidden units: the update against closed forms and against the published loop in NumPy, resume, bad
+input."""
 
 import numpy as np
 import pytest
@@ -41,7 +42,9 @@ def inputs(n: int = 60, n_in: int = N_IN) -> features.Inputs:
 
 
 @pytest.mark.parametrize("batch_size", [4, 20])  # 2 x 4 < 30 units: rows gathered; 2 x 20 > 30: the whole matrix
-@pytest.mark.parametrize(("p", "k", "delta"), [(2.0, 2, 0.4), (3.0, 7, 0.4), (2.5, 3, 0.2), (4.0, 2, 0.0), (1.5, 5, 1.0)])
+@pytest.mark.parametrize(
+    ("p", "k", "delta"), [(2.0, 2, 0.4), (3.0, 7, 0.4), (2.5, 3, 0.2), (4.0, 2, 0.0), (1.5, 5, 1.0)]
+)
 def test_updates_are_those_of_the_published_loop(batch_size, p, k, delta):
     rule = make(p=p, k=k, delta=delta, lr=0.03)
     expected = rule.weight.numpy().copy()
@@ -162,7 +165,8 @@ def test_weights_changed_from_outside_are_used_at_once(batch_size):
 @pytest.mark.parametrize(("p", "k"), [(2.0, 2), (3.0, 7)])
 @pytest.mark.parametrize("batch_size", [4, 20])
 def test_update_asks_the_host_for_nothing(batch_size, p, k):
-    """On the meta device tensors have no values: anything that copies one to the host, or a shape that depends on one, fails."""
+    """On the meta device tensors have no values: anything that copies one to the host, or a shape that depends on one,
+    fails."""
     rule = make(p=p, k=k, dtype=torch.float32).to("meta")
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))

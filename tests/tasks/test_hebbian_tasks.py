@@ -21,7 +21,13 @@ def numbered(n: int = 23, labelled: bool = True) -> features.Inputs:
     """Inputs whose only pixel is their own number."""
     spec = Spec(name="numbers", kind="classification" if labelled else "features", n_in=1, n_out=3)
     x = torch.arange(n, dtype=torch.float64)[:, None]
-    return features.Inputs(spec=spec, x={"train": x, "test": x + 100}, y={"train": x[:, 0].long() % 3, "test": x[:, 0].long() % 3}, fingerprint="n")  # fmt: skip
+    # fmt: skip
+    return features.Inputs(
+        spec=spec,
+        x={"train": x, "test": x + 100},
+        y={"train": x[:, 0].long() % 3, "test": x[:, 0].long() % 3},
+        fingerprint="n",
+    )
 
 
 # --- preprocessing ---------------------------------------------------------------------------------------------------
@@ -29,9 +35,15 @@ def numbered(n: int = 23, labelled: bool = True) -> features.Inputs:
 
 def test_centring_takes_the_mean_of_all_training_images_and_the_test_sets_own():
     train, held_out, test = pixels(9), pixels(4, seed=1), pixels(6, seed=2)
-    found = hebbian_images.prepare({"train": train.clone(), "validation": held_out.clone(), "test": test.clone()}, "centred")
+    found = hebbian_images.prepare(
+        {"train": train.clone(), "validation": held_out.clone(), "test": test.clone()}, "centred"
+    )
     mean = np.concatenate([train, held_out]).mean(0)
-    for split, raw, centre in (("train", train, mean), ("validation", held_out, mean), ("test", test, test.numpy().mean(0))):
+    for split, raw, centre in (
+        ("train", train, mean),
+        ("validation", held_out, mean),
+        ("test", test, test.numpy().mean(0)),
+    ):
         expected = raw.numpy() - centre
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert np.allclose(found[split].numpy(), expected, rtol=0, atol=1e-14), split
@@ -232,7 +244,9 @@ def test_hidden_features_are_predictions_of_prepared_inputs_in_order():
 
 def test_fingerprint_of_hidden_features_follows_the_weights():
     rule = rules.make("competing_hidden", {"n_units": [1, 4]})
-    inputs = features.Inputs(spec=numbered().spec, x={"train": torch.ones(3, 1)}, y={"train": torch.zeros(3)}, fingerprint="")
+    inputs = features.Inputs(
+        spec=numbered().spec, x={"train": torch.ones(3, 1)}, y={"train": torch.zeros(3)}, fingerprint=""
+    )
     before = features.hidden(rule, inputs).fingerprint
     assert features.hidden(rule, inputs).fingerprint == before
     rule.weight[0, 0] += 1e-6

@@ -356,6 +356,20 @@ def test_accuracy_is_the_counted_fraction_whatever_the_chunks_and_though_a_rule_
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_accuracy_is_an_exact_fraction_and_no_sum_of_rounded_means(numbered, monkeypatch):
+    labels = numbered(n_train=66, n_test=22).labels["fine"]
+
+    class FifteenOfAChunk:
+        def predict(self, x):
+            answer = torch.from_numpy(np.concatenate(labels))[numbers(x)]
+            answer[15:] = (answer[15:] + 1) % 10
+            return torch.nn.functional.one_hot(answer, 10).double()
+
+    assert 3 * (15 / 22 * 22) / 66 != 45 / 66  # what adding up the chunks' means would give
+    monkeypatch.setitem(images.CHUNK, "cpu", 22)
+    assert images.load("synthetic").evaluate(FifteenOfAChunk()) == {"train_accuracy": 45 / 66, "test_accuracy": 15 / 22}
+
+
 def test_with_a_hundred_classes_top_5_accuracy_is_reported_too(numbered):
     numbered(n_train=150, n_test=50, n_classes=100)
     task = images.load("synthetic")

@@ -1,0 +1,334 @@
+"""Figure pieces of the cerebro-cerebellar papers: learning curves, drawings, horizons, gradients, described pictures.
+
+The cortex alone (cRNN) is grey, with cerebellum (ccRNN) orange, full back-propagation in time red, as published; bands
+are the standard error of the mean over seeds, population form, as published.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bioplaus import analysis, cerebellum, plots
+from bioplaus.analysis import Analysis
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FULL = "#D55E00"  # full back-propagation through time
+_DASHES = ("-", (0, (6, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1.5, 1)))
+
+
+def colour(entry: str, rule: str) -> str:
+    """Red for full back-propagation, else the colour of the rule."""
+    return FULL if entry == "bptt" else plots.colour(rule)
+
+
+def lines(axes: "Axes", drawn: "pandas.DataFrame", *, scale: float = 1.0, width: float = 2.4) -> None:
+    """Mean of every entry with its band, and thin lines of the seeds that are in no mean.
+
+    Parameters
+    ----------
+    drawn : as `cerebellum.curves` gives it.
+    scale : values are multiplied by it.
+    """
+    seen: dict[str, int] = {}
+    for entry, part in drawn.groupby("entry", sort=False):
+        shade = colour(entry, part.rule.iloc[0])
+        style = {"color": shade, "linestyle": _DASHES[seen.get(shade, 0) % len(_DASHES)]}
+        seen[shade] = seen.get(shade, 0) + 1
+        mean = part[part.part == "mean"]
+        x, y, sem = (mean[name].to_numpy(float) for name in ("x", "value", "sem"))
+        label = f"{part.label.iloc[0]} (n = {int(mean.n.min()) if len(mean) else 0})"
+        axes.plot(x, scale * y, linewidth=width, label=label, **style)
+        axes.fill_between(x, scale * (y - sem), scale * (y + sem), color=shade, alpha=0.25, linewidth=0)
+        for _, one in part[part.part != "mean"].groupby(["part", "seed"]):
+            axes.plot(one.x, scale * one.value, linewidth=0.9, **style)
+
+
+def learning(
+    drawn: "pandas.DataFrame", *, ylabel: str, title: str = "", scale: float = 1.0, log: bool = False
+) -> "Figure | None":
+    """Learning curves in one axes; None where nothing is there to draw."""
+    if drawn.empty:
+        return None
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    lines(axes, drawn, scale=scale)
+    axes.set(xlabel="Epoch", ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    axes.set_xlim(left=0)
+    axes.legend()
+    return figure
+
+
+def panels(
+    columns: Sequence[tuple[str, "pandas.DataFrame", Mapping[int, Sequence[str]], float, bool]],
+) -> "Figure | None":
+    """Figure S3: one column a task, one row a truncation, the learning curves of cRNN and ccRNN in each.
+
+    Parameters
+    ----------
+    columns : of each task its title, curves (`cerebellum.curves`), the entries of each row by K, a factor on the
+        values, and whether the y axis is logarithmic.
+    """
+    if all(drawn.empty for _, drawn, *_ in columns):
+        return None
+    from matplotlib import pyplot as plt
+
+    rows = list(dict.fromkeys(k for _, drawn, entries, *_ in columns for k in entries if len(drawn)))
+    figure, axes = plt.subplots(
+        len(rows), len(columns), figsize=(5.6 * len(columns), 2.7 * len(rows) + 0.6), squeeze=False
+    )
+    for column, (title, drawn, entries, scale, is_log) in enumerate(columns):
+        for row, k in enumerate(rows):
+            here, part = axes[row, column], drawn[drawn.entry.isin(entries.get(k, ()))]
+            if part.empty:
+                here.set_axis_off()
+                continue
+            lines(here, part, scale=scale, width=2)
+            here.set(yscale="log" if is_log else "linear", title=f"{title}, K = {k}" if row == 0 else f"K = {k}")
+            here.set_ylabel("Training MSE" + (f" × {scale:g}" if scale != 1 else ""), fontsize=14)
+            here.legend(fontsize=10)
+        axes[-1, column].set_xlabel("Epoch")
+    return figure
+
+
+def discrimination(drawn: "pandas.DataFrame", *, ylabel: str) -> "Figure | None":
+    """Learning curves of cRNN and ccRNN, one axes a truncation, and single published points as stars.
+
+    Parameters
+    ----------
+    drawn : as `cerebellum.discrimination` gives it.
+    """
+    if drawn.empty:
+        return None
+    from matplotlib import pyplot as plt
+
+    truncations = sorted(drawn.K.dropna().unique())
+    width = 3.9 * len(truncations)
+    figure, axes = plt.subplots(1, len(truncations), figsize=(width, 4.4), squeeze=False, sharey=True)
+    for here, k in zip(axes[0], truncations, strict=True):
+        part = drawn[drawn.K == k]
+        lines(here, part[part.source == "ours"])
+        for row in part[part.source == "published"].itertuples():
+            shade = plots.colour("dni" if row.network == "ccrnn" else "bptt")
+            here.plot(row.x, row.value, "*", color=shade, markersize=15, markeredgecolor="black", label="2019")
+        here.set(title=f"K = {k}", xlabel="Epoch")
+        here.legend(fontsize=9)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure
+
+
+def lesions(drawn: "pandas.DataFrame", *, title: str = "") -> "Figure | None":
+    """Training error of intact networks (grey, orange) and of lesioned ones (blue to green), each from its lesion on.
+
+    Parameters
+    ----------
+    drawn : `cerebellum.stacked` curves with parts "intact" and "lesioned".
+    """
+    if drawn.empty or not (drawn.part_of == "lesioned").any():
+        return None
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    lines(axes, drawn[drawn.part_of == "intact"])
+    lesioned = drawn[(drawn.part_of == "lesioned") & (drawn.part == "mean")]
+    entries = list(dict.fromkeys(lesioned.entry))
+    for entry, shade in zip(entries, plt.get_cmap("winter")(np.linspace(0, 0.8, len(entries))), strict=True):
+        one = lesioned[lesioned.entry == entry]
+        x, y, sem = (one[name].to_numpy(float) for name in ("x", "value", "sem"))
+        axes.plot(x, y, color=shade, linewidth=2, label=f"{one.label.iloc[0]} (n = {int(one.n.min())})")
+        axes.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
+    axes.set(xlabel="Epoch", ylabel="Training MSE", title=title)
+    axes.set_xlim(left=0)
+    axes.legend()
+    return figure
+
+
+def drawings(found: Analysis, entries: Sequence[str], *, title: str = "") -> "tuple[Figure | None, pandas.DataFrame]":
+    """What the networks of the first seed draw (lines) and should draw (dots), one axes an entry; and the numbers."""
+    import pandas
+    from matplotlib import pyplot as plt
+
+    shown = [(entry, cerebellum.good(found, entry)) for entry in entries]
+    shown = [(entry, min(runs, key=lambda o: _place(found, o))) for entry, runs in shown if runs]
+    if not shown:
+        return None, pandas.DataFrame()
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.4 * len(shown), 4.8), squeeze=False, sharex=True, sharey=True)
+    rows = []
+    for here, (entry, outcome) in zip(axes[0], shown, strict=True):
+        outputs = outcome.record["outputs"]
+        shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(outputs["label"])))
+        curves = (outputs[name] for name in ("label", "drawn", "target"))
+        for label, drawn, target, shade in zip(*curves, shades, strict=True):
+            here.plot(*target.T, "o", color=shade, markersize=3, alpha=0.5)
+            here.plot(*drawn.T, color=shade, linewidth=1.8, label=f"{label:d}")
+            for t, (point, asked) in enumerate(zip(drawn, target, strict=True)):
+                place = {"entry": entry, "seed": outcome.run["seed"], "label": label, "step": t}
+                rows.append(place | dict(zip(("x", "y", "target_x", "target_y"), (*point, *asked), strict=True)))
+        here.set(aspect="equal", title=f"{found.label(entry)}\n(seed {outcome.run['seed']})")
+    axes[0, -1].legend(title="cue or digit", fontsize=10, title_fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
+    return figure, pandas.DataFrame(rows)
+
+
+def _place(found: Analysis, outcome: Any) -> int:
+    return [run.id for run in found.runs].index(outcome.run["id"])
+
+
+def horizons(tables: Mapping[str, "pandas.DataFrame"], *, ylabel: str) -> "Figure | None":
+    """Error ratio ccRNN / cRNN against the feedback horizon, one axes a task; stars where a paired t-test says so.
+
+    Parameters
+    ----------
+    tables : title of a task -> what `cerebellum.horizon` gives.
+    """
+    tables = {title: table for title, table in tables.items() if len(table)}
+    if not tables:
+        return None
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 4.6), squeeze=False)
+    for here, (title, table) in zip(axes[0], tables.items(), strict=True):
+        here.axhline(1, color=plots.colour("bptt"), linewidth=1.5)
+        x = 100 * table.horizon
+        here.errorbar(
+            x, table.ratio, yerr=table.ratio_sem, color=plots.colour("dni"), marker="o", linewidth=2, capsize=3
+        )
+        top = (table.ratio + table.ratio_sem.fillna(0)).max()
+        for horizon, p in zip(x, table.p, strict=True):
+            here.annotate(
+                _stars(p), (horizon, top), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12
+            )
+        here.set(xlabel="Horizon K / T (%)", title=f"{title} (n = {int(table.n.min())})")
+        here.margins(y=0.18)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure
+
+
+def _stars(p: float) -> str:
+    if not np.isfinite(p):
+        return ""
+    return "***" if p < 0.001 else "**" if p < 0.01 else "*" if p < 0.05 else "n.s."
+
+
+def bars(
+    rows: "pandas.DataFrame", *, value: str, by: str, within: str, ylabel: str, title: str = ""
+) -> "Figure | None":
+    """Mean over seeds with its standard error (sample form), and every seed as a dot; groups `by`, bars `within`.
+
+    Parameters
+    ----------
+    rows : one a seed, with the columns named, "rule" and "seed".
+    """
+    if rows.empty:
+        return None
+    from matplotlib import pyplot as plt
+
+    groups, bars_of = list(dict.fromkeys(rows[by])), list(dict.fromkeys(rows[within]))
+    figure, axes = plt.subplots(figsize=(max(6.0, 1.1 + 0.75 * len(groups) * (len(bars_of) + 0.6)), 5))
+    for number, name in enumerate(bars_of):
+        for group, of in enumerate(groups):
+            part = rows[(rows[by] == of) & (rows[within] == name)]
+            if part.empty:
+                continue
+            x, y = group + (number - (len(bars_of) - 1) / 2) * 0.8 / len(bars_of), part[value].to_numpy(float)
+            sem = y.std(ddof=1) / np.sqrt(len(y)) if len(y) > 1 else 0.0
+            shade = colour(name, part.rule.iloc[0])
+            label = name if group == 0 else None
+            axes.bar(x, y.mean(), 0.72 / len(bars_of), yerr=sem, color=shade, alpha=0.75, capsize=3, label=label)
+            axes.plot(np.full(len(y), x), y, "o", color="black", markersize=3, alpha=0.6)
+    axes.set_xticks(range(len(groups)), [textwrap.fill(str(of), 16) for of in groups])
+    axes.set(ylabel=ylabel, title=title)
+    if len(bars_of) > 1:
+        axes.legend()
+    return figure
+
+
+def traces(
+    found: Analysis, names: Mapping[str, str], entries: Sequence[str], *, ylabel: str
+) -> "tuple[Figure | None, Any]":
+    """Diagnostics over training, one axes a diagnostic, with the numbers drawn.
+
+    Parameters
+    ----------
+    names : diagnostic -> title.
+    """
+    import pandas
+
+    parts = {name: cerebellum.curves(found, name, entries) for name in names}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    if not parts:
+        return None, pandas.DataFrame()
+    from matplotlib import pyplot as plt
+
+    n_columns = min(len(parts), 3)
+    n_rows = -(-len(parts) // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.6 * n_columns, 3.9 * n_rows), squeeze=False)
+    for here, (name, part) in zip(axes.flat, parts.items(), strict=False):
+        shades = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(entries)))
+        for entry, shade in zip(entries, shades, strict=True):
+            one = part[(part.entry == entry) & (part.part == "mean")]
+            x, y, sem = (one[column].to_numpy(float) for column in ("x", "value", "sem"))
+            here.plot(x, y, color=shade, linewidth=1.8, label=found.label(entry))
+            here.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
+        here.set(title=names[name], xlabel="Batch")
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, -1].legend(fontsize=11)
+    for here in axes.flat[len(parts) :]:
+        here.set_axis_off()
+    return figure, pandas.concat([part.assign(diagnostic=name) for name, part in parts.items()], ignore_index=True)
+
+
+def described(found: Analysis, entries: Sequence[str], n: int = 6) -> "tuple[Figure | None, Any]":
+    """Pictures with a reference and what the networks of the first seed say of them; and the sentences as a table."""
+    import pandas
+
+    runs = {entry: cerebellum.good(found, entry) for entry in entries}
+    runs = {entry: min(outcomes, key=lambda o: _place(found, o)) for entry, outcomes in runs.items() if outcomes}
+    if not runs:
+        return None, pandas.DataFrame()
+    from matplotlib import pyplot as plt
+
+    first = next(iter(runs.values())).record["outputs"]
+    n = min(n, len(first["pictures"]))
+    figure, axes = plt.subplots(-(-n // 3), 3, figsize=(15, 4.6 * -(-n // 3)), squeeze=False)
+    rows = []
+    for i, here in enumerate(axes.flat):
+        here.set_axis_off()
+        if i >= n:
+            continue
+        here.imshow(first["pictures"][i], interpolation="nearest")
+        said = {found.label(entry): outcome.record["outputs"]["generated"][i] for entry, outcome in runs.items()}
+        reference = max(first["references"][i], key=len)
+        text = [f"reference: {reference}", *(f"{name}: {sentence}" for name, sentence in said.items())]
+        here.set_title("\n".join("\n".join(textwrap.wrap(line, 52)) for line in text), fontsize=11, loc="left")
+        rows += [{"picture": i, "reference": reference, "entry": name, "generated": s} for name, s in said.items()]
+    return figure, pandas.DataFrame(rows)
+
+
+def about(*found: Analysis) -> dict[str, Any]:
+    """`Analysis.about` of several experiments drawn together."""
+    parts = [one.about for one in found]
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        **parts[0],
+        "experiment": ", ".join(part["experiment"] for part in parts),
+        "datasets": list(dict.fromkeys(name for part in parts for name in part["datasets"])),
+        "n": {f"{part['experiment']}: {label}": n for part in parts for label, n in part["n"].items()},
+        "missing": [f"{part['experiment']}: {name}" for part in parts for name in part["missing"]],
+        "command": analysis.command(parts[0]["preset"], cerebellum.PAPER),
+        "remarks": list(dict.fromkeys(remark for part in parts for remark in part["remarks"])),
+    }
+
+
+def caption(what: str, *found: Analysis) -> str:
+    """`what`, with preset, data sets and how to read bands."""
+    names = list(dict.fromkeys(name for one in found for name in one.about["datasets"]))
+    band = "Bands and error bars: standard error of the mean over n seeds."
+    return f"{what} Preset {found[0].preset}, data {' and '.join(names)}. {band}"

@@ -1,0 +1,195 @@
+"""Paired tests, horizons, exports and the verdicts on the papers' statements, from results made up by the tests."""
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bioplaus import cerebellum, cerebellum_claims, cerebellum_plots, manifest, results, tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """The repository's own manifest and published numbers, and an empty results folder."""
+    for part in ("Simulations", "Results/published"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    monkeypatch.setenv("BIOPLAUS_HOME", str(tmp_path))
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
+
+
+def write(
+    experiment, entry, values, *, preset="desk", metric="train_mse", test=None, n_epochs=4, status="done", **more
+):
+    """Complete runs of an entry, one for each seed that has a value: the metric is constant over epochs."""
+    for run in manifest.runs(preset, ["ccdni"]):
+        if (run.experiment, run.entry) != (experiment, entry) or run.seed not in values:
+            continue
+        about = {name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")}
+        results.begin(run.folder, {**about, "preset": preset, "seed": run.seed, "parameters": run.parameters})
+        value = values[run.seed]
+        record = {
+            "status": status,
+            "config": run.parameters["config"],
+            "task": {"n_steps": 10, "n_out": 2},
+            "epochs": {"epoch": np.arange(n_epochs), metric: np.full(n_epochs, value)},
+            "diagnostics": {},
+            "test": {} if test is None else {test: value},
+            **more,
+        }
+        results.finish(run.folder, record)
+
+
+SEEDS = (1, 2, 1243, 34521)
+CORTEX = dict(zip(SEEDS, (5.5, 6.0, 5.7, 5.9), strict=True))
+BOTH = dict(zip(SEEDS, (4.5, 4.4, 4.2, 4.6), strict=True))
+
+
+def verdict(number, statement):
+    rows = cerebellum_claims.judge(cerebellum.load("desk"))
+    (row,) = [row for row in rows if row["label"] == number and statement in row["metric"]]
+    return row
+
+
+def test_a_paired_comparison_agrees_with_the_t_test_of_the_differences_and_ignores_unpaired_seeds():
+    found = cerebellum.paired(CORTEX | {99: 1.0}, BOTH)
+    gap = np.array([CORTEX[s] - BOTH[s] for s in SEEDS])
+    assert found.n == 4 and found.mean == pytest.approx(gap.mean()) and found.sd == pytest.approx(gap.std(ddof=1))
+    t = gap.mean() / (gap.std(ddof=1) / 2)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 3)) and found.sem == pytest.approx(gap.std(ddof=1) / 2)
+
+
+def test_one_seed_or_equal_differences_give_no_p_and_no_common_seed_gives_nothing():
+    assert math.isnan(cerebellum.paired({1: 2.0}, {1: 1.0}).p)
+    assert math.isnan(cerebellum.paired({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}).p)
+    assert cerebellum.paired({1: 2.0}, {2: 1.0}) is None
+
+
+def test_nothing_run_is_said_to_be_not_run_for_every_statement():
+    rows = cerebellum_claims.judge(cerebellum.load("desk"))
+    assert {row["label"].split(",")[0] for row in rows} >= {f"C{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13)}
+    assert {row["grade"] for row in rows} == {"not-run"} and all(row["ours"] is None for row in rows)
+
+
+def test_a_faster_network_makes_the_statement_hold_and_a_slower_one_makes_it_fail():
+    write("linedraw", "crnn-k1", CORTEX)
+    write("linedraw", "ccrnn-k1", BOTH)
+    row = verdict("C1", "area")
+    assert row["grade"] == "within" and row["verdict"].startswith("holds, p =") and row["n"] == 4
+    assert row["ours"] == pytest.approx(np.mean([CORTEX[s] - BOTH[s] for s in SEEDS]))
+    write("linedraw", "ccrnn-k1", {s: v + 5 + 0.1 * i for i, (s, v) in enumerate(BOTH.items())})
+    row = verdict("C1", "area")
+    assert row["grade"] == "outside" and row["verdict"].startswith("does not hold: the opposite")
+
+
+def test_a_difference_within_the_noise_is_not_significant_and_says_which_way_it_goes():
+    write("linedraw", "crnn-k1", CORTEX)
+    write("linedraw", "ccrnn-k1", dict(zip(SEEDS, (5.4, 6.2, 5.3, 6.1), strict=True)))
+    row = verdict("C1", "area")
+    assert row["grade"] == "open" and "not significant" in row["verdict"] and "on average" in row["verdict"]
+
+
+def test_one_seed_is_reported_without_a_test():
+    write("linedraw", "crnn-k1", {1: 5.0})
+    write("linedraw", "ccrnn-k1", {1: 4.0})
+    assert verdict("C1", "area")["verdict"] == "seen in 1 seed, no test"
+
+
+def test_a_diverged_run_is_in_no_mean():
+    write("linedraw", "crnn-k1", CORTEX)
+    write("linedraw", "ccrnn-k1", BOTH)
+    write("linedraw", "ccrnn-k1", {1: 1e9}, status="diverged")
+    assert verdict("C1", "area")["n"] == 3
+
+
+def test_the_statement_of_an_ordering_is_false_where_the_middle_one_is_not_in_the_middle():
+    seeds = (521, 1243, 34521)
+    for entry, level in (("crnn-k3", 3.0), ("ccrnn-k3", 2.0), ("bptt", 1.0)):
+        write("draw-line", entry, {s: level + 0.1 * i for i, s in enumerate(seeds)})
+    assert verdict("C6", "ld: ccRNN lies between")["verdict"].startswith("holds")
+    write("draw-line", "ccrnn-k3", {s: 5.0 + 0.2 * i for i, s in enumerate(seeds)})
+    assert verdict("C6", "ld: ccRNN lies between")["grade"] == "outside"
+
+
+def test_horizons_give_the_ratio_seed_by_seed():
+    for k, factor in ((1, 0.8), (5, 1.5)):
+        write("linedraw", f"crnn-k{k}", CORTEX)
+        write("linedraw", f"ccrnn-k{k}", {s: factor * v for s, v in CORTEX.items()})
+    table = cerebellum.horizon(cerebellum.load("desk")["linedraw"], "area").set_index("K")
+    assert table.ratio.to_dict() == pytest.approx({1: 0.8, 5: 1.5})
+    assert table.horizon.to_dict() == pytest.approx({1: 0.1, 5: 0.5}) and (table.ratio_sem < 1e-12).all()
+    assert verdict("C5", "line drawing: error ratio")["ours"] == pytest.approx(0.7)
+
+
+def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
+    write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
+    write("linedraw", "ccrnn-k1", {2: 4.0}, n_epochs=2)
+    found = cerebellum.export(cerebellum.load("desk")["linedraw"], ["train_mse", "val_mse"], ["crnn-k1", "ccrnn-k1"])
+    assert found.values.shape == (10, 2, 2, 3)
+    assert found.values[found.seeds.index(2), 1, 0].tolist()[:2] == [4.0, 4.0]
+    assert np.isnan(found.values[found.seeds.index(2), 1, 0, 2]) and np.isnan(found.values[0, 0, 1]).all()
+    assert found.metrics == ["train_mse", "val_mse"] and found.epochs == [1, 2, 3]
+
+
+def test_areas_stand_beside_those_of_the_published_engine_with_the_same_parameters():
+    write("linedraw", "crnn-k1", CORTEX)
+    rows = {row["entry"]: row for row in cerebellum_claims.areas(cerebellum.load("desk")["linedraw"])}
+    assert rows["crnn-k1"]["published"] == pytest.approx(np.mean([5.5811, 6.0746, 5.6517]))
+    assert rows["crnn-k1"]["published_n"] == 3 and rows["crnn-k1"]["n"] == 4
+    assert rows["ccrnn2-k1"]["published"] == pytest.approx(np.mean([7.0032, 5.2956, 4.5567]))
+    assert rows["mended-k10"]["published"] == pytest.approx(np.mean([4.0825, 2.3712]))
+    assert rows["ccrnn2-k2"]["published"] is None
+    lesions = {row["entry"]: row for row in cerebellum_claims.areas(cerebellum.load("desk")["linedraw-lesions"])}
+    assert lesions["olive-20"]["published"] == pytest.approx(10.4513)
+    assert lesions["cerebellum-20"]["published"] == pytest.approx(4.8003)
+    assert lesions["olive-20-mended"]["published"] is None
+
+
+def test_the_plots_of_2019_are_read_with_their_truncation_and_epoch():
+    found = {(k, model): (epoch, value) for k, model, epoch, value in cerebellum.record_2019("validation accuracy")}
+    assert found[1, "DNI"] == (15, 0.564) and found[7, "Vanilla"] == (10, 0.760) and len(found) == 8
+
+
+def test_bands_are_the_standard_error_in_population_form():
+    write("linedraw", "crnn-k1", CORTEX)
+    drawn = cerebellum.curves(cerebellum.load("desk")["linedraw"], "train_mse", ["crnn-k1"])
+    assert drawn.sem.iloc[0] == pytest.approx(np.std(list(CORTEX.values())) / 2)
+
+
+def test_caption_scores_are_normalised_by_the_cortex_alone_group_by_group():
+    length = np.array([3.0, 3.0, 6.0, 6.0, 9.0, 9.0])
+    for entry, factor in (("crnn-k4", 1.0), ("ccrnn-k4", 2.0)):
+        scores = {"length": length, "image": {"cider": factor * np.array([1.0, 1, 2, 2, 3, 3])}}
+        write("captions", entry, {11: 1.0}, metric="val_bits", scores=scores)
+    table = cerebellum.caption_groups(cerebellum.load("desk")["captions"]).set_index(["network", "group"])
+    assert table.value["cRNN"].to_dict() == {"short": 1.0, "medium": 2.0, "long": 3.0}
+    assert table.normalised["ccRNN"].to_dict() == {"short": 2.0, "medium": 2.0, "long": 2.0}
+
+
+def test_claims_become_a_table_that_is_saved_with_full_numbers():
+    write("linedraw", "crnn-k1", CORTEX)
+    write("linedraw", "ccrnn-k1", BOTH)
+    experiments = cerebellum.load("desk")
+    path = tables.save(
+        cerebellum_claims.judge(experiments),
+        "ccdni_test",
+        notebook="n",
+        title="t",
+        caption=cerebellum_plots.caption("c", *experiments.values()),
+        about=cerebellum_plots.about(*experiments.values()),
+    )
+    assert "holds, p =" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_a_figure_without_results_is_no_figure():
+    experiments = cerebellum.load("desk")
+    linedraw = experiments["linedraw"]
+    assert cerebellum_plots.learning(cerebellum.curves(linedraw, "train_mse", ["bptt"]), ylabel="") is None
+    assert cerebellum_plots.drawings(linedraw, ["bptt"])[0] is None
+    assert cerebellum_plots.horizons({"a": cerebellum.horizon(linedraw, "area")}, ylabel="") is None
+    assert cerebellum_plots.described(experiments["captions"], ["crnn-k4"])[0] is None
+    assert cerebellum_plots.traces(linedraw, {"cos_synth_true": ""}, ["ccrnn-k1"], ylabel="")[0] is None

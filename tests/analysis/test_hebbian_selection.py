@@ -1,0 +1,111 @@
+"""Which epoch is reported, and what it is held against."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+
+from bioplaus import manifest, selection
+from bioplaus.errors import BioplausError
+
+EPOCHS = {
+    "epoch": np.arange(4),
+    "test_accuracy": np.array([0.5, 0.9, 0.7, 0.8]),
+    "validation_accuracy": np.array([0.4, 0.6, 0.75, 0.75]),
+}
+
+
+@pytest.mark.parametrize(("how", "expected"), [("last", 0.8), ("best", 0.9), ("validation", 0.7)])
+def test_epoch_is_chosen_as_asked_and_the_first_of_equals_wins(how, expected):
+    assert selection.pick(EPOCHS, "test_accuracy", how) == expected
+
+
+def test_what_was_not_recorded_is_no_number():
+    assert math.isnan(selection.pick(EPOCHS, "train_accuracy", "last"))
+    assert math.isnan(
+        selection.pick({"epoch": np.arange(2), "test_accuracy": np.ones(2)}, "test_accuracy", "validation")
+    )
+
+
+def test_unknown_way_to_choose_is_named():
+    with pytest.raises(BioplausError, match="unknown way to choose an epoch 'latest'"):
+        selection.pick(EPOCHS, "test_accuracy", "latest")
+
+
+def analysis(preset: str, entry: str, records: list[dict], experiment: str = "cifar10"):
+    """What `analysis.load` gives, with one run a record."""
+    planned = [r for r in manifest.runs(preset, ["hebbian"]) if (r.experiment, r.entry) == (experiment, entry)]
+    runs = tuple(types.SimpleNamespace(**vars(planned[0]), id=str(n)) for n in range(len(records)))
+    outcomes = tuple(
+        types.SimpleNamespace(run={"entry": entry, "id": str(n)}, record={"epochs": epochs})
+        for n, epochs in enumerate(records)
+    )
+    return types.SimpleNamespace(
+        paper="hebbian",
+        experiment=experiment,
+        runs=runs,
+        outcomes=outcomes,
+        status={str(n): "done" for n in range(len(records))},
+        label=str.upper,
+    )
+
+
+def test_jpeg_copy_is_held_against_the_published_number_and_says_what_differs():
+    other = {**EPOCHS, "test_accuracy": EPOCHS["test_accuracy"] - 0.4}
+    row = selection.claim(
+        analysis("desk", "bio", [EPOCHS, other]),
+        "bio",
+        "test_accuracy",
+        "best",
+        published_metric="best accuracy over epochs on the TEST set (10000)",
+    )
+    assert row["published"] == 0.4997 and row["n"] == 2
+    assert row["ours"] == pytest.approx(0.7) and row["difference"] == pytest.approx(0.7 - 0.4997)
+    assert "JPEG copy" in row["note"] and "200 epochs, 1000 at preset paper" in row["note"]
+    assert (row["axis"], row["x"], row["label"]) == ("best of epochs 1 to", 4, "BIO")
+
+
+def test_another_data_set_is_held_against_nothing():
+    row = selection.claim(
+        analysis("quick", "bio", [EPOCHS]),
+        "bio",
+        "test_accuracy",
+        "best",
+        published_metric="best accuracy over epochs on the TEST set (10000)",
+    )
+    assert row["published"] is None and row["ours"] == 0.9
+
+
+def test_published_error_is_turned_into_an_accuracy():
+    row = selection.claim(
+        analysis("paper", "bp", [EPOCHS], "mnist"),
+        "bp",
+        "test_accuracy",
+        "last",
+        published_metric="test error at epoch 300",
+        is_error=True,
+    )
+    assert row["published"] == pytest.approx(0.985) and row["note"] == ""
+
+
+def test_every_published_number_that_the_table_names_is_in_the_file():
+    """A name that the file does not have would be no comparison, silently."""
+    import json
+
+    from bioplaus import published, results
+
+    source = json.loads((results.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text())
+    texts = "".join("".join(cell["source"]) for cell in source["cells"])
+    known = set(published.values("hebbian").metric)
+    named = [name for name in known if f'"{name}"' in texts]
+    assert len(named) == 6
+
+
+def test_runs_that_are_not_done_are_left_out_and_counted():
+    found = analysis("desk", "bio", [EPOCHS, EPOCHS])
+    found.status["1"] = "collapsed"
+    row = selection.claim(
+        found, "bio", "test_accuracy", "best", published_metric="best accuracy over epochs on the TEST set (10000)"
+    )
+    assert row["n"] == 1 and "1 of 2 seeds collapsed or diverged" in row["note"]
