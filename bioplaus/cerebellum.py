@@ -57,7 +57,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
     if not seeds:
         return None
     gap = np.array([a[s] - b[s] for s in seeds])
-    if len(gap) < 2 or np.ptp(gap) == 0:
+    if len(gap) < 2 or np.ptp(gap) <= 1e-12 * np.abs(gap).max():
         return Paired(float(gap.mean()), math.nan, len(gap), math.nan)
     p = float(stats.ttest_rel([a[s] for s in seeds], [b[s] for s in seeds]).pvalue)
     return Paired(float(gap.mean()), float(gap.std(ddof=1)), len(gap), p)

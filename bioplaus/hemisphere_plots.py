@@ -20,16 +20,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = tuple["Figure | None", "pandas.DataFrame"]
-_NAMES = {
-    "joined_fine_given_fine_right": "joined fine right | left right",
-    "joined_fine_given_fine_wrong": "joined fine right | left wrong",
-    "joined_fine_given_fine_wrong_coarse_right": "joined fine right | left wrong, right right",
-    "joined_fine_given_both_wrong": "joined fine right | both wrong",
-    "joined_coarse_given_coarse_wrong_fine_right": "joined coarse right | right wrong, left right",
-    "joined_coarse_given_both_wrong": "joined coarse right | both wrong",
-    "consistency_separate": "fine inside coarse, separate",
-    "consistency_joined": "fine inside coarse, joined",
+_COLOURS = {  # Okabe and Ito's; what is built alike is coloured alike
+    "specialised": "#0072B2",
+    "specialised-drift": "#56B4E9",
+    "joined": "#0072B2",
+    "fine": "#E69F00",
+    "coarse": "#CC79A7",
+    "two-fine": "#E69F00",
+    "two-coarse": "#CC79A7",
+    "specialists": "#F0E442",
+    "both": "#8A8A8A",
+    "both-long": "#444444",
+    "joint": "#D55E00",
+    "ensemble": "#009E73",
 }
+_NAMES = {
+    "joined_fine_given_fine_right": "joined fine correct, given left correct",
+    "joined_fine_given_fine_wrong": "joined fine correct, given left wrong",
+    "joined_fine_given_fine_wrong_coarse_right": "joined fine correct, given left wrong, right correct",
+    "joined_fine_given_both_wrong": "joined fine correct, given both wrong",
+    "joined_coarse_given_coarse_wrong_fine_right": "joined coarse correct, given left correct, right wrong",
+    "joined_coarse_given_both_wrong": "joined coarse correct, given both wrong",
+    "consistency_separate": "fine inside coarse prediction, separate hemispheres",
+    "consistency_joined": "fine inside coarse prediction, joined network",
+}
+
+
+def colour(entry: str) -> str:
+    """The colour of an entry, the same in every figure of this paper, as #rrggbb."""
+    return _COLOURS.get(entry) or plots.colour(entry)
+
+
+def heading(found: Analysis) -> str:
+    """Data set and preset, for titles."""
+    return f"{', '.join(found.about['datasets'])}, preset {found.preset}"
 
 
 def accuracies(found: Analysis) -> Drawn:
@@ -49,10 +73,11 @@ def accuracies(found: Analysis) -> Drawn:
     for axes, metric, title in zip(panels, (tables.FINE, tables.COARSE), ("fine", "coarse"), strict=True):
         rows, dots = shown[shown.metric == metric], values[values.metric == metric]
         y = rows.label.map(place)
-        colours = [plots.colour(entry) for entry in rows.entry]
+        colours = [colour(entry) for entry in rows.entry]
         axes.barh(y, rows["mean"], color=colours, alpha=0.55, height=0.62)
-        errors = (rows["high"] - rows["mean"]).fillna(0)
-        axes.errorbar(rows["mean"], y, xerr=errors, fmt="none", ecolor="0.2", elinewidth=1.6, capsize=4)
+        many = rows.n > 1
+        errors = (rows["high"] - rows["mean"])[many]
+        axes.errorbar(rows["mean"][many], y[many], xerr=errors, fmt="none", ecolor="0.2", elinewidth=1.6, capsize=4)
         axes.plot(dots.value, dots.label.map(place) + 0.2, "o", color="0.15", markersize=3.5)
         lows = [*dots.value, *rows["mean"]]
         if metric == tables.COARSE:
@@ -67,7 +92,7 @@ def accuracies(found: Analysis) -> Drawn:
         axes.grid(axis="y", visible=False)
     counts = shown.groupby("label").n.max()
     panels[0].set_yticks(list(place.values()), [f"{label} (n = {counts[label]})" for label in place], fontsize=13)
-    figure.suptitle(found.heading, fontsize=14)
+    figure.suptitle(heading(found), fontsize=14)
     return figure, values[values.metric.isin([tables.FINE, tables.COARSE, tables.FROM_FINE])]
 
 
@@ -84,7 +109,7 @@ def complementarity(found: Analysis) -> Drawn:
     for y, name in enumerate(names):
         values = table[table.name == name]
         mean, half = tables.interval(values.value.dropna())
-        axes.barh(y, mean, color=plots.colour("specialised"), alpha=0.55, height=0.6)
+        axes.barh(y, mean, color=colour("specialised"), alpha=0.55, height=0.6)
         if half == half:
             axes.errorbar(mean, y, xerr=half, fmt="none", ecolor="0.2", elinewidth=1.6, capsize=4)
         axes.plot(values.value, np.full(len(values), y + 0.18), "o", color="0.15", markersize=3.5)
@@ -94,10 +119,36 @@ def complementarity(found: Analysis) -> Drawn:
         [x for _, x in known], [y for y, _ in known], "D", color="#D55E00", markersize=8, label="published (CIFAR-100)"
     )
     axes.set_yticks(range(len(names)), [_NAMES[name] for name in names], fontsize=13)
-    axes.set(xlabel="fraction of test images", xlim=(0, 1.02), title=f"{found.heading}, n = {table.seed.nunique()}")
+    axes.set(xlabel="fraction of test images", xlim=(0, 1.02), title=f"{heading(found)}, n = {table.seed.nunique()}")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower right", frameon=False, fontsize=13)
     return figure, table
+
+
+def curves(found: Analysis, kinds: Sequence[str] = ("fine", "coarse")) -> Drawn:
+    """Test accuracy after each epoch of every network that is trained, mean over seeds with a band of +/- one sd."""
+    import pandas
+
+    untrained = {run.entry for run in found.runs if run.parameters.get("members")} | set(tables.COPIES)
+    drawn = [found.curves(f"test_{kind}_accuracy").assign(kind=kind) for kind in kinds] if found.outcomes else []
+    table = pandas.concat([d[(d.part == "mean") & ~d.entry.isin(untrained)] for d in drawn]) if drawn else None
+    if table is None or table.empty:
+        return None, pandas.DataFrame(columns=["entry", "label", "kind", "x", "value", "sd", "n"])
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(kinds), figsize=(6.6 * len(kinds), 5.4))
+    styles: dict[str, Any] = {}
+    for axes, kind in zip(panels, kinds, strict=True):
+        for (entry, label), line in table[table.kind == kind].groupby(["entry", "label"], sort=False):
+            dashes = "--" if entry.startswith(("two-", "both-long", "specialised-")) else "-"
+            look = {"color": colour(entry), "linestyle": dashes, "marker": "o", "markersize": 3.5, "linewidth": 2}
+            (styles[label],) = axes.plot(line.x, line.value, **look)
+            low, high = line.value - line.sd, line.value + line.sd
+            axes.fill_between(line.x.astype(float), low, high, color=colour(entry), alpha=0.15, linewidth=0)
+        axes.set(xlabel="epoch", ylabel=f"{kind} test accuracy")
+    figure.legend(styles.values(), styles, loc="outside lower center", ncols=3, frameon=False, fontsize=12)
+    figure.suptitle(heading(found), fontsize=14)
+    return figure, table[["entry", "label", "kind", "x", "value", "sd", "n"]]
 
 
 def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint", "specialised")) -> Drawn:
@@ -122,7 +173,7 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
     rows = []
     for axes, (entry, (matrix, n)) in zip(panels.flat, shares.items(), strict=True):
         errors = matrix * (1 - np.eye(len(matrix)))
-        image = axes.imshow(errors, cmap="cividis_r", vmin=0, vmax=max(e.max() for e in _errors(shares)))
+        image = axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(e.max() for e in _errors(shares)))
         for edge in edges:
             axes.axhline(edge, color="0.1", linewidth=1.2)
             axes.axvline(edge, color="0.1", linewidth=1.2)
@@ -143,19 +194,19 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
         ]
     panels[0, 0].set_ylabel("class")
     figure.colorbar(image, ax=panels, label="fraction of the class's images", shrink=0.8)
-    figure.suptitle(found.heading, fontsize=14)
+    figure.suptitle(heading(found), fontsize=14)
     return figure, pandas.DataFrame(rows, columns=columns)
 
 
-def distances(found: Analysis, *, colour: str = "joined") -> Drawn:
+def distances(found: Analysis, *, by: str = "joined") -> Drawn:
     """For each outcome, pairs of images of a class: how far apart in the left, the right and the joined features.
 
     x: cosine distance in the left hemisphere's features ("specific"); y: in the right one's ("general"); colour: in the
-    features `colour`, in ten bins; one seed, the first.
+    features `by`, in ten bins; one seed, the first.
 
     Parameters
     ----------
-    colour : "joined" network, or "concatenated" features of the two hemispheres trained apart.
+    by : "joined" network, or "concatenated" features of the two hemispheres trained apart.
     """
     import pandas
 
@@ -170,22 +221,27 @@ def distances(found: Analysis, *, colour: str = "joined") -> Drawn:
     from matplotlib.colors import BoundaryNorm
 
     top = float(table[["left", "right"]].to_numpy().max()) * 1.03
-    steps = np.linspace(table[colour].min(), table[colour].max(), 11)
-    figure, panels = plt.subplots(4, 4, figsize=(12, 11.5), sharex=True, sharey=True)
+    norm = BoundaryNorm(np.linspace(table[by].min(), table[by].max(), 11), 256)
+    figure, panels = plt.subplots(4, 4, figsize=(11.5, 10.5), sharex=True, sharey=True)
     for axes, outcome in zip(panels.flat, hemisphere_analysis.OUTCOMES, strict=True):
         rows = table[table.outcome == outcome]
-        norm = BoundaryNorm(steps, 256)
-        points = axes.scatter(rows.left, rows.right, c=rows[colour], cmap="cividis", norm=norm, s=9, linewidths=0)
+        points = axes.scatter(rows.left, rows.right, c=rows[by], cmap="viridis", norm=norm, s=9, linewidths=0)
         axes.plot([0, top], [0, top], "--", color="0.5", linewidth=1)
         for values, is_x in ((rows.left, True), (rows.right, False)):
             if len(values):
                 _margin(axes, values, top, is_x=is_x)
-        axes.set_title(f"{_words(outcome)}\n{len(rows)} pairs", fontsize=10)
+        axes.text(0.97, 0.03, f"{len(rows)} pairs", transform=axes.transAxes, ha="right", fontsize=10)
         axes.set(xlim=(0, top), ylim=(0, top))
+        axes.tick_params(labelsize=11)
+    for k in range(4):
+        left, right, fine, coarse = _words(hemisphere_analysis.OUTCOMES[5 * k])
+        panels[0, k].set_title(f"joined: fine {fine},\ncoarse {coarse}", fontsize=12)
+        panels[k, 0].set_ylabel(f"left {left},\nright {right}", fontsize=12)
     figure.supxlabel("distance in left features (specific)", fontsize=15)
     figure.supylabel("distance in right features (general)", fontsize=15)
-    figure.colorbar(points, ax=panels, label=f"distance in {colour} features", shrink=0.6, format="%.2f")
-    figure.suptitle(f"Pairs of images of one class, {found.heading}, seed {seed}", fontsize=14)
+    bar = figure.colorbar(points, ax=panels, shrink=0.6, format="%.2f")
+    bar.set_label(f"distance in {by} features", fontsize=14)
+    figure.suptitle(f"Pairs of images of one class, {heading(found)}, seed {seed}", fontsize=14)
     return figure, table[columns]
 
 
@@ -207,7 +263,7 @@ def attention(found: Analysis, *, rows: int = 8) -> Drawn:
     names = ("left", "right", "joined")
     n = min(rows, len(kept["image"]))
     table = []
-    figure, panels = plt.subplots(n, 4, figsize=(8.4, 2.05 * n + 0.7), squeeze=False)
+    figure, panels = plt.subplots(n, 4, figsize=(8.8, 1.75 * n + 0.7), squeeze=False)
     for k in range(n):
         maps = {name: kept[name][k] / 255 for name in names}
         outcome = hemisphere_analysis.OUTCOMES[kept["outcome"][k]]
@@ -220,11 +276,13 @@ def attention(found: Analysis, *, rows: int = 8) -> Drawn:
             axes.grid(visible=False)
             if k == 0:
                 axes.set_title(name, fontsize=14)
-        panels[k, 0].set_ylabel(_words(outcome).replace("; ", "\n"), fontsize=9, rotation=0, ha="right", va="center")
+        left, right, fine, coarse = _words(outcome)
+        said = f"left {left}, right {right};\njoined: fine {fine},\ncoarse {coarse}"
+        panels[k, 0].set_ylabel(said, fontsize=10, rotation=0, ha="right", va="center")
         either = (maps["left"] + maps["right"]) / 2
         scores = [_correlation(maps["joined"], other) for other in (maps["left"], maps["right"], either)]
         table.append(dict(zip(columns, (seed, int(kept["image"][k]), outcome, *scores), strict=True)))
-    figure.suptitle(f"Grad-CAM, {found.heading}, seed {seed}", fontsize=13)
+    figure.suptitle(f"Grad-CAM, {heading(found)}, seed {seed}", fontsize=13)
     return figure, pandas.DataFrame(table, columns=columns)
 
 
@@ -275,7 +333,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() and b.std() else float("nan")
 
 
-def _words(outcome: str) -> str:
-    """n{t,f}b{t,f}-bicamn{t,f}b{t,f} in words."""
-    left, right, fine, coarse = ("right" if outcome[k] == "t" else "wrong" for k in (1, 3, 11, 13))
-    return f"left {left}, right {right}; joined fine {fine}, coarse {coarse}"
+def _words(outcome: str) -> list[str]:
+    """Whether left, right, joined fine and joined coarse are "correct" or "wrong"."""
+    return ["correct" if outcome[k] == "t" else "wrong" for k in (1, 3, 11, 13)]

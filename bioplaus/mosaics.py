@@ -48,10 +48,15 @@ def mosaic(weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_col
     return image[..., 0] if channels == 1 else image
 
 
-def scaled(image: np.ndarray) -> np.ndarray:
-    """Smallest value to 0, largest to 255, as uint8 (rounded down): one scale for the whole image. NaN becomes 255."""
-    low, high = np.nanmin(image), np.nanmax(image)
-    levels = 255 * (image - low) / (high - low) if high > low else np.zeros_like(image)
+def scaled(image: np.ndarray, ends: tuple[float, float] | None = None) -> np.ndarray:
+    """Values from ends[0] to ends[1] as levels 0 to 255, uint8, rounded down and cut off there. NaN becomes 255.
+
+    Parameters
+    ----------
+    ends : None takes the smallest and the largest value: one scale for the whole image.
+    """
+    low, high = ends or (np.nanmin(image), np.nanmax(image))
+    levels = 255 * np.clip((image - low) / (high - low), 0, 1) if high > low else np.zeros_like(image)
     return np.where(np.isnan(levels), 255, levels).astype(np.uint8)
 
 
@@ -105,12 +110,14 @@ def draw(
     Parameters
     ----------
     weight, shape, n_rows, n_columns : as in `mosaic`; without `n_columns`, a square.
-    limit : colours end at +-limit (grey images only); None: the largest weight shown, as published.
+    limit : colours end at +-limit; None: at the largest weight shown (grey images), or at the smallest and the largest
+        (colour images), as published.
     bar : with a colour bar (grey images only), ticks at the smallest weight, 0 and the largest.
     """
     image = mosaic(weight, shape, n_rows, n_columns or n_rows)
     if image.ndim == 3:
-        drawn = axes.imshow(scaled(image), interpolation="nearest")
+        ends = None if limit is None else (-limit, limit)
+        drawn = axes.imshow(scaled(image, ends), interpolation="nearest")
     else:
         limit = limit or float(np.nanmax(np.abs(image))) or 1.0
         drawn = axes.imshow(image, cmap="bwr", vmin=-limit, vmax=limit, interpolation="nearest")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bioplaus import cerebellum, cerebellum_claims, cerebellum_plots, manifest, results, tables
+from bioplaus import analysis, cerebellum, cerebellum_claims, cerebellum_plots, manifest, results, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,9 +22,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
 
 
-def write(
-    experiment, entry, values, *, preset="desk", metric="train_mse", test=None, n_epochs=4, status="done", **more
-):
+def write(experiment, entry, values, *, metric="train_mse", n_epochs=4, status="done", preset="desk", **more):
     """Complete runs of an entry, one for each seed that has a value: the metric is constant over epochs."""
     for run in manifest.runs(preset, ["ccdni"]):
         if (run.experiment, run.entry) != (experiment, entry) or run.seed not in values:
@@ -38,7 +36,7 @@ def write(
             "task": {"n_steps": 10, "n_out": 2},
             "epochs": {"epoch": np.arange(n_epochs), metric: np.full(n_epochs, value)},
             "diagnostics": {},
-            "test": {} if test is None else {test: value},
+            "test": {},
             **more,
         }
         results.finish(run.folder, record)
@@ -119,7 +117,7 @@ def test_horizons_give_the_ratio_seed_by_seed():
     for k, factor in ((1, 0.8), (5, 1.5)):
         write("linedraw", f"crnn-k{k}", CORTEX)
         write("linedraw", f"ccrnn-k{k}", {s: factor * v for s, v in CORTEX.items()})
-    table = cerebellum.horizon(cerebellum.load("desk")["linedraw"], "area").set_index("K")
+    table = cerebellum.horizon(analysis.load("ccdni", "linedraw", "desk"), "area").set_index("K")
     assert table.ratio.to_dict() == pytest.approx({1: 0.8, 5: 1.5})
     assert table.horizon.to_dict() == pytest.approx({1: 0.1, 5: 0.5}) and (table.ratio_sem < 1e-12).all()
     assert verdict("C5", "line drawing: error ratio")["ours"] == pytest.approx(0.7)
@@ -128,7 +126,9 @@ def test_horizons_give_the_ratio_seed_by_seed():
 def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
     write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
     write("linedraw", "ccrnn-k1", {2: 4.0}, n_epochs=2)
-    found = cerebellum.export(cerebellum.load("desk")["linedraw"], ["train_mse", "val_mse"], ["crnn-k1", "ccrnn-k1"])
+    found = cerebellum.export(
+        analysis.load("ccdni", "linedraw", "desk"), ["train_mse", "val_mse"], ["crnn-k1", "ccrnn-k1"]
+    )
     assert found.values.shape == (10, 2, 2, 3)
     assert found.values[found.seeds.index(2), 1, 0].tolist()[:2] == [4.0, 4.0]
     assert np.isnan(found.values[found.seeds.index(2), 1, 0, 2]) and np.isnan(found.values[0, 0, 1]).all()
@@ -137,13 +137,13 @@ def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
 
 def test_areas_stand_beside_those_of_the_published_engine_with_the_same_parameters():
     write("linedraw", "crnn-k1", CORTEX)
-    rows = {row["entry"]: row for row in cerebellum_claims.areas(cerebellum.load("desk")["linedraw"])}
+    rows = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))}
     assert rows["crnn-k1"]["published"] == pytest.approx(np.mean([5.5811, 6.0746, 5.6517]))
     assert rows["crnn-k1"]["published_n"] == 3 and rows["crnn-k1"]["n"] == 4
     assert rows["ccrnn2-k1"]["published"] == pytest.approx(np.mean([7.0032, 5.2956, 4.5567]))
     assert rows["mended-k10"]["published"] == pytest.approx(np.mean([4.0825, 2.3712]))
     assert rows["ccrnn2-k2"]["published"] is None
-    lesions = {row["entry"]: row for row in cerebellum_claims.areas(cerebellum.load("desk")["linedraw-lesions"])}
+    lesions = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw-lesions", "desk"))}
     assert lesions["olive-20"]["published"] == pytest.approx(10.4513)
     assert lesions["cerebellum-20"]["published"] == pytest.approx(4.8003)
     assert lesions["olive-20-mended"]["published"] is None
@@ -156,8 +156,8 @@ def test_the_plots_of_2019_are_read_with_their_truncation_and_epoch():
 
 def test_bands_are_the_standard_error_in_population_form():
     write("linedraw", "crnn-k1", CORTEX)
-    drawn = cerebellum.curves(cerebellum.load("desk")["linedraw"], "train_mse", ["crnn-k1"])
-    assert drawn.sem.iloc[0] == pytest.approx(np.std(list(CORTEX.values())) / 2)
+    drawn = cerebellum.curves(analysis.load("ccdni", "linedraw", "desk"), "train_mse", ["crnn-k1"])
+    assert drawn["sem"].iloc[0] == pytest.approx(np.std(list(CORTEX.values())) / 2)
 
 
 def test_caption_scores_are_normalised_by_the_cortex_alone_group_by_group():
@@ -165,7 +165,7 @@ def test_caption_scores_are_normalised_by_the_cortex_alone_group_by_group():
     for entry, factor in (("crnn-k4", 1.0), ("ccrnn-k4", 2.0)):
         scores = {"length": length, "image": {"cider": factor * np.array([1.0, 1, 2, 2, 3, 3])}}
         write("captions", entry, {11: 1.0}, metric="val_bits", scores=scores)
-    table = cerebellum.caption_groups(cerebellum.load("desk")["captions"]).set_index(["network", "group"])
+    table = cerebellum.caption_groups(analysis.load("ccdni", "captions", "desk")).set_index(["network", "group"])
     assert table.value["cRNN"].to_dict() == {"short": 1.0, "medium": 2.0, "long": 3.0}
     assert table.normalised["ccRNN"].to_dict() == {"short": 2.0, "medium": 2.0, "long": 2.0}
 

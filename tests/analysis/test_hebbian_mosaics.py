@@ -41,6 +41,7 @@ def test_scale_runs_from_the_smallest_to_the_largest_of_the_whole_image():
     image = np.array([[-1.0, 0.0], [1.0, 3.0]])
     assert mosaics.scaled(image).tolist() == [[0, 63], [127, 255]]  # 255/4 = 63.75 and 127.5, rounded down
     assert mosaics.scaled(np.ones((2, 2))).tolist() == [[0, 0], [0, 0]]
+    assert mosaics.scaled(image, (0.0, 1.0)).tolist() == [[0, 0], [255, 255]]
 
 
 def test_weights_that_are_no_such_images_are_refused():

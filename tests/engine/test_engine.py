@@ -103,7 +103,7 @@ def test_an_unknown_kernel_or_scheduler_is_refused_before_anything_starts(projec
     runs = manifest.runs("smoke")
     with pytest.raises(BioplausError, match="unknown kernel 'pyhton3'; did you mean 'python3'"):
         engine.execute(runs, kernel="pyhton3", report=_quiet)
-    with pytest.raises(BioplausError, match="scheduler"):
+    with pytest.raises(BioplausError, match="(?i)scheduler"):
         engine.execute(runs, scheduler="slrum", report=_quiet)
     assert not any(run.folder.exists() for run in runs)
 
