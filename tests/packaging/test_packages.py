@@ -146,6 +146,12 @@ def test_a_simulation_notebook_declares_its_parameters_and_a_check(path):
     chosen.check({})  # its defaults are valid
 
 
+def test_nbstripout_finds_nothing_to_strip():
+    tool = Path(sys.executable).with_name("nbstripout")
+    done = subprocess.run([tool, "--verify", *_notebooks()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_the_code_is_clean(command):
     done = subprocess.run(["ruff", *command, "."], cwd=ROOT, capture_output=True, text=True,
