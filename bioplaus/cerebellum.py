@@ -93,6 +93,13 @@ def tested(found: Analysis, entry: str, name: str) -> dict[int, float]:
     return {o.run["seed"]: float(o.record["test"][name]) for o in good(found, entry) if name in o.record["test"]}
 
 
+def lesion_epochs(found: Analysis) -> dict[str, int]:
+    """Entry -> the first epoch with its lesion, at the analysis' preset."""
+    configs = {run.entry: run.parameters["config"] for run in found.runs}
+    epochs = {entry: c.get("lesion_epoch") or c.get("io_lesion_epoch") for entry, c in configs.items()}
+    return {entry: epoch for entry, epoch in epochs.items() if epoch}
+
+
 def share(found: Analysis, entry: str) -> float:
     """The feedback horizon K / T of an entry; NaN before it has run."""
     for outcome in good(found, entry):
@@ -204,7 +211,7 @@ def stacked(tables: "Mapping[str, pandas.DataFrame]") -> "pandas.DataFrame":
 def discrimination(found: Analysis, metric: str, published_metric: str) -> "pandas.DataFrame":
     """Learning curves of every K beside the last points of the plots of 2019, with columns K and network added."""
     drawn = curves(found, metric, [entry for entry in found.entries if "-k" in entry])
-    place = drawn.entry.str.extract(r"^(?P<network>\w+)-k(?P<K>\d+)$")
+    place = drawn.entry.astype(str).str.extract(r"^(?P<network>\w+)-k(?P<K>\d+)$")
     drawn = drawn.assign(network=place.network, K=place["K"].astype("Int64"))
     if drawn.empty:
         return drawn

@@ -134,6 +134,8 @@ def curve(paper: str, where: Mapping[str, Any], metric: str) -> "pandas.DataFram
     Columns axis, x, mean, sd (population form), n, note; `note` is empty for an exact match.
     """
     table = _curves(paper)
+    if table.empty:
+        return None
     exact = {name: wanted for name, wanted in where.items() if name != "nearest"}
     nearest = where.get("nearest") or {}
     for changed in ({}, nearest) if nearest else ({},):
