@@ -107,13 +107,15 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
 
 
 def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None = None) -> Spec:
-    """The first kind of task, of the widths of `config`, that the rule accepts.
+    """The first kind of task, of the widths of `config`, that the rule accepts, or what its own `example_spec` says.
 
     Raises
     ------
     BioplausError
         If it accepts none: what it said to the last.
     """
+    if hasattr(rule, "example_spec"):
+        return rule.example_spec(config)
     error = BioplausError(f"{rule.__module__.rpartition('.')[2]} has no n_units to take the size of a task from.")
     for kind, is_sequence in KINDS if hasattr(config, "n_units") else ():
         steps = (n_steps or 8) if is_sequence else None

@@ -116,19 +116,22 @@ def discrimination(drawn: "pandas.DataFrame", *, ylabel: str) -> "Figure | None"
         lines(here, part[part.source == "ours"])
         for row in part[part.source == "published"].itertuples():
             shade = plots.colour("dni" if row.network == "ccrnn" else "bptt")
-            here.plot(row.x, row.value, "*", color=shade, markersize=15, markeredgecolor="black", label="2019")
+            here.plot(
+                row.x, row.value, "*", color=shade, markersize=15, markeredgecolor="black", label=f"2019, {row.network}"
+            )
         here.set(title=f"K = {k}", xlabel="Epoch")
         here.legend(fontsize=9)
     axes[0, 0].set_ylabel(ylabel)
     return figure
 
 
-def lesions(drawn: "pandas.DataFrame", *, title: str = "") -> "Figure | None":
-    """Training error of intact networks (grey, orange) and of lesioned ones (blue to green), each from its lesion on.
+def lesions(drawn: "pandas.DataFrame", epochs: Mapping[str, int], *, title: str = "") -> "Figure | None":
+    """Training error of intact networks (grey, orange) and of lesioned ones (blue to green).
 
     Parameters
     ----------
     drawn : `cerebellum.stacked` curves with parts "intact" and "lesioned".
+    epochs : entry -> first epoch with its lesion, shown by a dotted line.
     """
     if drawn.empty or not (drawn.part_of == "lesioned").any():
         return None
@@ -141,7 +144,9 @@ def lesions(drawn: "pandas.DataFrame", *, title: str = "") -> "Figure | None":
     for entry, shade in zip(entries, plt.get_cmap("winter")(np.linspace(0, 0.8, len(entries))), strict=True):
         one = lesioned[lesioned.entry == entry]
         x, y, sem = (one[name].to_numpy(float) for name in ("x", "value", "sem"))
-        axes.plot(x, y, color=shade, linewidth=2, label=f"{one.label.iloc[0]} (n = {int(one.n.min())})")
+        label = f"{one.label.iloc[0]}, epoch {epochs[entry]} (n = {int(one.n.min())})"
+        axes.plot(x, y, color=shade, linewidth=2, label=label)
+        axes.axvline(epochs[entry], color=shade, linewidth=1.2, linestyle=":")
         axes.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
     axes.set(xlabel="Epoch", ylabel="Training MSE", title=title)
     axes.set_xlim(left=0)
@@ -149,8 +154,15 @@ def lesions(drawn: "pandas.DataFrame", *, title: str = "") -> "Figure | None":
     return figure
 
 
-def drawings(found: Analysis, entries: Sequence[str], *, title: str = "") -> "tuple[Figure | None, pandas.DataFrame]":
-    """What the networks of the first seed draw (lines) and should draw (dots), one axes an entry; and the numbers."""
+def drawings(
+    found: Analysis, entries: Sequence[str], *, title: str = "", apart: float = 0.0
+) -> "tuple[Figure | None, pandas.DataFrame]":
+    """What the networks of the first seed draw (lines) and should draw (dots), one axes an entry; and the numbers.
+
+    Parameters
+    ----------
+    apart : distance between drawings, in units of the drawing, five in a row; 0 draws all from one origin.
+    """
     import pandas
     from matplotlib import pyplot as plt
 
@@ -164,9 +176,10 @@ def drawings(found: Analysis, entries: Sequence[str], *, title: str = "") -> "tu
         outputs = outcome.record["outputs"]
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(outputs["label"])))
         curves = (outputs[name] for name in ("label", "drawn", "target"))
-        for label, drawn, target, shade in zip(*curves, shades, strict=True):
-            here.plot(*target.T, "o", color=shade, markersize=3, alpha=0.5)
-            here.plot(*drawn.T, color=shade, linewidth=1.8, label=f"{label:d}")
+        for number, (label, drawn, target, shade) in enumerate(zip(*curves, shades, strict=True)):
+            place = apart * np.array([number % 5, -(number // 5)])
+            here.plot(*(target + place).T, "o", color=shade, markersize=3, alpha=0.5)
+            here.plot(*(drawn + place).T, color=shade, linewidth=1.8, label=f"{label:d}")
             for t, (point, asked) in enumerate(zip(drawn, target, strict=True)):
                 place = {"entry": entry, "seed": outcome.run["seed"], "label": label, "step": t}
                 rows.append(place | dict(zip(("x", "y", "target_x", "target_y"), (*point, *asked), strict=True)))
@@ -223,7 +236,7 @@ def bars(
 
     Parameters
     ----------
-    rows : one a seed, with the columns named, "rule" and "seed".
+    rows : one a seed, with the columns named, "entry", "rule" and "seed".
     """
     if rows.empty:
         return None
@@ -238,14 +251,13 @@ def bars(
                 continue
             x, y = group + (number - (len(bars_of) - 1) / 2) * 0.8 / len(bars_of), part[value].to_numpy(float)
             sem = y.std(ddof=1) / np.sqrt(len(y)) if len(y) > 1 else 0.0
-            shade = colour(name, part.rule.iloc[0])
+            shade = colour(part.entry.iloc[0], part.rule.iloc[0])
             label = name if group == 0 else None
             axes.bar(x, y.mean(), 0.72 / len(bars_of), yerr=sem, color=shade, alpha=0.75, capsize=3, label=label)
             axes.plot(np.full(len(y), x), y, "o", color="black", markersize=3, alpha=0.6)
     axes.set_xticks(range(len(groups)), [textwrap.fill(str(of), 16) for of in groups])
     axes.set(ylabel=ylabel, title=title)
-    if len(bars_of) > 1:
-        axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(bars_of), frameon=False)
     return figure
 
 

@@ -32,21 +32,24 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     Raises
     ------
     BioplausError
-        For a file that is missing, cut short, damaged, or of another version of its rule; it is named.
+        For a file that is missing, cut short, damaged, foreign, or of another version of its rule; it is named.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BioplausError(f"Could not read the trained network {path}: {error.strerror}.") from error
-    saved = torch.load(io.BytesIO(_files.unseal(content, path)), weights_only=True, map_location="cpu")
-    learner = rules.make(saved["rule"], saved["config"], device=device, dtype=dtype)
+    content = _files.unseal(content, path)
+    try:
+        saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        rule, config, state = (saved[name] for name in ("rule", "config", "state"))
+    except Exception as error:  # a file that was not written here can raise anything
+        raise BioplausError(f"{path} holds no trained network ({type(error).__name__}).") from error
+    learner = rules.make(rule, config, device=device, dtype=dtype)
     own = {name for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
-    if differing := sorted(own ^ saved["state"].keys()):
-        raise BioplausError(
-            f"{path} does not fit rule {saved['rule']} of this version: {', '.join(differing[:6])} differ."
-        )
-    learner.load_state_dict(saved["state"], strict=False)  # only the optimiser and the stream are not there
+    if differing := sorted(own ^ state.keys()):
+        raise BioplausError(f"{path} does not fit rule {rule} of this version: {', '.join(differing[:6])} differ.")
+    learner.load_state_dict(state, strict=False)  # only the optimiser and the stream are not there
     return learner.eval()
 
 

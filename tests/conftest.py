@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+hypothesis.settings.register_profile("bioplaus", deadline=None)  # a busy machine is not a defect
+hypothesis.settings.load_profile("bioplaus")
 
 
 @pytest.fixture(autouse=True)

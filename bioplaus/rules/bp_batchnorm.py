@@ -79,11 +79,9 @@ class Rule(LayeredRule):
     Deviations
     ----------
     A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its rounding noise,
-    amplified
-    by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control, which
-    went
-    on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left at 0 it
-    is an ordinary Adam.
+    amplified by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control,
+    which went on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left
+    at 0 it is an ordinary Adam.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -110,15 +108,16 @@ class Rule(LayeredRule):
         c = self.config
         n_done = c.start_step + epoch * self.n_batches + step
         self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
-        learned = [value.detach().requires_grad_() for value in self._learned()]
+        values = self._learned()
+        leaves = [value.detach().requires_grad_() for value in values]
         with torch.enable_grad():
-            output, moments = self._forward(x, learned, is_training=True)
+            output, moments = self._forward(x, leaves, is_training=True)
             loss = functional.cross_entropy(output, y)
-            gradients = list(torch.autograd.grad(loss, learned))
+            gradients = list(torch.autograd.grad(loss, leaves))
         for k in c.normed if c.norm == "output" or c.activation == "linear" else ():
-            gradients[c.n_layers + k] = torch.zeros_like(self.bias[k])  # exactly 0; what is there is rounding
+            gradients[c.n_layers + k] = torch.zeros_like(values[c.n_layers + k])  # exactly 0; what is there is rounding
         gradients[: c.n_layers] = [g if g.t().is_contiguous() else transposed(g) for g in gradients[: c.n_layers]]
-        self.optimiser.step(self._learned(), gradients, self.lr_now[0])
+        self.optimiser.step(values, gradients, self.lr_now[0])
         for (mean, var), its_mean, its_var in zip(moments, self.running_mean, self.running_var, strict=True):
             its_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
             its_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)

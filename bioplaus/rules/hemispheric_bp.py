@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bioplaus import _memory
 from bioplaus import config as _config
 from bioplaus.errors import BioplausError
 from bioplaus.nets import backbones
 from bioplaus.nets.hemispheres import SIDES, Hemispheres
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
-from bioplaus.tasks.hierarchies import KINDS
+from bioplaus.tasks.hierarchies import KINDS, HierarchySpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Config(_config.Config):
         """The hemispheres as they are wired."""
         given = {"left": self.left} | ({} if self.right is None else {"right": {**self.left, **self.right}})
         sides = {
-            side: backbones.Config.from_dict(values, kind=f"parameter of hemisphere {side}:")
+            side: backbones.Config.from_dict(values, kind=f"parameter of hemisphere {side}")
             for side, values in given.items()
         }
         if self.wiring == "published" and len(sides) == 2:
@@ -126,6 +127,28 @@ class Rule(LearningRule):
             raise BioplausError(
                 f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x {width} pixels."
             )
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], HierarchySpec]:
+        values = {"n_fine": 4, "n_coarse": 2, "in_channels": 1, "image_size": 8, "lr": 0.001, "dropout": 0.2}
+        values |= {"left": {"widths": [4, 4, 4, 8]}, "right": {}}
+        return values, cls.example_spec(Config.from_dict(values))
+
+    @classmethod
+    def example_spec(cls, config: Config) -> HierarchySpec:
+        """A task of the sizes of `config`."""
+        shape = (config.in_channels, config.image_size, config.image_size)
+        return HierarchySpec(
+            name="example",
+            kind="hierarchy",
+            n_in=shape[0] * shape[1] * shape[2],
+            n_out=config.n_fine,
+            n_coarse=config.n_coarse,
+            image_shape=shape,
+        )
+
+    def begin_epoch(self, epoch: int, n_batches: int) -> None:
+        _memory.keep_freed()
 
     def adopt(self, sources: Mapping[str, "Rule"]) -> None:
         """Take over hemispheres of trained networks that have one each.
@@ -196,8 +219,7 @@ class Rule(LearningRule):
         from torch.utils.flop_counter import FlopCounterMode
 
         size = self.config.image_size
-        net = copy.deepcopy(self.net).to("meta").train()
-        net.dropouts.requires_grad_(False).eval()
+        net = copy.deepcopy(self.net).to("meta").eval()
         counter = FlopCounterMode(display=False)
         with counter:
             logits = net(torch.empty(batch_size, self.config.in_channels, size, size, device="meta"))
@@ -205,11 +227,18 @@ class Rule(LearningRule):
         return counter.get_total_flops()
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {**super().get_extra_state(), "optimiser": self._adam().state_dict()}
+        moments = self._adam().state_dict()["state"]
+        flat = {f"{k}.{name}": value for k, values in moments.items() for name, value in values.items()}
+        return {**super().get_extra_state(), **flat}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self._adam().load_state_dict(state["optimiser"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            place, dot, name = key.partition(".")
+            if dot:
+                moments.setdefault(int(place), {})[name] = value
+        self._adam().load_state_dict({**self._adam().state_dict(), "state": moments})
 
     def _adam(self) -> torch.optim.Adam:
         """The optimiser of the weights that are not frozen, made when weights are where they will stay."""
@@ -227,3 +256,6 @@ class Rule(LearningRule):
         if state is not None:
             self._adam().load_state_dict(state)
         return self
+
+
+BENCHMARK = (BenchmarkCase(label="ResNet-9 64-128-256-512, both heads", batch_size=64),)

@@ -22,8 +22,8 @@ from torch import Tensor
 from bioplaus import _files, config, data
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.nets.encoders import ENCODERS
 from bioplaus.tasks import Spec, scenes
+from bioplaus.tasks.encoders import ENCODERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -66,9 +66,9 @@ class FeatureTask:
     """Inputs without labels; keeps the contract of `tasks.Task`.
 
     Batches are whole: what does not fill one is left out. With order "permuted" a new permutation of the inputs is
-    drawn
-    for every epoch; with "fixed" they are shuffled once, from the stream (seed, "order"), and every epoch brings the
-    same batches in the same order, which is what the published CIFAR-10 notebook did.
+    drawn for every epoch; with "fixed" they are shuffled once, from the stream (seed, "order"), and every epoch brings
+    the same batches in the same order, which is what the published CIFAR-10 notebook did. (The author's MNIST notebook
+    permutes the permuted data again; permutations drawn anew and those that are chained follow the same law.)
 
     Attributes
     ----------

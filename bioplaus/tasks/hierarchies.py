@@ -350,7 +350,7 @@ def _reflect(index: Tensor, n: int) -> Tensor:
 
 def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
     """Check everything that can be checked without pixels."""
-    settings = Config.from_dict(values, kind="parameter of hierarchies:")
+    settings = Config.from_dict(values, kind="parameter of hierarchies")
     about = data.about(settings.dataset)
     if "coarse" not in about.n_classes and about.name not in SUPERCLASSES:
         raise BioplausError(

@@ -129,7 +129,7 @@ def test_parameters_are_checked_before_anything_runs_naming_manifest_and_entry(p
     assert sentence in str(caught.value)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(min_size=1), value=st.none() | st.booleans() | st.text() | st.lists(st.integers()))
 def test_no_invented_parameter_name_or_ill_typed_value_gets_through(project, name, value):
     run = manifest.runs("paper", only="plain")[0]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bioplaus.metrics import accuracy, angle_deg
@@ -36,7 +36,6 @@ def test_the_angle_between_two_arrays_in_a_plane_is_that_of_the_plane(degrees):
     assert angle_deg(a, b) == pytest.approx(degrees, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
 def test_the_angle_does_not_depend_on_order_or_scale_and_opposites_add_to_180(seed, scale):
     a, b = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

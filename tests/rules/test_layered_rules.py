@@ -88,7 +88,7 @@ def test_feedback_alignment_by_sgd_follows_torch_with_momentum_and_weight_decay(
     torch.testing.assert_close(rule.w_ff[0].data, net.weight.data, rtol=0, atol=1e-14)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n_units=widths, seed=st.integers(0, 10**6), loss=st.sampled_from(["mse", "cross_entropy"]))
 def test_feedback_alignment_is_backprop_where_its_feedback_is_the_forward_weights(n_units, seed, loss):
     fa, bp = make("fa", n_units, seed, loss=loss), make("bp", n_units, seed, loss=loss)
@@ -165,7 +165,7 @@ def test_a_small_nudge_gives_the_gradient_of_the_squared_error_at_the_fixed_poin
         torch.testing.assert_close((new - old) / 0.1, -gradient, rtol=1e-3, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(n_units=widths, seed=st.integers(0, 10**6), name=st.sampled_from(["ep", "csm"]))
 def test_a_free_relaxation_with_small_steps_never_raises_the_energy(n_units, seed, name):
     rule = make(name, n_units, seed, lr_neural=0.02, n_free_steps=40)
@@ -286,7 +286,7 @@ def test_predictive_coding_by_torch_adam_differs_from_the_published_form_only_by
 # --- CorInfoMax -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n_units=widths, seed=st.integers(0, 10**6), name=st.sampled_from(["corinfomax", "corinfomax_sparse"]))
 def test_feedback_weights_do_not_change_when_lr_fb_is_zero(n_units, seed, name):
     rule = make(name, n_units, seed, lr_fb=[0.0] * (len(n_units) - 2))

@@ -318,8 +318,8 @@ def coco(folder, n=6, *, images=True):
 
 def test_a_folder_laid_out_like_coco_is_learned_from_and_described(tmp_path, capsys):
     task = captions.load(str(coco(tmp_path / "coco")), encoder="small_cnn", min_count=1)
-    assert task.spec.n_in == 1024 and "." in task.vocabulary.words and len(task.references[0]) == scenes.N_CAPTIONS
-    values = {"n_units": [1024, 8, 16, task.spec.n_out], "n_truncation": 4, "lr": 0.01}
+    assert task.spec.n_in == 64 and "." in task.vocabulary.words and len(task.references[0]) == scenes.N_CAPTIONS
+    values = {"n_units": [64, 8, 16, task.spec.n_out], "n_truncation": 4, "lr": 0.01}
     rule = rules.make("caption_dni", values, task.spec)
     history = train.fit(rule, task, n_epochs=2, batch_size=2, keep_best="val_bits", progress=False)
     assert history.status == "done"
