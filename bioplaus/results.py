@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bioplaus import _files
-from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.version import __version__
 
 if TYPE_CHECKING:
     import pandas
+    import torch
 
 SCHEMA = 1  # of records and run.json; raise it when their meaning changes, and teach `load` the older one
 _ALLOWED = {
@@ -122,7 +121,7 @@ def finish(
     record: Mapping[str, Any],
     *,
     seconds: Mapping[str, Any] | None = None,
-    device: str | torch.device = "cpu",
+    device: "str | torch.device" = "cpu",
 ) -> None:
     """Complete a run: save `record` as `result.pkl`, then `run.json` with its digest and the full provenance.
 
@@ -252,8 +251,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _provenance(device: str | torch.device) -> dict[str, Any]:
+def _provenance(device: "str | torch.device") -> dict[str, Any]:
     """Code, versions and machine type; no user, host or path."""
+    import torch
+
+    from bioplaus import device as _device
+
     commit, is_dirty = _commit()
     return {
         "commit": commit,
