@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from bioplaus.errors import BioplausError
 _TEMPORARY = ".bioplaus-"
 _MARK = b"\n#sha256:"
 _TRAILER = len(_MARK) + 64
+_BUILDABLE = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy._core.multiarray", "_reconstruct")}
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -105,3 +108,32 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads pickles of builtins and numpy arrays, and builds nothing else.
+
+    Parameters
+    ----------
+    content : the pickle.
+    path : where it comes from, for the error.
+    encoding : as of `pickle.loads`.
+
+    Raises
+    ------
+    BioplausError
+        From `load`, where the pickle asks for anything else; nothing is executed.
+    """
+
+    def __init__(self, content: Any, path: Path, *, encoding: str = "ASCII") -> None:
+        super().__init__(io.BytesIO(content), encoding=encoding)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core", "numpy._core")  # as older versions of numpy wrote it
+        if (module, name) not in _BUILDABLE:
+            raise BioplausError(
+                f"{self.path} asks for {module}.{name}, which no file of numbers needs; it was refused and nothing was "
+                "executed."
+            )
+        return super().find_class(module, name)

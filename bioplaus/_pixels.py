@@ -6,12 +6,10 @@ import hashlib
 import importlib.util
 import io
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -128,7 +126,8 @@ def idx(about: About, files: dict[Path, np.ndarray]) -> Images:
 
 def cifar(about: About, files: dict[Path, np.ndarray]) -> Images:
     """CIFAR's format: dicts pickled by Python 2, each with rows of 3072 bytes, colour by colour; the last is test."""
-    *train, test = (_Numbers(path, content).load() for path, content in files.items() if not path.name.endswith("meta"))
+    batches = {path: content for path, content in files.items() if not path.name.endswith("meta")}
+    *train, test = (_files.Unpickler(content, path, encoding="bytes").load() for path, content in batches.items())
     keys = {"fine": b"fine_labels", "coarse": b"coarse_labels"} if "coarse" in about.n_classes else {"fine": b"labels"}
     return Images(
         x_train=np.concatenate([batch[b"data"] for batch in train]).reshape(-1, *about.shape),
@@ -138,21 +137,6 @@ def cifar(about: About, files: dict[Path, np.ndarray]) -> Images:
             for kind, key in keys.items()
         },
     )
-
-
-class _Numbers(pickle.Unpickler):
-    """Unpickler that can build numpy arrays and nothing else."""
-
-    def __init__(self, path: Path, content: np.ndarray) -> None:
-        super().__init__(io.BytesIO(content), encoding="bytes")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core", "numpy._core")  # CIFAR was pickled by an old numpy
-        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy._core.multiarray", "_reconstruct")}
-        if (module, name) not in allowed:
-            raise BioplausError(f"{self.path} asks for {module}.{name}, which no image needs; nothing was executed.")
-        return super().find_class(module, name)
 
 
 _CIFAR_JPEG_SHA256 = {

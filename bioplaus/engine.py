@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,19 +162,19 @@ def status(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_status(run, collected) for run in runs]
 
 
-def _collected(runs: Sequence[Run]) -> set[str]:
-    """Keys of the runs that their experiments' collected files hold."""
-    ids = {folder: results.collected_ids(folder) for folder in {run.experiment_folder for run in runs}}
-    return {run.key for run in runs if run.id in ids[run.experiment_folder]}
+def _collected(runs: Sequence[Run]) -> dict[str, str]:
+    """How the runs that their experiments' collected files hold ended, by key."""
+    states = {folder: results.collected_status(folder) for folder in {run.experiment_folder for run in runs}}
+    return {run.key: states[run.experiment_folder][run.id] for run in runs if run.id in states[run.experiment_folder]}
 
 
-def _status(run: Run, collected: set[str]) -> dict[str, Any]:
+def _status(run: Run, collected: Mapping[str, str]) -> dict[str, Any]:
     about = _files.read_json(run.folder / "run.json") or {}
     progress = _files.read_json(run.folder / "progress.json") or {}
     if results.is_complete(run.folder):
         state = about["status"]
     elif run.key in collected:
-        state, progress = "done", {}
+        state, progress = collected[run.key], {}
     elif _is_locked(run.folder):
         state = "running"
     else:
@@ -420,7 +420,8 @@ def _seconds_here(run: Run) -> Iterator[float]:
     for path in sorted(run.experiment_folder.glob("*/run.json")):
         about = _files.read_json(path) or {}
         if about.get("entry") == run.entry and about.get("sha256"):
-            yield sum(sum(values) for values in about.get("seconds", {}).values())
+            wall = {name: values for name, values in about.get("seconds", {}).items() if not name.endswith("_cpu")}
+            yield sum(sum(values) for values in wall.values())
 
 
 def cores() -> int:

@@ -30,7 +30,8 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
     where : optional place of the mistake (file, entry), put in front of the sentence.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    lower = {each.lower(): each for each in reversed(known)}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     allowed = ", ".join(known) if known else "none"
     return BioplausError(f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}.")

@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1  # of records and run.json; raise it when their meaning changes, and teach `load` the older one
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "_reconstruct"),
-}
 
 
 def project_root() -> Path:
@@ -184,9 +178,9 @@ def outcomes(experiment: str | Path) -> Iterator[Outcome]:
         yield Outcome(run, _parse(result, experiment / run_id / "result.pkl"))
 
 
-def collected_ids(experiment: str | Path) -> set[str]:
-    """Ids of the runs in the collected file of an experiment (empty where there is none)."""
-    return {run["id"] for run, _ in _collected(Path(experiment))}
+def collected_status(experiment: str | Path) -> dict[str, str]:
+    """How each run in the collected file of an experiment ended, by id (empty where there is none)."""
+    return {run["id"]: run["status"] for run, _ in _collected(Path(experiment))}
 
 
 def frame(found: Iterable[Outcome]) -> "pandas.DataFrame":
@@ -323,7 +317,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     else:
         is_ours = False
     try:
-        record = _Reader(io.BytesIO(content), path).load()
+        record = _files.Unpickler(content, path).load()
     except BioplausError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -335,18 +329,3 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     if record["schema"] > SCHEMA:
         raise BioplausError(f"{path} has schema {record['schema']}, but this bioplaus reads up to {SCHEMA}; update it.")
     return record
-
-
-class _Reader(pickle.Unpickler):
-    """Unpickler that can build numpy arrays and nothing else."""
-
-    def __init__(self, file: io.BytesIO, path: Path) -> None:
-        super().__init__(file)
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise BioplausError(
-                f"{self.path} asks for {module}.{name}, which no result needs; it was refused and nothing was executed."
-            )
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import _pixels, data
+from bioplaus import _files, _pixels, data
 from bioplaus.errors import BioplausError
 
 
@@ -198,7 +198,7 @@ def test_a_hostile_cifar_file_is_refused_by_its_digest_before_it_is_unpickled(tm
     hostile = pickle.dumps({b"data": Hostile(tmp_path / "canary")}, protocol=2)
     entry = data._CATALOGUE["cifar100"]
     put_cifar(monkeypatch, "cifar100", [hostile] * 3, [file.md5 for file in entry.files])
-    monkeypatch.setattr(_pixels, "_Numbers", lambda *arguments: pytest.fail("unpickled an unchecked file"))
+    monkeypatch.setattr(_files, "Unpickler", lambda *arguments, **_: pytest.fail("unpickled an unchecked file"))
     with pytest.raises(BioplausError, match="is damaged: its MD5 is") as caught:
         data.read("cifar100", download=False)
     assert entry.files[0].md5 in sentence(caught)
@@ -210,7 +210,7 @@ def test_a_hostile_cifar_file_is_refused_by_its_digest_before_it_is_unpickled(tm
 def test_a_hostile_cifar_file_with_the_right_digest_builds_arrays_and_nothing_else(tmp_path, monkeypatch, protocol):
     hostile = pickle.dumps([Hostile(tmp_path / "canary")], protocol=protocol)
     put_cifar(monkeypatch, "cifar100", [hostile] * 3)
-    with pytest.raises(BioplausError, match=r"asks for .*mkdir, which no image needs; nothing was executed"):
+    with pytest.raises(BioplausError, match=r"asks for .*mkdir, which no file of numbers needs; .*nothing was"):
         data.read("cifar100", download=False)
     assert not (tmp_path / "canary").exists()
 
