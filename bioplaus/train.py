@@ -29,13 +29,14 @@ class History:
     epochs : one dict per finished epoch, 0-based key "epoch" and metrics by name.
     diagnostics : one dict per log entry: "batch" (batches learned so far) and the rule's `diagnostics()`.
     divergence : None, or where numbers stopped being finite: epoch, batch (both 0-based) and tensor name.
-    seconds : wall seconds per epoch, {"train": [...], "evaluate": [...]}; never part of a result's bytes.
+    seconds : wall seconds per epoch, {"train": [...], "evaluate": [...]}, and "train_cpu": CPU seconds of this process
+        while it trained, less than wall time where others use the core too; never part of a result's bytes.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     diagnostics: list[dict[str, float]] = field(default_factory=list)
     divergence: dict[str, Any] | None = None
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": []})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": [], "train_cpu": []})
 
     @property
     def status(self) -> str:
@@ -46,6 +47,16 @@ class History:
         last = ", ".join(f"{k} {v:.4f}" for k, v in self.epochs[-1].items() if k != "epoch") if self.epochs else "none"
         end = f"diverged at {self.divergence}" if self.divergence else f"{len(self.seconds['train'])} epochs"
         return f"{end}; last evaluation: {last}"
+
+    def first_best(self, metric: str) -> dict[str, Any] | None:
+        """The first epoch (0-based) with the largest value of `metric`, and that value, for a record.
+
+        None where no epoch was measured.
+        """
+        if not self.epochs:
+            return None
+        row = max(self.epochs, key=lambda epoch: epoch[metric])
+        return {"metric": metric, "epoch": row["epoch"], "value": row[metric]}
 
     def record(self) -> dict[str, Any]:
         """The history as builtins and numpy columns, without times: part of a result."""
@@ -62,6 +73,12 @@ def check(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
+
+
+def useful_flops(rule: LearningRule, n_samples: int, batch_size: int) -> int:
+    """Operations that the training steps of one epoch need (`LearningRule.useful_flops`), evaluation left out."""
+    n_full, rest = divmod(n_samples, batch_size)
+    return n_full * rule.useful_flops(batch_size) + (rule.useful_flops(rest) if rest else 0)
 
 
 @_device.subnormals_flushed()
@@ -124,7 +141,8 @@ def fit(
         meter.restart()
         rule.train()
         means, history.divergence = _one_epoch(rule, task, epoch, batch_size, shuffle, diagnose_every, history)
-        history.seconds["train"].append(meter.read()[0])
+        for name, seconds in zip(("train", "train_cpu"), meter.read(), strict=True):
+            history.seconds.setdefault(name, []).append(seconds)  # checkpoints of earlier versions have no CPU time
         meter.restart()
         if not history.divergence and (epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1):
             rule.eval()

@@ -1,6 +1,7 @@
 """The epoch loop: order of events, exact resume, divergence, and that looking changes nothing."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -196,3 +197,49 @@ def test_bar_is_drawn_only_when_asked(capsys):
     assert capsys.readouterr().err == ""
     _fit(_line(), progress=True)
     assert "epoch" in capsys.readouterr().err
+
+
+def test_epoch_chosen_by_a_metric_is_the_first_of_its_largest_values():
+    history = train.History()
+    assert history.first_best("validation_accuracy") is None
+    for epoch, (chosen_by, test) in enumerate([(0.4, 0.9), (0.7, 0.5), (0.7, 0.8), (0.6, 1.0)]):
+        history.epochs.append({"epoch": epoch, "validation_accuracy": chosen_by, "test_accuracy": test})
+    assert history.first_best("validation_accuracy") == {"metric": "validation_accuracy", "epoch": 1, "value": 0.7}
+
+
+def test_operations_of_an_epoch_are_those_of_every_batch_that_it_learns():
+    learned = []
+
+    class Counting(Line):
+        def fit_batch(self, x, y, *, epoch, step):
+            learned.append(len(x))
+            return super().fit_batch(x, y, epoch=epoch, step=step)
+
+        def useful_flops(self, batch_size):
+            return 7 + batch_size**2  # not linear: a short last batch counts as what it is
+
+    for batch_size in (1, 3, 8, 20):
+        learned.clear()
+        rule = Counting(LineConfig(), device.generator(0, "rule"))
+        _fit(rule, n_epochs=1, batch_size=batch_size)
+        expected = sum(rule.useful_flops(n) for n in learned)
+        assert train.useful_flops(rule, 8, batch_size) == expected
+
+
+def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoint_has_no_cpu_time(tmp_path):
+    class Waiting(Regression):
+        def n_batches(self, batch_size):
+            time.sleep(0.05)  # waiting takes wall time, no CPU time
+            return super().n_batches(batch_size)
+
+    history = _fit(_line(), Waiting(), n_epochs=2)
+    assert [len(history.seconds[name]) for name in ("train", "train_cpu", "evaluate")] == [2, 2, 2]
+    assert all(
+        wall > cpu + 0.04 for wall, cpu in zip(history.seconds["train"], history.seconds["train_cpu"], strict=True)
+    )
+    saved = train.History(seconds={"train": [1.0], "evaluate": [1.0]})
+    rule = _line()
+    keeper = train._Checkpoints(tmp_path, train._identity(rule, Regression(), 2, 3, 0))
+    keeper.save(rule, device.generator(0, "shuffle"), saved, None, force=True)
+    resumed = _fit(_line(), n_epochs=2, folder=tmp_path)
+    assert len(resumed.seconds["train"]) == 2 and len(resumed.seconds["train_cpu"]) == 1
