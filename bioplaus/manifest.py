@@ -54,9 +54,13 @@ class Override(_Part):
 
 
 class Entry(_Part):
-    """One rule with its parameters; with a grid, one entry per grid point, numbered from 1, the last name fastest."""
+    """One rule with its parameters; with a grid, one entry per grid point, numbered from 1, the last name fastest.
 
-    label: str | None = None  # name in legends; default: the entry's key
+    In the grid the name of a table (`config`) takes tables, for parameters that change together. With a grid a list in
+    `published` gives each point its own value; points after its end were not published.
+    """
+
+    label: str | list[str] | None = None  # name in legends, of a grid one a point; default: the entry's key and number
     source: str | None = None  # table, section or script that the values are from
     parameters: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
@@ -84,6 +88,11 @@ class Experiment(_Part):
         """The entries that each entry needs; those of a grid by their expanded names."""
         names = [(name, entry) for key, entry in self.entries.items() for name in _names(key, entry)]
         return {name: set(entry.needs.values()) for name, entry in names}
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The entries of runs, by their expanded names, and the keys they have in the manifest."""
+        return {name: key for key, entry in self.entries.items() for name in _names(key, entry)}
 
 
 class Manifest(_Part):
@@ -194,6 +203,8 @@ def _read(path: Path, changed: int) -> Manifest:
         raise BioplausError(f"{path.name} says paper: {found.paper}, but its file name says {path.stem}.")
     for name, experiment in found.experiments.items():
         _check_needs(experiment.needs, f"{path.name}, {name}")
+        for key, entry in experiment.entries.items():
+            _check_lists(entry, f"{path.name}, {name}/{key}")
     return found
 
 
@@ -292,6 +303,19 @@ def _check_needs(needs: Mapping[str, set[str]], place: str) -> None:
         raise BioplausError(f"{place}: entries need one another in a circle: {circle}.") from None
 
 
+def _check_lists(entry: Entry, place: str) -> None:
+    """Raise where a list that goes along the grid does not fit it."""
+    n_points = len(_points(entry.grid)) if entry.grid else 0
+    if isinstance(entry.label, list) and len(entry.label) != n_points:
+        raise BioplausError(f"{place}: label has {len(entry.label)} names, but the grid has {n_points} points.")
+    for column, values in (entry.published or {}).items():
+        if isinstance(values, list) and not 0 < len(values) <= n_points:
+            raise BioplausError(
+                f"{place}, published/{column} has {len(values)} values, but must have at least 1 and at most as many as "
+                f"the grid has points, {n_points}."
+            )
+
+
 def _names(key: str, entry: Entry) -> list[str]:
     """The names of an entry's runs: its key, or numbered from 1 where it has a grid."""
     return [f"{key}-{number}" for number in range(1, len(_points(entry.grid)) + 1)] if entry.grid else [key]
@@ -327,12 +351,12 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
                         paper=found.paper,
                         experiment=name,
                         entry=entry_name,
-                        label=_label(entry.label or key, number, point),
+                        label=_label(entry.label or key, number, bool(entry.grid)),
                         preset=preset,
                         simulation=experiment.simulation,
                         seed=seed,
                         parameters=_merge(parameters, {"seed": seed}),
-                        published=entry.published,
+                        published=_published_of(entry.published, number),
                         seconds=forecast,
                         needs=entry.needs,  # names of entries, until `_expand` puts ids in their place
                     )
@@ -340,11 +364,24 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
 
 def _points(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """The Cartesian product of a grid, as nested parameters; one empty point for an empty grid."""
-    return [_nested(dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+    return [
+        _merge(*(_nested({name: value}) for name, value in zip(grid, values, strict=True)))
+        for values in itertools.product(*grid.values())
+    ]
 
 
-def _label(label: str, number: int, point: dict[str, Any]) -> str:
-    return f"{label} {number}" if point else label
+def _label(label: str | list[str], number: int, in_grid: bool) -> str:
+    if isinstance(label, list):
+        return label[number - 1]
+    return f"{label} {number}" if in_grid else label
+
+
+def _published_of(published: dict[str, Any] | None, number: int) -> dict[str, Any] | None:
+    """The published rows of one grid point; None for a point after the end of a list."""
+    lists = {column: values for column, values in (published or {}).items() if isinstance(values, list)}
+    if any(len(values) < number for values in lists.values()):
+        return None
+    return published and {**published, **{column: values[number - 1] for column, values in lists.items()}}
 
 
 def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

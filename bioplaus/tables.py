@@ -94,3 +94,26 @@ def save(
         files = {"csv": plots.csv(pandas.DataFrame(claims)), "md": markdown(comparison(claims)).encode()}
     said = {"notebook": notebook, "title": title, "caption": caption}
     return plots.store("table", name, files, about=about, claims=claims, said=said)
+
+
+def save_frame(
+    table: "pandas.DataFrame",
+    name: str,
+    *,
+    data: "pandas.DataFrame",
+    notebook: str,
+    title: str,
+    caption: str,
+    about: Mapping[str, Any],
+) -> Path:
+    """As `save`, for a table that compares nothing with published numbers.
+
+    Parameters
+    ----------
+    table : what is read, one text a cell.
+    data : the numbers behind it, for the csv.
+    """
+    files = {"csv": plots.csv(data), "md": markdown(table).encode()} if any(about["n"].values()) else {}
+    said = {"notebook": notebook, "title": title, "caption": caption}
+    said |= {"columns": list(table.columns), "rows": table.astype(str).to_numpy().tolist()}
+    return plots.store("table", name, files, about=about, claims=[], said=said)
