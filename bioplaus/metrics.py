@@ -109,14 +109,15 @@ def population(activity: Tensor) -> dict[str, Tensor]:
     n = len(a)
     covariance = torch.cov(a)
     roots = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
-    varying = a[a.var(1) > 0]
-    correlations = torch.corrcoef(varying).abs()
-    pairs = correlations[*torch.triu_indices(len(varying), len(varying), 1)] if len(varying) > 1 else a.new_zeros(1)
+    is_varying = (a != a[:, :1]).any(1)
+    scale = torch.where(is_varying, covariance.diagonal().rsqrt(), 0.0)
+    correlations = (covariance * scale[:, None] * scale).abs_().fill_diagonal_(0)
+    n_varying = int(is_varying.sum())
     active = a[:, a.abs().sum(0) > 0]
     spread = (active.abs().sum(0).square() / active.square().sum(0)).mean() if active.numel() else a.new_tensor(n)
     return {
         "correlation": n / (n - 1) * roots.max() / roots.sum() - 1 / n if roots.sum() > 0 else a.new_zeros(()),
-        "pearson": pairs.mean(),
+        "pearson": correlations.sum() / max(n_varying * (n_varying - 1), 1),
         "coding_space": covariance.trace(),
         "sparsity": (n - spread) / (n - 1),
     }

@@ -89,7 +89,7 @@ class Synthesiser(nn.Module):
             d_weight.addmm_(delta.t(), sent[number], beta=keep)
             torch.add(delta.sum(0), d_bias, alpha=keep, out=d_bias)
             if number > 0:
-                delta = (delta @ self.layers[number].weight).mul_(sent[number] > 0)
+                delta = _through_relu(delta @ self.layers[number].weight, sent[number])
             elif self.mask is not None:
                 d_weight.mul_(self.mask)
 
@@ -99,5 +99,10 @@ class Synthesiser(nn.Module):
         for number in reversed(range(len(self.layers))):
             delta = delta @ self.layers[number].weight
             if number > 0:
-                delta = delta * (sent[number] > 0)
+                delta = _through_relu(delta, sent[number])
         return delta
+
+
+def _through_relu(delta: Tensor, activity: Tensor) -> Tensor:
+    """`delta` where the rectified `activity` is above zero, else zero; many times faster than a product with a mask."""
+    return torch.ops.aten.threshold_backward(delta, activity, 0)
