@@ -311,8 +311,8 @@ def _check_lists(entry: Entry, place: str) -> None:
     for column, values in (entry.published or {}).items():
         if isinstance(values, list) and not 0 < len(values) <= n_points:
             raise BioplausError(
-                f"{place}, published/{column} has {len(values)} values, but must have at least 1 and at most as many as "
-                f"the grid has points, {n_points}."
+                f"{place}, published/{column} has {len(values)} values, but must have 1 to {n_points}, the number of "
+                "points of the grid."
             )
 
 

@@ -95,6 +95,7 @@ def values(paper: str) -> "pandas.DataFrame":
 
     metric : named as in our records where we record it.
     setting, pickle, condition : taken from the text in `figure_or_table`, where it has them.
+    single_seed : the seed of a row that is one published run, from the same text.
     """
     return _values(paper).copy()
 
@@ -111,6 +112,8 @@ def curves(paper: str) -> "pandas.DataFrame":
 def value(paper: str, where: Mapping[str, Any], metric: str) -> Published | None:
     """The one published final value of `metric` in the rows `where`; None where that metric was not published.
 
+    Rows that are single runs of one setting are taken together: their mean, sample deviation and number.
+
     Raises
     ------
     BioplausError
@@ -120,6 +123,9 @@ def value(paper: str, where: Mapping[str, Any], metric: str) -> Published | None
     rows = rows[(rows.metric == metric) & rows.is_final]
     if rows.empty:
         return None
+    singles = rows.value[rows.single_seed.notna() & ~rows.single_seed.duplicated(keep=False)]
+    if len(singles) == len(rows) > 1 and rows.setting.nunique() == 1:
+        return Published(float(singles.mean()), float(singles.std()), len(singles))
     _unambiguous(rows, where, metric, paper, rows)
     row = rows.iloc[0]
     number = float(row["value"])
@@ -232,6 +238,7 @@ def _values(paper: str) -> "pandas.DataFrame":
     text = table.figure_or_table.astype(str)
     table["setting"] = text.str.extract(r"\bsetting (\d+)")[0].astype("Float64").astype("Int64")
     table["pickle"] = text.str.extract(r"\bpickle (\S+)")[0]
+    table["single_seed"] = text.str.extract(r"\bsingle run.* seed (\d+)")[0]
     table["condition"] = table.get("condition", text.str.extract(r"ablation;? ([^;]+);")[0])
     table["value"] = pandas.to_numeric(table["value"], errors="coerce")
     table["n_seeds"] = pandas.to_numeric(table["n_seeds"], errors="coerce")

@@ -23,6 +23,38 @@ def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
     assert points == [(1.0, 1), (1.0, 2), (3.0, 1), (3.0, 2)]
 
 
+def grid(project, **entry):
+    """The runs of seed 0 of one entry with a grid."""
+    folder = project / "Simulations" / "manifests"
+    shown = json.dumps(
+        {"experiments": {"e": {"title": "t", "simulation": "probe", "seeds": [0], "entries": {"g": entry}}}}
+    )
+    (folder / "gridded.yaml").write_text('{"paper": "gridded", "title": "t", ' + shown[1:])
+    return manifest.runs("paper", ["gridded"])
+
+
+def test_a_grid_over_a_table_moves_several_parameters_together_and_merges_with_other_names(project):
+    tables = [{"a": 1, "b": [2]}, {"a": 3, "b": [4]}]
+    runs = grid(project, grid={"config.c": [5, 6], "config": tables})
+    assert [run.parameters["config"] for run in runs] == [{"c": c, **table} for c in (5, 6) for table in tables]
+
+
+def test_lists_along_a_grid_give_each_point_its_own_published_rows_and_label(project):
+    published = {"algorithm": "A", "setting": [4, 7]}
+    runs = grid(project, label=["x", "y", "z"], grid={"value": [1, 2, 3]}, published=published)
+    assert [run.published for run in runs] == [{"algorithm": "A", "setting": 4}, {"algorithm": "A", "setting": 7}, None]
+    assert [run.label for run in runs] == ["x", "y", "z"]
+
+
+def test_lists_that_do_not_fit_the_grid_are_refused(project):
+    with pytest.raises(BioplausError, match="e/g, published/setting has 3 values, but must have 1 to 2"):
+        grid(project, grid={"value": [1, 2]}, published={"setting": [1, 2, 3]})
+    with pytest.raises(BioplausError, match="label has 1 names, but the grid has 2 points"):
+        grid(project, grid={"value": [1, 2]}, label=["x"])
+    with pytest.raises(BioplausError, match="the number of points of the grid"):
+        grid(project, published={"setting": [1]})
+
+
 def test_a_preset_replaces_what_it_names_and_an_entry_can_leave_one(project):
     assert {r.parameters["value"] for r in manifest.runs("quick")} == {2.0}
     assert [(r.entry, r.seed) for r in manifest.runs("smoke")] == [("plain", 0)]
