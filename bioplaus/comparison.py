@@ -52,7 +52,8 @@ def runs(found: "Analysis") -> "pandas.DataFrame":
     rows = []
     for run in found.runs:
         entry = described.entries[keys[run.entry]]
-        about = {"key": keys[run.entry], "label": entry.label or keys[run.entry], "rule": found.rule(run.entry)}
+        label = entry.label if isinstance(entry.label, str) else keys[run.entry]
+        about = {"key": keys[run.entry], "label": label, "rule": found.rule(run.entry)}
         about |= {"entry": run.entry, "setting": _in_words(run, entry.grid), "factor": _factor(run, entry.grid)}
         about |= {"seed": run.seed, "status": found.status[run.id]}
         rows.append(about | (_measured(outcomes[run.id]) if run.id in outcomes else {}))
@@ -272,11 +273,17 @@ def _value(run: "Run", dotted: str) -> Any:
 def _in_words(run: "Run", grid: Mapping[str, list[Any]]) -> str:
     """`lr_ff = 1, 0.7`: what the grid varies."""
     said = []
-    for name in grid:
+    names = [f"{name}.{part}" if part else name for name, values in grid.items() for part in _parts(values[0])]
+    for name in names:
         value = _value(run, name)
         text = ", ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
         said.append(f"{name.rpartition('.')[2]} = {text}")
     return "; ".join(said)
+
+
+def _parts(value: Any) -> list[str]:
+    """The names in a grid's value that is a table; one empty name for any other value."""
+    return list(value) if isinstance(value, dict) else [""]
 
 
 def _factor(run: "Run", grid: Mapping[str, list[Any]]) -> float | None:
@@ -284,6 +291,8 @@ def _factor(run: "Run", grid: Mapping[str, list[Any]]) -> float | None:
     if len(grid) != 1:
         return None
     ((name, values),) = grid.items()
+    if not isinstance(values[0], int | float | list):
+        return None
     sizes = [np.atleast_1d(np.asarray(value, float)) for value in (_value(run, name), values[len(values) // 2])]
     ratio = sizes[0] / sizes[1] if sizes[0].shape == sizes[1].shape else np.full(2, np.nan)
     return float(ratio[0]) if np.allclose(ratio, ratio[0], rtol=1e-6) else None
