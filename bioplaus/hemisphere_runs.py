@@ -157,9 +157,11 @@ def feature_distances(
 
     Returns
     -------
-    outcome : (m,) uint8; left, right, joined, concatenated : (m,) float32, in the features of the left source, the
-    right
-        source, the joined network, and both sources side by side. At most `n_pairs` pairs of an outcome, evenly spaced.
+    outcome : (m,) uint8, index into `hemisphere_analysis.OUTCOMES`.
+    left, right, joined, concatenated : (m,) float32, distances from 0 to 2 in the features of the left source, the
+        right source, the joined network, and both sources side by side.
+
+    At most `n_pairs` pairs of an outcome are kept, evenly spaced.
     """
     features = {"joined": torch.cat([joined.encode(x) for x in images.inputs("test")])}
     for side in ("left", "right"):
@@ -183,14 +185,12 @@ def attention_maps(
 
     Returns
     -------
-    image : (m,) int64, place among the test images; outcome : (m,) uint8; left, right, joined : (m, height, width)
-    uint8,
-        the map in [0, 1] times 255.
+    image : (m,) int64, place among the test images.
+    outcome : (m,) uint8, index into `hemisphere_analysis.OUTCOMES`.
+    left, right, joined : (m, height, width) uint8, the map in [0, 1] times 255.
     """
-    first = [int(torch.nonzero(outcome == k)[0, 0]) for k in range(len(analysis.OUTCOMES)) if (outcome == k).any()][
-        :n_maps
-    ]
-    rows = torch.tensor(first, dtype=torch.int64)
+    occurring = outcome.unique()[:n_maps]
+    rows = (outcome == occurring[:, None]).long().argmax(1)  # of equal values, the first
     seen = images.normalise(images.x["test"][rows.to(images.x["test"].device)])
     nets = {"left": sources["left"].net, "right": sources["right"].net, "joined": joined.net}
     maps = {name: (255 * analysis.grad_cam(net, seen)).round().byte().cpu().numpy() for name, net in nets.items()}

@@ -124,7 +124,7 @@ def draw(
         if bar:
             low, high = max(-limit, float(np.nanmin(image))), min(limit, float(np.nanmax(image)))
             ends = sorted({low, 0.0, high}) if low < 0 < high else [low, high]
-            axes.figure.colorbar(drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g")
+            axes.figure.colorbar(drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g", label="weight")
     axes.set_axis_off()
     axes.set_title(title)
     return drawn

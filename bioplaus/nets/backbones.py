@@ -37,6 +37,7 @@ BACKBONES: Mapping[str, Backbone] = {
     "sparse_resnet9": Backbone(partial(_sparse, is_inverted=False), sparse_resnet9.WIDTHS, 8, True),
     "sparse_invresnet9": Backbone(partial(_sparse, is_inverted=True), sparse_resnet9.INVERTED_WIDTHS, 8, True),
     "vgg11": Backbone(lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.WIDTHS, min_size=32),
+    "vgg11_maps": Backbone(lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.MAP_WIDTHS, min_size=32),
     **{
         name: Backbone(lambda s, n, g, name=name: resnet.ResNet(name, s.widths, n), resnet.WIDTHS)
         for name in resnet.DEPTHS

@@ -1,4 +1,6 @@
-"""VGG-11 (configuration A without batch norm) without its last layer, from torchvision's layers."""
+"""VGG-11 (configuration A without batch norm) without its last layer, or without any linear one, from torchvision's
+layers.
+"""
 
 from collections.abc import Sequence
 
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from bioplaus.nets.dropout import Dropout
 
 WIDTHS = (64, 128, 256, 512, 4096)  # channels at the four map sizes, units of the two hidden layers
+MAP_WIDTHS = WIDTHS[:4]  # without hidden layers
 
 
 class VGG11(nn.Module):
@@ -19,25 +22,26 @@ class VGG11(nn.Module):
 
     Parameters
     ----------
-    widths : w1..w5.
+    widths : w1..w5; without w5 there are no linear layers, and the 7x7 maps are the features.
     in_channels : of the images; these are at least 32 pixels wide and high.
     generator : of the dropout masks.
 
     Attributes
     ----------
-    n_features : w5, the number of outputs per image.
+    n_features : w5, or 49 w4: the number of outputs per image.
     """
 
     def __init__(self, widths: Sequence[int], in_channels: int, generator: torch.Generator) -> None:
         from bioplaus._torchvision import models
 
         super().__init__()
-        w1, w2, w3, w4, self.n_features = widths
+        w1, w2, w3, w4, *hidden = widths
         self.features = models.vgg.make_layers([w1, "M", w2, "M", w3, w3, "M", w4, w4, "M", w4, w4, "M"])
         if in_channels != 3:
             self.features[0] = nn.Conv2d(in_channels, w1, 3, padding=1)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
-        layers = [(w4 * 49, self.n_features), (self.n_features, self.n_features)]
+        self.n_features = hidden[0] if hidden else w4 * 49
+        layers = [(w4 * 49, self.n_features), (self.n_features, self.n_features)] if hidden else []
         self.classifier = nn.Sequential(
             *(part for sizes in layers for part in (nn.Linear(*sizes), nn.ReLU(inplace=True), Dropout(0.5, generator)))
         )

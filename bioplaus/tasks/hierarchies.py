@@ -4,6 +4,7 @@ Images stay uint8 in memory, the whole training set at once; crops and flips are
 nothing is written to disk and no worker is needed. Labels come from the data set's arrays, in stored order.
 """
 
+import abc
 import dataclasses
 import hashlib
 import json
@@ -95,7 +96,7 @@ def load(
     return HierarchyTask(specification, settings, stored, top=about.top, device=place, dtype=dtype)
 
 
-class _Labelled:
+class _Labelled(abc.ABC):
     """What both tasks here share: labels and evaluation.
 
     Attributes
@@ -112,9 +113,9 @@ class _Labelled:
     y: dict[str, Tensor]
     coarse_of: Tensor
 
+    @abc.abstractmethod
     def inputs(self, split: str) -> Iterator[Tensor]:
         """What the network sees of a split, not augmented, in order and in parts."""
-        raise NotImplementedError
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches in one epoch, the last partial one included."""

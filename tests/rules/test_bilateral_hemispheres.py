@@ -65,6 +65,14 @@ def test_vgg11_is_the_one_of_torchvision_without_its_last_layer():
     torch.testing.assert_close(ours(x), hidden, rtol=0, atol=1e-12)
 
 
+def test_vgg11_without_linear_layers_gives_its_maps_of_which_those_of_small_images_are_one_value_repeated():
+    net = build("vgg11_maps").eval()
+    assert backbones.parameter_count(net) == 9_220_480  # torchvision's vgg11().features
+    features = net(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    assert features.shape == (2, 25_088) and net.n_features == 25_088  # published
+    assert (features.view(2, 512, 49) == features.view(2, 512, 49)[..., :1]).all()
+
+
 def test_vgg11_starts_as_torchvision_says():
     net = build("vgg11", widths=(64, 64, 64, 64, 512))
     conv, linear = net.features[3], net.classifier[3]
