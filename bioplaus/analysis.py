@@ -9,7 +9,7 @@ Collapsed and diverged runs are in no mean; they are listed, and drawn as thin l
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Analysis:
     outcomes: tuple[results.Outcome, ...]  # complete runs among them
     n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
     differences: dict[str, str]  # entry -> why it cannot be held against the published numbers; empty text if it can
+    copies: frozenset[str] = frozenset()  # entries on a copy of the published data: shown beside it, with no verdict
+    alone: tuple[Run, ...] = ()  # at preset paper, one an entry: what is published but has nothing of ours beside it
 
     @cached_property
     def entries(self) -> list[str]:
@@ -59,6 +61,18 @@ class Analysis:
         """Run id -> done, collapsed, diverged or missing, in manifest order."""
         found = {outcome.run["id"]: _status(outcome.record) for outcome in self.outcomes}
         return {run.id: found.get(run.id, "missing") for run in self.runs}
+
+    def only(self, *entries: str) -> "Analysis":
+        """The same with these entries alone, in manifest order."""
+        ids = {run.id for run in self.runs if run.entry in entries}
+        return replace(
+            self,
+            runs=tuple(run for run in self.runs if run.entry in entries),
+            outcomes=tuple(outcome for outcome in self.outcomes if outcome.run["id"] in ids),
+            differences={entry: why for entry, why in self.differences.items() if entry in entries},
+            copies=self.copies & set(entries),
+            alone=tuple(run for run in self.alone if run.entry in entries),
+        )
 
     def label(self, entry: str) -> str:
         """An entry's name in legends."""
@@ -121,33 +135,52 @@ class Analysis:
             if theirs is not None:
                 line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
                 parts.append(line.assign(**about, source="published", part="mean"))
-        columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
-        drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
-        drawn = drawn.reindex(columns=columns)
-        return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"})
+        return _drawn(parts)
 
-    def final(self, metric: str, entry: str) -> list[float]:
-        """The last value of a metric, one number a seed, of the runs that are done."""
-        rows = self.epochs[(self.epochs.entry == entry) & (self.epochs.status == "done")] if self.outcomes else ()
+    def published_curves(self, metric: str) -> "pandas.DataFrame":
+        """The published curves that have nothing of ours beside them at this preset; columns as in `curves`."""
+        parts = []
+        for run in self.alone:
+            theirs = published.curve(self.paper, run.published or {}, metric)
+            if theirs is not None:
+                line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
+                about = {"entry": run.entry, "label": run.label, "rule": run.parameters.get("rule", run.entry)}
+                parts.append(line.assign(**about, source="published", part="mean"))
+        return _drawn(parts)
+
+    def final(self, metric: str, entry: str, *, collapsed: bool = False) -> list[float]:
+        """The last value of a metric, one number a seed, of the runs that are done, or `collapsed` ones too."""
+        kept = ["done", "collapsed"] if collapsed else ["done"]
+        rows = self.epochs[(self.epochs.entry == entry) & self.epochs.status.isin(kept)] if self.outcomes else ()
         return list(rows.groupby("seed")[metric].last()) if len(rows) and metric in rows else []
 
-    def compare_final(self, metrics: Iterable[str] = ("test_accuracy", "train_accuracy")) -> list[dict[str, Any]]:
-        """Each entry's last epoch beside the published one, if it is the same epoch."""
+    def compare_final(
+        self, metrics: Iterable[str] = ("test_accuracy", "train_accuracy"), *, collapsed: bool = False
+    ) -> list[dict[str, Any]]:
+        """Each entry's last epoch beside the published one, if it is the same epoch; then what is published alone.
+
+        With `collapsed` our means include collapsed seeds, as the published ones do.
+        """
         found = []
         for entry in self.entries:
             run, reference = self._first(entry), _references(self.paper, self.experiment).get(entry)
             epochs = run.parameters.get("n_epochs")
             last = reference.parameters.get("n_epochs") if reference else epochs
             for metric in metrics:
-                theirs = None if self.differences[entry] else published.value(self.paper, run.published or {}, metric)
+                theirs = published.value(self.paper, run.published or {}, metric) if self._is_beside(entry) else None
                 if theirs and epochs != last:
                     reason = f"{published.NOT_RUN} ({epochs} of {last} epochs)"
                     found.append(self._claim(entry, metric, "epoch", last, [], theirs, reason=reason))
                 else:
-                    out = self._n(entry, "collapsed", "diverged")
-                    found.append(
-                        self._claim(entry, metric, "epoch", epochs, self.final(metric, entry), theirs, left_out=out)
-                    )
+                    ours = self.final(metric, entry, collapsed=collapsed)
+                    out = self._n(entry, "diverged") if collapsed else self._n(entry, "collapsed", "diverged")
+                    found.append(self._claim(entry, metric, "epoch", epochs, ours, theirs, left_out=out))
+        for run in self.alone:
+            for metric in metrics:
+                theirs = published.value(self.paper, run.published or {}, metric)
+                if theirs:
+                    last = run.parameters.get("n_epochs")
+                    found.append(self._claim(run.entry, metric, "epoch", last, [], theirs))
         return found
 
     def compare_curve(self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4) -> list[dict[str, Any]]:
@@ -179,7 +212,7 @@ class Analysis:
 
     def caption(self, what: str, drawn: "pandas.DataFrame | None" = None) -> str:
         """`what`, then how to read the lines of `drawn` and where published curves are not exactly ours."""
-        said = [what, f"Preset {self.preset}, data set {' and '.join(self._datasets)}."]
+        said = [what, f"Preset {self.preset}, data set {' and '.join(self._datasets)}."] if self.runs else [what]
         if drawn is not None and len(drawn):
             said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
             theirs = drawn[drawn.source == "published"]
@@ -199,7 +232,15 @@ class Analysis:
             if reason:
                 names = [self.label(entry) for entry, why in self.differences.items() if why == reason]
                 who = "all entries" if len(names) == len(self.entries) else ", ".join(names)
-                said.append(f"No published counterpart for {who}: {reason}.")
+                if all(entry in self.copies for entry, why in self.differences.items() if why == reason):
+                    said.append(f"Shown beside the published numbers, with no verdict, for {who}: {reason}.")
+                else:
+                    said.append(f"No published counterpart for {who}: {reason}.")
+        if self.alone:
+            names = [run.label for run in self.alone]
+            who = ", ".join(names) if len(names) <= 8 else f"{len(names)} entries"
+            more = command("paper", self.paper, self.experiment)
+            said.append(f"Published alone, not run at preset {self.preset}: {who}. As published they run with {more}.")
         return said
 
     @property
@@ -215,6 +256,7 @@ class Analysis:
             "missing": [f"{run.label}, seed {run.seed}" for run in missing],
             "command": command(self.preset, self.paper, self.experiment),
             "remarks": self.remarks(),
+            "published_alone": [run.label for run in self.alone],
         }
 
     @property
@@ -222,31 +264,43 @@ class Analysis:
         return list(dict.fromkeys(str(run.parameters.get("dataset", run.simulation)) for run in self.runs))
 
     def _first(self, entry: str) -> Run:
-        return next(run for run in self.runs if run.entry == entry)
+        return next(run for run in (*self.runs, *self.alone) if run.entry == entry)
 
     def _n(self, entry: str, *states: str) -> int:
         return sum(self.status[run.id] in states for run in self.runs if run.entry == entry)
 
     def _published_curve(self, entry: str, metric: str) -> "pandas.DataFrame | None":
-        if self.differences[entry]:
+        if not self._is_beside(entry):
             return None
-        return published.curve(self.paper, self._first(entry).published or {}, metric)
+        found = published.curve(self.paper, self._first(entry).published or {}, metric)
+        return found.assign(note=self.differences[entry]) if entry in self.copies and found is not None else found
+
+    def _is_beside(self, entry: str) -> bool:
+        """Whether the published numbers of an entry are shown beside ours."""
+        return not self.differences[entry] or entry in self.copies
 
     def _claim(
         self, entry: str, metric: str, axis: str, x: int, ours: Sequence[float], theirs: Any, **how: Any
     ) -> dict[str, Any]:
         about = {"paper": self.paper, "experiment": self.experiment, "entry": entry, "label": self.label(entry)}
         compared = published.compare(ours, theirs, **how)
+        if entry in self.copies and compared.difference is not None:
+            compared = replace(compared, k=None, chance=None, verdict=f"no verdict: {self.differences[entry]}", note="")
         return {**about, "metric": metric, "axis": axis, "x": x, **vars(compared), "grade": compared.grade}
 
     def _with_status(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         return table.assign(status=table.run_id.map(self.status)) if len(table) else table
 
 
-def load(paper: str, experiment: str, preset: str) -> Analysis:
+def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> Analysis:
     """Every planned run of an experiment at a preset, with what is there of it.
 
     An experiment that the preset does not run gives an empty analysis: its figures say so.
+
+    Parameters
+    ----------
+    beside : show published numbers also where ours cannot be held against them: beside runs on a copy of the published
+        data (`cifar10-jpeg` of CIFAR10), and alone where the preset runs nothing like it.
 
     Raises
     ------
@@ -256,7 +310,7 @@ def load(paper: str, experiment: str, preset: str) -> Analysis:
     described = manifest.load(paper).experiments
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
-    planned = tuple(run for run in manifest.runs(preset, papers=[paper]) if run.experiment == experiment)
+    planned = tuple(manifest.runs(preset, papers=[paper], experiment=experiment))
     ids = {run.id for run in planned}
     found = list(results.outcomes(results.root() / preset / paper / experiment))
     outcomes = tuple(outcome for outcome in found if outcome.run["id"] in ids)
@@ -267,8 +321,41 @@ def load(paper: str, experiment: str, preset: str) -> Analysis:
             if run.published:
                 published.check(paper, run.published)
             differences[run.entry] = published.difference(run, references.get(run.entry))
-    title = described[experiment].title
-    return Analysis(paper, experiment, preset, title, planned, outcomes, len(found) - len(outcomes), differences)
+    copies = {run.entry for run in planned if published.is_copy(run, references.get(run.entry))} if beside else set()
+    alone = [
+        run
+        for entry, run in (references if beside else {}).items()
+        if run.published and differences.get(entry, "not run") and entry not in copies
+    ]
+    return Analysis(
+        paper=paper,
+        experiment=experiment,
+        preset=preset,
+        title=described[experiment].title,
+        runs=planned,
+        outcomes=outcomes,
+        n_foreign=len(found) - len(outcomes),
+        differences=differences,
+        copies=frozenset(copies),
+        alone=tuple(alone),
+    )
+
+
+def merged(founds: Sequence[Analysis]) -> dict[str, Any]:
+    """`Analysis.about` of several experiments or parts of one, drawn in one figure."""
+    abouts = [found.about for found in founds]
+    experiments = list(dict.fromkeys(about["experiment"] for about in abouts))
+    first = abouts[0]
+    return {
+        **first,
+        "experiment": ", ".join(experiments),
+        "datasets": list(dict.fromkeys(name for about in abouts for name in about["datasets"])),
+        "n": {f"{about['experiment']}: {label}": n for about in abouts for label, n in about["n"].items()},
+        "missing": [one for about in abouts for one in about["missing"]],
+        "command": first["command"] if len(experiments) == 1 else command(first["preset"], first["paper"]),
+        "remarks": list(dict.fromkeys(one for about in abouts for one in about["remarks"])),
+        "published_alone": [one for about in abouts for one in about["published_alone"]],
+    }
 
 
 def command(preset: str, paper: str, experiment: str | None = None) -> str:
@@ -298,8 +385,19 @@ def _status(record: dict[str, Any]) -> str:
 
 def _references(paper: str, experiment: str) -> dict[str, Run]:
     """Entry -> its first run at preset `paper`, which holds the published parameters."""
-    full = [run for run in manifest.runs("paper", papers=[paper]) if run.experiment == experiment]
-    return {run.entry: run for run in reversed(full)}
+    found: dict[str, Run] = {}
+    for run in manifest.runs("paper", papers=[paper], experiment=experiment):
+        found.setdefault(run.entry, run)
+    return found
+
+
+def _drawn(parts: list["pandas.DataFrame"]) -> "pandas.DataFrame":
+    """The parts of a figure under one another, with all columns that `Analysis.curves` names."""
+    import pandas
+
+    columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
+    drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+    return drawn.reindex(columns=columns).astype({"seed": "Int64", "x": "Int64", "n": "Int64"})
 
 
 def _list(runs: Iterable[Run]) -> str:

@@ -214,6 +214,8 @@ def runs(
     only: str | None = None,
     seeds: Iterable[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    experiment: str | None = None,
 ) -> list[Run]:
     """Every run of a preset, in manifest order.
 
@@ -224,6 +226,7 @@ def runs(
         matching ones need come with them.
     seeds : in place of the manifest's.
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the manifest's.
+    experiment : expand this one only, by its key; a large manifest has thousands of runs.
 
     Raises
     ------
@@ -234,7 +237,13 @@ def runs(
         raise unknown("preset", preset, PRESETS)
     seeds = None if seeds is None else list(seeds)
     chosen = list(papers) if papers is not None else globals()["papers"]()
-    found = [run for paper in chosen for run in _expand(load(paper), preset, seeds, dict(overrides or {}))]
+    found = []
+    for paper in chosen:
+        described = load(paper)
+        if experiment is not None:
+            kept = {key: one for key, one in described.experiments.items() if key == experiment}
+            described = described.model_copy(update={"experiments": kept})
+        found += _expand(described, preset, seeds, dict(overrides or {}))
     if only is None:
         return found
     matching = [run for run in found if _matches(run, only)]

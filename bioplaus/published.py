@@ -197,6 +197,15 @@ def difference(run: "Run", reference: "Run | None") -> str:
     return ""
 
 
+def is_copy(run: "Run", reference: "Run | None") -> bool:
+    """Whether `run` differs from the published in its data alone, which are a copy: `<published name>-<what it is>`."""
+    if reference is None or not run.published or "dataset" not in run.published:
+        return False
+    ours, theirs = str(run.parameters.get("dataset", "")), str(reference.parameters.get("dataset", ""))
+    same = dataclasses.replace(run, parameters={**run.parameters, "dataset": theirs})
+    return ours.startswith(f"{theirs}-") and not difference(same, reference)
+
+
 def compare(
     ours: Sequence[float], theirs: Published | None, *, digits: int = 4, reason: str = NOT_RUN, left_out: int = 0
 ) -> Comparison:

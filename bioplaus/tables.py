@@ -85,12 +85,12 @@ def save(
 ) -> Path:
     """Write `<preset>/tables/<name>` as csv (full numbers), md (as read) and json (what the page says).
 
-    Parameters and return as in `plots.save`; with no result at all only the json is written.
+    Parameters and return as in `plots.save`; with no result at all, and none published alone, only the json is written.
     """
     import pandas
 
     claims, files = list(claims), {}
-    if any(about["n"].values()):
+    if any(about["n"].values()) or about.get("published_alone"):
         files = {"csv": plots.csv(pandas.DataFrame(claims)), "md": markdown(comparison(claims)).encode()}
     said = {"notebook": notebook, "title": title, "caption": caption}
     return plots.store("table", name, files, about=about, claims=claims, said=said)
