@@ -3,14 +3,16 @@
 A cRNN and a ccRNN of one seed start from the same cortex and see the same data, so every comparison is paired by seed.
 """
 
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import analysis, caption_scores, published, results
+from bioplaus import _files, analysis, caption_scores, published, results
 from bioplaus.analysis import Analysis
 from bioplaus.results import Outcome
 
@@ -134,8 +136,7 @@ def horizon(found: Analysis, value: str, *, cerebellum: str = "ccrnn") -> "panda
 
     Parameters
     ----------
-    value : "area" (of the training error), a metric after the last epoch ("val_mse", ...), or one of the test
-        ("test_dysmetria", ...).
+    value : as in `values`: "area", a metric of the epochs ("val_mse", ...), or one of the test ("test_dysmetria", ...).
 
     Returns
     -------
@@ -167,10 +168,16 @@ def horizon(found: Analysis, value: str, *, cerebellum: str = "ccrnn") -> "panda
 
 
 def values(found: Analysis, entry: str, value: str) -> dict[int, float]:
-    """Seed -> "area" (of the training error), a value of the test ("test_..."), or a metric after the last epoch."""
+    """Seed -> "area" (of the training error), a value of the test ("test_..."), or a metric at the last common epoch.
+
+    That is the last epoch that all runs of the experiment have: not all train equally long.
+    """
     if value == "area":
         return area(found, entry)
-    return tested(found, entry, value) if value.startswith("test_") else at_epoch(found, entry, value)
+    if value.startswith("test_"):
+        return tested(found, entry, value)
+    lengths = [len(o.record["epochs"]["epoch"]) for name in found.entries for o in good(found, name)]
+    return at_epoch(found, entry, value, min(lengths, default=-1))
 
 
 def _mean_sem(x: np.ndarray) -> dict[str, float]:
@@ -277,7 +284,8 @@ def captions_by_k(found: Analysis) -> "pandas.DataFrame":
         network, k = entry.split("-k")
         about = {"entry": entry, "K": int(k), "network": network.replace("rnn", "RNN"), "rule": found.rule(entry)}
         rows += [{**about, "seed": s, "value": v} for s, v in best(found, entry, "val_bits").items()]
-    return pandas.DataFrame(rows, columns=["entry", "K", "network", "rule", "seed", "value"])
+    table = pandas.DataFrame(rows, columns=["entry", "K", "network", "rule", "seed", "value"])
+    return table.sort_values("K", kind="stable", ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -293,6 +301,25 @@ class Export:
     models: list[str]
     metrics: list[str]
     epochs: list[int]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `values` as a numpy file, as the published scripts do, and the labels of its axes as JSON beside it.
+
+        Parameters
+        ----------
+        path : with or without its ending, .npy.
+
+        Returns
+        -------
+        Path of the array; `.json` in place of `.npy` is that of the labels.
+        """
+        path = Path(path).with_suffix(".npy")
+        content = io.BytesIO()
+        np.save(content, self.values)
+        _files.write_atomic(path, content.getvalue())
+        axes = {name: getattr(self, name) for name in ("seeds", "models", "metrics", "epochs")}
+        _files.write_json(path.with_suffix(".json"), {"axes": list(axes), **axes})
+        return path
 
 
 def export(found: Analysis, metrics: Sequence[str], entries: Sequence[str] | None = None) -> Export:

@@ -234,6 +234,8 @@ def bars(
 ) -> "Figure | None":
     """Mean over seeds with its standard error (sample form), and every seed as a dot; groups `by`, bars `within`.
 
+    Above each group what the two-sided paired t-test between cRNN and ccRNN says, if `within` has both; below it n.
+
     Parameters
     ----------
     rows : one a seed, with the columns named, "entry", "rule" and "seed".
@@ -255,8 +257,18 @@ def bars(
             label = name if group == 0 else None
             axes.bar(x, y.mean(), 0.72 / len(bars_of), yerr=sem, color=shade, alpha=0.75, capsize=3, label=label)
             axes.plot(np.full(len(y), x), y, "o", color="black", markersize=3, alpha=0.6)
-    axes.set_xticks(range(len(groups)), [textwrap.fill(str(of), 16) for of in groups])
+    for group, of in enumerate(groups):
+        part = rows[rows[by] == of]
+        cortex, both = (
+            dict(zip(one.seed, one[value], strict=True)) for one in (part[part[within] == n] for n in ("cRNN", "ccRNN"))
+        )
+        if tested := cerebellum.paired(cortex, both):
+            place = (group, part[value].max())
+            axes.annotate(_stars(tested.p), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12)
+    n_seeds = rows.groupby(by).seed.nunique()
+    axes.set_xticks(range(len(groups)), [f"{textwrap.fill(str(of), 16)}\nn = {n_seeds[of]}" for of in groups])
     axes.set(ylabel=ylabel, title=title)
+    axes.margins(y=0.12)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(bars_of), frameon=False)
     return figure
 
@@ -286,7 +298,8 @@ def traces(
         for entry, shade in zip(entries, shades, strict=True):
             one = part[(part.entry == entry) & (part.part == "mean")]
             x, y, sem = (one[column].to_numpy(float) for column in ("x", "value", "sem"))
-            here.plot(x, y, color=shade, linewidth=1.8, label=found.label(entry))
+            label = f"{found.label(entry)} (n = {int(one.n.min()) if len(one) else 0})"
+            here.plot(x, y, color=shade, linewidth=1.8, label=label)
             here.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
         here.set(title=names[name], xlabel="Batch")
     axes[0, 0].set_ylabel(ylabel)

@@ -1,10 +1,12 @@
 """Paired tests, horizons, exports and the verdicts on the papers' statements, from results made up by the tests."""
 
+import json
 import math
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from scipy import stats
 
@@ -135,6 +137,54 @@ def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
     assert found.metrics == ["train_mse", "val_mse"] and found.epochs == [1, 2, 3]
 
 
+def test_a_saved_export_is_a_plain_numpy_array_with_its_axes_beside_it(tmp_path):
+    write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
+    found = cerebellum.export(analysis.load("ccdni", "linedraw", "desk"), ["train_mse"], ["crnn-k1"])
+    path = found.save(tmp_path / "export")
+    assert np.array_equal(np.load(path, allow_pickle=False), found.values, equal_nan=True)
+    labels = json.loads(path.with_suffix(".json").read_text())
+    assert labels["axes"] == ["seeds", "models", "metrics", "epochs"]
+    assert [len(labels[axis]) for axis in labels["axes"]] == list(found.values.shape)
+
+
+def test_runs_of_unequal_length_are_compared_at_the_last_epoch_that_all_have():
+    seeds, falling = (521, 1243), np.array([3.0, 2.0, 1.0, 0.5])
+    for entry, n in (("crnn-k1", 4), ("ccrnn-k1", 4), ("crnn-k5", 2), ("ccrnn-k5", 2)):
+        factor = 0.5 if entry.startswith("cc") else 1.0
+        epochs = {"epoch": np.arange(n), "val_nll": factor * falling[:n]}
+        write("discrimination", entry, dict.fromkeys(seeds, 0.0), epochs=epochs)
+    table = cerebellum.horizon(analysis.load("ccdni", "discrimination", "desk"), "val_nll").set_index("K")
+    assert table.crnn.to_dict() == {1: 2.0, 5: 2.0} and table.ratio.to_dict() == {1: 0.5, 5: 0.5}
+
+
+@pytest.mark.parametrize(("n", "grade"), [(4, "open"), (5, "within")])
+def test_no_difference_is_only_claimed_with_enough_seeds(n, grade):
+    seeds = (11, 1308, 42, 240, 7532)[:n]
+    scores = {"length": np.array([3.0, 6.0, 9.0]), "image": {"cider": np.ones(3)}}
+    for entry, shift in (("crnn-k6", 0.0), ("ccrnn-k6", 0.01)):
+        noisy = {s: 1 + shift * (-1) ** i for i, s in enumerate(seeds)}
+        write("captions", entry, noisy, metric="val_bits", preset="paper", scores=scores)
+    (row,) = _paper("C9")
+    assert row["grade"] == grade and row["n"] == n
+
+
+def test_the_gap_of_2019_is_judged_at_its_epoch_and_against_the_longest_truncation():
+    seeds = (521, 1243, 34521)
+    for k, gain in ((1, 0.10), (7, 0.02)):
+        for entry, shift in ((f"crnn-k{k}", 0.0), (f"ccrnn-k{k}", gain)):
+            values = {s: 0.5 + shift * (1 + 0.1 * i) for i, s in enumerate(seeds)}
+            write("discrimination", entry, values, metric="val_accuracy", n_epochs=15, preset="paper")
+    rows = {(row["x"], "gap" in row["metric"]): row for row in _paper("C12")}
+    assert rows[1, False]["ours"] == pytest.approx(0.11) and rows[1, False]["grade"] == "within"
+    assert rows[1, False]["published"] == pytest.approx(0.564 - 0.474)
+    assert rows[2, False]["grade"] == "not-run"
+    assert rows[7, True]["ours"] == pytest.approx(0.11 - 0.022) and rows[7, True]["grade"] == "within"
+
+
+def _paper(number):
+    return [row for row in cerebellum_claims.judge(cerebellum.load("paper")) if row["label"] == number]
+
+
 def test_areas_stand_beside_those_of_the_published_engine_with_the_same_parameters():
     write("linedraw", "crnn-k1", CORTEX)
     rows = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))}
@@ -183,6 +233,18 @@ def test_claims_become_a_table_that_is_saved_with_full_numbers():
         about=cerebellum_plots.about(*experiments.values()),
     )
     assert "holds, p =" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_bars_carry_the_result_of_the_paired_test_of_both_networks_and_the_number_of_seeds():
+    rows = [
+        {"task": "t", "entry": entry, "network": network, "rule": rule, "seed": s, "value": v}
+        for entry, network, rule, values in (("crnn-k1", "cRNN", "bptt", CORTEX), ("ccrnn-k1", "ccRNN", "dni", BOTH))
+        for s, v in values.items()
+    ]
+    figure = cerebellum_plots.bars(pandas.DataFrame(rows), value="value", by="task", within="network", ylabel="")
+    p = cerebellum.paired(CORTEX, BOTH).p
+    assert 0.001 < p < 0.01 and [text.get_text() for text in figure.axes[0].texts] == ["**"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["t\nn = 4"]
 
 
 def test_a_figure_without_results_is_no_figure():
