@@ -163,6 +163,39 @@ def published_accuracies() -> dict[tuple[str, str], float]:
 _MODELS = {"fine hemisphere": "fine", "coarse hemisphere": "coarse", "bilateral": "specialised"}
 
 
+def accuracies(found: Analysis) -> list[dict[str, Any]]:
+    """Test accuracies of every entry that is not a mere part of another, in the form of `tables.save`.
+
+    What was published (one run of the 2022 form, on CIFAR-100) is compared where the data set is CIFAR-100, and stands
+    in the note elsewhere.
+    """
+    values, theirs = finals(found), published_accuracies()
+    rows = []
+    for entry in (entry for entry in found.entries if entry not in COPIES):
+        run = next(run for run in found.runs if run.entry == entry)
+        heads = run.parameters.get("config", {}).get("heads", "both")
+        for metric in (FINE, FROM_FINE, COARSE):
+            if heads == ("coarse" if metric in (FINE, FROM_FINE) else "fine"):
+                continue
+            number = theirs.get((entry, metric))
+            note = "one run, CIFAR-100, 2022 form"
+            is_alike = number is not None and run.parameters["dataset"] == "cifar100"
+            compared = published.compare(
+                values[(values.entry == entry) & (values.metric == metric)].value.tolist(),
+                published.Published(number, math.nan, 1, note) if is_alike else None,
+            )
+            said = vars(compared) | ({"note": f"published {number:.4f} ({note})"} if number and not is_alike else {})
+            about = {"paper": found.paper, "experiment": found.experiment, "entry": entry, "label": found.label(entry)}
+            members = run.parameters.get("members")
+            axis, x = (
+                ("trained networks:", len(members))
+                if members
+                else (f"{run.parameters.get('report', 'best')} epoch of", run.parameters["n_epochs"])
+            )
+            rows.append({**about, "metric": metric, "axis": axis, "x": x, **said, "grade": compared.grade})
+    return rows
+
+
 def claim(
     found: Analysis,
     name: str,

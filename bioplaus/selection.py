@@ -56,8 +56,8 @@ def claim(
 ) -> dict[str, Any]:
     """An entry's accuracy, chosen by `how`, beside a published number: a row for `tables.save`.
 
-    Nothing is compared across data sets, but for a JPEG copy of the published one; that, and a smaller number of epochs
-    than at preset `paper`, are said in the row's note.
+    Nothing is compared across data sets, but for a JPEG copy of the published one; that, and every parameter that is
+    another one than at preset `paper`, are said in the row's note.
 
     Parameters
     ----------
@@ -92,9 +92,12 @@ def _counterpart(run: "Run", metric: str, is_error: bool) -> published.Published
     full = next(
         r for r in manifest.runs("paper", [run.paper]) if (r.experiment, r.entry) == (run.experiment, run.entry)
     )
-    n, n_full = run.parameters["n_epochs"], full.parameters["n_epochs"]
-    if n < n_full:
-        notes.append(f"{n} epochs, {n_full} at preset paper")
+    here, there = (published._flat(r.parameters) for r in (run, full))
+    notes += [
+        f"{name} {here.get(name)}, {there.get(name)} at preset paper"
+        for name in {**there, **here}
+        if name not in ("dataset", "seed") and here.get(name) != there.get(name)
+    ]
     value = 1 - theirs.value if is_error else theirs.value
     return dataclasses.replace(theirs, value=value, note="; ".join(notes))
 

@@ -144,6 +144,25 @@ def test_a_difference_that_every_seed_shows_holds_its_reverse_is_contradicted_an
     assert ensemble["verdict"].startswith("contradicted")
 
 
+def test_accuracies_stand_beside_published_ones_of_the_same_data_set_and_name_those_of_another(found):
+    def accuracy(entry, seed):
+        return 0.7 + 0.01 * seed, 0.8
+
+    rows = {(r["entry"], r["metric"]): r for r in hemisphere_results.accuracies(found(accuracy))}
+    fine = rows["fine", "test_fine_accuracy"]
+    assert fine["ours"] == pytest.approx(0.71) and fine["ours_sd"] == pytest.approx(0.01) and fine["n"] == 3
+    assert fine["published"] is None and fine["note"] == "published 0.6633 (one run, CIFAR-100, 2022 form)"
+    assert ("fine", "test_coarse_accuracy") not in rows and ("coarse", "test_coarse_from_fine_accuracy") not in rows
+    assert not any(entry in hemisphere_results.COPIES for entry, _ in rows)
+    assert (rows["ensemble", "test_fine_accuracy"]["axis"], rows["ensemble", "test_fine_accuracy"]["x"]) == (
+        "trained networks:",
+        2,
+    )
+    rows = {(r["entry"], r["metric"]): r for r in hemisphere_results.accuracies(found(accuracy, preset="paper"))}
+    assert rows["fine", "test_fine_accuracy"]["difference"] == pytest.approx(0.72 - 0.6633)  # 5 seeds
+    assert rows["specialised", "test_coarse_from_fine_accuracy"]["published"] == 0.8259
+
+
 def test_the_interval_is_students(found):
     mean, half = hemisphere_results.interval([1.0, 2.0, 4.0])
     assert mean == pytest.approx(7 / 3)

@@ -62,7 +62,8 @@ def test_jpeg_copy_is_held_against_the_published_number_and_says_what_differs():
     )
     assert row["published"] == 0.4997 and row["n"] == 2
     assert row["ours"] == pytest.approx(0.7) and row["difference"] == pytest.approx(0.7 - 0.4997)
-    assert "JPEG copy" in row["note"] and "200 epochs, 1000 at preset paper" in row["note"]
+    assert "JPEG copy" in row["note"] and "n_epochs 200, 1000 at preset paper" in row["note"]
+    assert "readout.config.n_decay_steps 6000, 20000 at preset paper" in row["note"] and "n_units" not in row["note"]
     assert (row["axis"], row["x"], row["label"]) == ("best of epochs 1 to", 4, "BIO")
 
 
