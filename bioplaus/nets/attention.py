@@ -24,6 +24,7 @@ class Unit(nn.Module):
         self.shortcut = nn.Conv2d(n_in, n_out, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in, height, width) -> (batch, n_out, height / stride, width / stride)."""
         return self.residual(x) + self.shortcut(x)
 
 
@@ -48,6 +49,7 @@ class AttentionModule(nn.Module):
         self.mask = nn.Sequential(*mask, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, n, height, width) -> the same shape."""
         x = self.pre(x)
         pooled = functional.max_pool2d(x, 3, 2, 1)
         skips = []

@@ -102,5 +102,6 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(widths, in_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, in_channels, 32, 32) -> code (batch, w4) and image (batch, in_channels, 32, 32)."""
         code = self.encoder(x)
         return code, self.decoder(code)
