@@ -195,6 +195,34 @@ def test_plain_table_is_on_the_page_with_its_markup_escaped(write):
     assert "<th>test accuracy</th>" in page and "<td>EP &lt;b&gt;</td><td>0.9 | 1</td>" in page
 
 
+def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("agg")
+    source = json.loads((ROOT / "notebooks" / "corinfomax_fig_comparison.ipynb").read_text())
+
+    def execute():
+        namespace = {}
+        for cell in source["cells"]:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), namespace)
+                namespace["preset"] = "paper"
+        folders = (results.root() / "paper" / kind for kind in ("figures", "tables"))
+        return {path.name for folder in folders for path in folder.glob("corinfomax_fig_comparison_*")}
+
+    names = [f"corinfomax_fig_comparison_{what}" for what in ("choice", "cost", "table")]
+    assert execute() == {f"{name}.json" for name in names}
+    write("ep-2", 0, GOOD)
+    write("bp-1", 10, GOOD)
+    made = execute()
+    assert made > {f"{name}.{kind}" for name in names[:2] for kind in ("png", "pdf", "csv", "json")}
+    assert made > {f"{names[2]}.{kind}" for kind in ("csv", "md", "json")}
+    about = json.loads((results.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
+    assert len(about["missing"]) == 10 and about["n"]["EP 2"] == 1
+    drawn = pandas.read_csv(results.root() / "paper" / "figures" / f"{names[1]}.csv")
+    assert set(drawn.entry) == {"ep-2", "bp-1"} and drawn.validation_accuracy.tolist() == 2 * GOOD
+
+
 # --- the manifest and the simulation ----------------------------------------------------------------------------------
 
 
