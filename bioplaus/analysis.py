@@ -46,6 +46,11 @@ class Analysis:
         """Entries in manifest order."""
         return list(dict.fromkeys(run.entry for run in self.runs))
 
+    @property
+    def all_entries(self) -> list[str]:
+        """Entries of this preset, then those that are published alone."""
+        return list(dict.fromkeys([*self.entries, *(run.entry for run in self.alone)]))
+
     @cached_property
     def epochs(self) -> "pandas.DataFrame":
         """One row an epoch and run (`results.frame`), its status as defined above."""
@@ -180,7 +185,8 @@ class Analysis:
                 theirs = published.value(self.paper, run.published or {}, metric)
                 if theirs:
                     last = run.parameters.get("n_epochs")
-                    found.append(self._claim(run.entry, metric, "epoch", last, [], theirs))
+                    claim = self._claim(run.entry, metric, "epoch", last, [], theirs)
+                    found.append({**claim, "planned": False})  # no claim of this preset: the report leaves it out
         return found
 
     def compare_curve(self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4) -> list[dict[str, Any]]:
@@ -207,20 +213,12 @@ class Analysis:
     @property
     def heading(self) -> str:
         """What a figure shows, for its title: data set, network if it is one, preset."""
-        networks = {"-".join(map(str, run.parameters.get("config", {}).get("n_units", []))) for run in self.runs}
+        networks = {"-".join(map(str, run.parameters.get("config", {}).get("n_units", []))) for run in self.runs} - {""}
         return ", ".join([*self._datasets, *(networks if len(networks) == 1 else ()), f"preset {self.preset}"])
 
     def caption(self, what: str, drawn: "pandas.DataFrame | None" = None) -> str:
         """`what`, then how to read the lines of `drawn` and where published curves are not exactly ours."""
-        said = [what, f"Preset {self.preset}, data set {' and '.join(self._datasets)}."] if self.runs else [what]
-        if drawn is not None and len(drawn):
-            said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
-            theirs = drawn[drawn.source == "published"]
-            if len(theirs):
-                said.append("Thin short dashes: published, the same over its seeds.")
-            for label, note in theirs[theirs.note != ""].groupby("label", sort=False).note.first().items():
-                said.append(f"For {label} no curve of exactly these parameters was published ({note}).")
-        return " ".join(said)
+        return caption([self], what, drawn)
 
     def remarks(self) -> list[str]:
         """Sentences that belong under every figure and table of this experiment: what is left out or not comparable."""
@@ -356,6 +354,25 @@ def merged(founds: Sequence[Analysis]) -> dict[str, Any]:
         "remarks": list(dict.fromkeys(one for about in abouts for one in about["remarks"])),
         "published_alone": [one for about in abouts for one in about["published_alone"]],
     }
+
+
+def caption(founds: Sequence[Analysis], what: str, drawn: "pandas.DataFrame | None" = None) -> str:
+    """`Analysis.caption` of a figure that draws several experiments, or parts of one."""
+    datasets = list(dict.fromkeys(name for found in founds for name in found._datasets))
+    said = [what]
+    if datasets:
+        said.append(f"Preset {founds[0].preset}, data set{'s' if len(datasets) > 1 else ''} {', '.join(datasets)}.")
+    if drawn is None or drawn.empty:
+        return " ".join(said)
+    theirs = drawn[drawn.source == "published"]
+    if (drawn.source == "ours").any():
+        said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
+    if len(theirs):
+        said.append("Thin short dashes: published, the same over its seeds.")
+    for note, lines in theirs[theirs.note != ""].groupby("note", sort=False):
+        labels = ", ".join(dict.fromkeys(lines.label))
+        said.append(f"For {labels} no curve of exactly these parameters was published ({note}).")
+    return " ".join(said)
 
 
 def command(preset: str, paper: str, experiment: str | None = None) -> str:

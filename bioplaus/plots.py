@@ -9,7 +9,8 @@ by their dashes.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bioplaus.analysis import Analysis
 
 DPI = 150
 _COLOURS = {
@@ -124,17 +127,88 @@ def curves(
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots()
-    style = styles(_entries(drawn))
-    for entry, lines in drawn.groupby("entry", sort=False):
-        _draw(axes, lines, style[entry], scale, width=3.2 if entry == next(iter(style)) else 2.2)
-    theirs = drawn[(drawn.source == "published") & (drawn.axis == "epoch")]
-    if bottom is None and len(theirs):
-        bottom = theirs.value.iloc[0] - 0.01
-    _limits(axes, drawn, scale, bottom, top)
-    _point_at_hidden(axes, drawn, style)
+    _fill(axes, drawn, styles(_entries(drawn)), bottom, top, scale, legend)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes.legend(*_legend(drawn, style), loc=legend)
     return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure that `learning_curves` draws: an entry of an experiment, ours and published."""
+
+    found: "Analysis"  # loaded with `beside=True` where published curves are to be shown alone too
+    entry: str
+    metric: str
+    label: str | None = None  # name in the legend; default: the entry's
+    look: Mapping[str, Any] = field(default_factory=dict)  # line style; default: the rule's colour
+
+    def frames(self) -> "tuple[pandas.DataFrame, pandas.DataFrame]":
+        """Ours with the published beside it, and what is published alone; `entry` is unique among lines."""
+        key = f"{self.found.experiment}/{self.entry}/{self.metric}"
+        found = self.found.only(self.entry)
+        frames = found.curves(self.metric), found.published_curves(self.metric)
+        label = {"label": self.label} if self.label else {}
+        return tuple(frame.assign(entry=key, **label) for frame in frames)
+
+
+def learning_curves(
+    lines: Sequence[Line],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    alone: str,
+    top: float | None = None,
+    bottom: float | None = None,
+    scale: float = 1.0,
+    percent: bool = False,
+    zoom: tuple[float, float] | None = None,
+    legend: str = "best",
+) -> "tuple[Figure | None, pandas.DataFrame]":
+    """A figure with ours on the left and, on the right, what is published but has nothing of ours beside it.
+
+    With nothing on one side the figure has one panel; with nothing at all it is None.
+
+    Parameters
+    ----------
+    title, alone : titles of the panels.
+    top, bottom : limits of the published figure, in the unit that is drawn.
+    percent : accuracies times 100.
+    zoom : a stretch of x, on the axis, that an inset shows enlarged in every panel that reaches its end.
+
+    Returns
+    -------
+    The figure, and exactly what it draws.
+    """
+    import pandas
+    from matplotlib import pyplot as plt
+
+    pairs = [line.frames() for line in lines]
+    if not any((ours.source == "ours").any() for ours, _ in pairs):  # planned, but nothing was run yet
+        pairs = [(ours.iloc[:0], pandas.concat([ours, theirs])) for ours, theirs in pairs]
+    panels = []
+    for side, heading in enumerate((title, alone)):
+        parts = [pair[side] for pair in pairs if len(pair[side])]
+        drawn = pandas.concat(parts, ignore_index=True) if parts else pairs[0][side]
+        if percent:
+            drawn = drawn.assign(value=100 * drawn.value, sd=100 * drawn.sd)
+        if (drawn.source == ("ours", "published")[side]).any():
+            panels.append((heading, drawn))
+    if not panels:
+        return None, drawn
+    figure, grid = plt.subplots(1, len(panels), figsize=(10 if len(panels) == 1 else 15, 6), squeeze=False)
+    for axes, (heading, drawn) in zip(grid.flat, panels, strict=True):
+        style = styles(_entries(drawn))
+        for line in lines:
+            key = f"{line.found.experiment}/{line.entry}/{line.metric}"
+            if key in style:
+                style[key] = style[key] | dict(line.look)
+        _fill(axes, drawn, style, bottom, top, scale, legend, margin=1.0 if percent else 0.01)
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=heading)
+        if zoom and drawn[drawn.part == "mean"].x.max() / scale >= zoom[1]:
+            _inset(axes, drawn, style, scale, zoom)
+            axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.13, 0.45))
+    return figure, pandas.concat([drawn for _, drawn in panels], ignore_index=True)
 
 
 def by_entry(
@@ -287,6 +361,56 @@ def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _fill(
+    axes: "Axes",
+    drawn: "pandas.DataFrame",
+    style: dict[str, dict[str, Any]],
+    bottom: float | None,
+    top: float | None,
+    scale: float,
+    legend: str,
+    margin: float = 0.01,
+) -> None:
+    """Every line of `drawn`, the limits and the legend; the first entry is the figure's subject, and thicker."""
+    for entry, lines in drawn.groupby("entry", sort=False):
+        _draw(axes, lines, style[entry], scale, width=3.2 if entry == next(iter(style)) else 2.2)
+    theirs = drawn[(drawn.source == "published") & (drawn.axis == "epoch")]
+    if bottom is None and len(theirs):
+        bottom = theirs.value.iloc[0] - margin
+    _limits(axes, drawn, scale, bottom, top)
+    _point_at_hidden(axes, drawn, style)
+    axes.legend(*_legend(drawn, style), loc=legend)
+
+
+def _inset(
+    axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]], scale: float, x: tuple[float, float]
+) -> None:
+    """A grey box around the best means in the stretch `x`, and what is in it enlarged."""
+    from matplotlib.patches import Rectangle
+
+    means = drawn[drawn.part == "mean"]
+    inside = means[(means.x / scale >= x[0]) & (means.x / scale <= x[1])]
+    ends = inside.groupby("entry").value.last()
+    near = inside[inside.entry.isin(ends.index[ends >= ends.max() - 0.1 * (ends.max() - ends.min())])]
+    low, high = near.value.min(), near.value.max()
+    space = 0.2 * (high - low) or 0.1
+    low, high = low - space, high + space
+    axes.add_patch(Rectangle((x[0], low), x[1] - x[0], high - low, facecolor="none", edgecolor="0.45", linewidth=1.5))
+    small = axes.inset_axes((0.5, 0.27, 0.47, 0.4))
+    for entry, lines in means.groupby("entry", sort=False):
+        _draw(small, lines, style[entry], scale, width=2.2)
+    small.set(xlim=x, ylim=(low, high))
+    small.tick_params(labelsize=12)
+    small.xaxis.get_major_locator().set_params(integer=True)
+    small.set_facecolor("white")
+    for side in small.spines.values():
+        side.set(visible=True, color="0.45")
+    axes.annotate(
+        "Zoomed in", xy=(sum(x) / 2, low), xytext=(0.73, 0.74), textcoords="axes fraction", ha="center", fontsize=15,
+        arrowprops={"arrowstyle": "<-", "color": "0.3", "linewidth": 1.5}, va="center",
+    )  # fmt: skip
+
+
 def _entries(drawn: "pandas.DataFrame") -> dict[str, str]:
     return dict(zip(drawn.entry, drawn.rule, strict=True))
 
@@ -318,6 +442,7 @@ def _draw(axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale:
 def _limits(axes: "Axes", drawn: "pandas.DataFrame", scale: float, bottom: float | None, top: float | None) -> None:
     """x from 0 to our last point; y from `bottom` to `top`, or further where a mean of ours would be cut off."""
     ours = drawn[drawn.source == "ours"]
+    ours = ours if len(ours) else drawn  # published alone
     end = ours.x.max()
     axes.set_xlim(0, 1.02 * end / scale)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -368,7 +493,7 @@ def _legend(drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> tupl
         lines = drawn[drawn.entry == entry]
         is_run = (lines.source == "ours").any()
         handles.append(Line2D([], [], **look | ({"linewidth": 2.6} if is_run else _THEIRS)))
-        labels.append(_with_n(lines))
+        labels.append(_with_n(lines) if (drawn.source == "ours").any() else lines.label.iloc[0])
     more = _source_keys(drawn)
     return handles + more[0][1:], labels + more[1][1:]
 

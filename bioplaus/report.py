@@ -267,7 +267,7 @@ def _contents(preset: str) -> dict[str, Any]:
                 runs.append(_run_counts(found))
                 provenance += [outcome.run for outcome in found.outcomes]
     newest = max(provenance, key=lambda run: run.get("finished", ""), default={})
-    compared = [claim for claim in claims.values() if claim["published"] is not None]
+    compared = [claim for claim in claims.values() if claim["published"] is not None and claim.get("planned", True)]
     return {
         "preset": preset,
         "presets": manifest.PRESETS,

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import plots
+from bioplaus import plots, published
 
 if TYPE_CHECKING:
     import pandas
+
+    from bioplaus.analysis import Analysis
 
 _METRICS = {
     "test_accuracy": "test accuracy",
@@ -68,6 +70,65 @@ def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows, columns=["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"])
 
 
+def grid(found: "Analysis", *, chosen_by: str | None = "train_accuracy") -> "tuple[pandas.DataFrame, pandas.DataFrame]":
+    """Every setting of the grids of an experiment: what varies, both accuracies published and ours, what was chosen.
+
+    Means of ours contain collapsed seeds, as the published ones do.
+
+    Parameters
+    ----------
+    found : whose entries are grids, named `<script>-<number>`.
+    chosen_by : metric whose largest mean chooses a script's setting; None where nothing was chosen.
+
+    Returns
+    -------
+    The table as it is read, and the numbers behind it, one claim a row.
+    """
+    import pandas
+
+    claims = found.compare_final(collapsed=True)
+    values = {(claim["entry"], claim["metric"]): claim for claim in claims}
+    rows = []
+    for script, entries in _scripts(found).items():
+        best = {side: _best(entries, values, chosen_by, side) for side in ("published", "ours") if chosen_by}
+        for entry, varied in entries.items():
+            chosen = [side for side, which in best.items() if which == entry]
+            row = {"script": script, "setting": entry.rpartition("-")[2], "varies": varied}
+            for name in ("train_accuracy", "test_accuracy"):
+                claim = values.get((entry, name), {})
+                n = {"published": claim.get("published_n"), "ours": claim.get("n")}
+                for side in ("published", "ours"):
+                    text = number(claim.get(side), claim.get(f"{side}_sd"))
+                    row[f"{side}, {metric(name)}"] = f"{text} (n = {n[side]})" if n[side] else text
+            row["verdict, test"] = values.get((entry, "test_accuracy"), {}).get("verdict", "")
+            rows.append({**row, "chosen": " and ".join(chosen)} if chosen_by else row)
+    return pandas.DataFrame(rows), pandas.DataFrame(claims)
+
+
+def _scripts(found: "Analysis") -> dict[str, dict[str, str]]:
+    """Script's label -> entry -> the parameters that differ within the script, in words."""
+    by_script: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in (*found.runs, *found.alone):
+        by_script.setdefault(run.entry.rpartition("-")[0], {})[run.entry] = published._flat(
+            run.parameters.get("config", {})
+        )
+    said = {}
+    for script, points in by_script.items():
+        tables = list(points.values())
+        names = [name for name in tables[0] if any(table.get(name) != tables[0][name] for table in tables)]
+        said[script.replace("_", " ")] = {
+            entry: ", ".join(f"{name} {table.get(name)}" for name in names) for entry, table in points.items()
+        }
+    return said
+
+
+def _best(entries: Iterable[str], values: Mapping[tuple[str, str], Any], name: str, side: str) -> str | None:
+    """The entry whose mean of a metric is largest, published or ours; None where there is none."""
+    known = {entry: values.get((entry, name), {}).get(side) for entry in entries}
+    known = {entry: value for entry, value in known.items() if value is not None and math.isfinite(value)}
+    return max(known, key=known.__getitem__) if known else None
+
+
 def markdown(table: "pandas.DataFrame") -> str:
     """A table as GitHub Markdown."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
@@ -113,7 +174,8 @@ def save_frame(
     table : what is read, one text a cell.
     data : the numbers behind it, for the csv.
     """
-    files = {"csv": plots.csv(data), "md": markdown(table).encode()} if any(about["n"].values()) else {}
+    some = any(about["n"].values()) or about.get("published_alone")
+    files = {"csv": plots.csv(data), "md": markdown(table).encode()} if some else {}
     said = {"notebook": notebook, "title": title, "caption": caption}
     said |= {"columns": list(table.columns), "rows": table.astype(str).to_numpy().tolist()}
     return plots.store("table", name, files, about=about, claims=[], said=said)
