@@ -23,7 +23,7 @@ class Captioner(nn.Module):
     Attributes
     ----------
     embed, rnn, linear : embedding, LSTM (its parameters and evaluation), readout.
-    image, norm : linear layer and batch norm (momentum 0.01) for the features, or None.
+    image, norm : linear layer and norm for the features (running statistics, momentum 0.01), or None.
     """
 
     def __init__(
@@ -50,14 +50,18 @@ class Captioner(nn.Module):
         ----------
         features : (batch, n_features).
         words : (batch, L), int64, L from 0.
-        is_learning : normalise by the batch's mean and variance, and let the running ones follow; else by the latter.
+        is_learning : let the running mean and variance of the norm follow the batch's. Images are normalised by the
+            running ones in learning too: a batch holds captions of one length, and its own mean would hide what the
+            images that such captions are about have in common.
         """
         image = features
         if self.image is not None:
-            n = self.norm
-            image = functional.batch_norm(
-                self.image(features), n.running_mean, n.running_var, n.weight, n.bias, is_learning, n.momentum, n.eps
-            )
+            image, n = self.image(features), self.norm
+            if is_learning:
+                with torch.no_grad():
+                    n.running_mean.lerp_(image.mean(0), n.momentum)
+                    n.running_var.lerp_(image.var(0), n.momentum)
+            image = functional.batch_norm(image, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps)
         return torch.cat([image.unsqueeze(1), self.embed(words)], dim=1)
 
     def scores(self, features: Tensor, captions: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class Rule(CaptioningRule):
     Deviations
     ----------
     The published image layer comes from a public checkpoint of a tutorial and is frozen; ours is learned with the rest
-    (its option `train_enc`). Features are computed once, so images are not cropped and flipped at random.
+    (its option `train_enc`), but normalised by running statistics as the frozen one is, not by a batch's. Features are
+    computed once, so images are not cropped and flipped at random.
     """
 
     def _fit_truncation(

@@ -289,6 +289,20 @@ def test_captions_are_learned_by_heart(name):
     assert rule.nll(x, y) < 0.35 * before
 
 
+def test_images_are_normalised_alike_in_learning_and_after_it_by_statistics_that_follow_the_batches():
+    rule = rules.make("caption_bptt", CAPTIONS | {"lr": 0.0}, DESCRIBED, seed=1, dtype=torch.float64)
+    x, y = described(1)[0]
+    image = rule.net.image(x)
+    for step in range(1500):
+        rule.fit_batch(x, y, epoch=0, step=step)
+    torch.testing.assert_close(rule.net.norm.running_mean, image.mean(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rule.net.norm.running_var, image.var(0), rtol=0, atol=1e-5)
+    one, all_ = (rule.net.inputs(part, y[: len(part), :0], is_learning=True) for part in (x[:2], x))
+    torch.testing.assert_close(one, all_[:2], rtol=0, atol=0.1)  # by a batch's own statistics two images would be +-1
+    expected = (image - image.mean(0)) / (image.var(0) + rule.net.norm.eps).sqrt()
+    torch.testing.assert_close(rule.net.inputs(x, y[:, :0])[:, 0], expected, rtol=0, atol=0.1)
+
+
 def test_dropout_silences_inputs_in_training_only_and_draws_from_the_rules_stream():
     rule = rules.make("caption_bptt", CAPTIONS | {"dropout": 0.5}, DESCRIBED, seed=1, dtype=torch.float64)
     inputs = torch.ones(200, 3, 5, dtype=torch.float64)
