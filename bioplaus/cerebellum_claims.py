@@ -122,9 +122,11 @@ def _statement(text: str, difference: Paired | None, holds: bool) -> tuple[str, 
 
 
 def _no_difference(difference: Paired | None) -> tuple[str, str] | None:
-    """A verdict on a statement that there is no significant difference; None where there is no test to judge by."""
-    if difference is None or math.isnan(difference.p):
+    """A verdict on a statement that there is no significant difference."""
+    if difference is None:
         return None
+    if math.isnan(difference.p):
+        return f"{difference.n} seed{'s' * (difference.n > 1)}, no test", "open"
     if difference.p < LEVEL:
         return f"does not hold: a difference, p = {difference.p:.2g}", "outside"
     if difference.n < MIN_SEEDS:

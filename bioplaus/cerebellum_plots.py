@@ -117,12 +117,16 @@ def discrimination(drawn: "pandas.DataFrame", *, ylabel: str) -> "Figure | None"
         for row in part[part.source == "published"].itertuples():
             shade = plots.colour("dni" if row.network == "ccrnn" else "bptt")
             here.plot(
-                row.x, row.value, "*", color=shade, markersize=15, markeredgecolor="black", label=f"2019, {row.network}"
+                row.x, row.value, "*", color=shade, markersize=15, markeredgecolor="black", label=_of_2019(row.network)
             )
         here.set(title=f"K = {k}", xlabel="Epoch")
         here.legend(fontsize=9)
     axes[0, 0].set_ylabel(ylabel)
     return figure
+
+
+def _of_2019(network: str) -> str:
+    return f"{network.replace('rnn', 'RNN')} of 2019 (MNIST)"
 
 
 def lesions(drawn: "pandas.DataFrame", epochs: Mapping[str, int], *, title: str = "") -> "Figure | None":
@@ -234,7 +238,8 @@ def bars(
 ) -> "Figure | None":
     """Mean over seeds with its standard error (sample form), and every seed as a dot; groups `by`, bars `within`.
 
-    Above each group what the two-sided paired t-test between cRNN and ccRNN says, if `within` has both; below it n.
+    Above each group what the two-sided paired t-test between cRNN and ccRNN says, if `within` has both; below it n, the
+    least number of seeds in a bar.
 
     Parameters
     ----------
@@ -265,7 +270,7 @@ def bars(
         if tested := cerebellum.paired(cortex, both):
             place = (group, part[value].max())
             axes.annotate(_stars(tested.p), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12)
-    n_seeds = rows.groupby(by).seed.nunique()
+    n_seeds = rows.groupby([by, within]).seed.nunique().groupby(by).min()
     axes.set_xticks(range(len(groups)), [f"{textwrap.fill(str(of), 16)}\nn = {n_seeds[of]}" for of in groups])
     axes.set(ylabel=ylabel, title=title)
     axes.margins(y=0.12)
@@ -297,9 +302,10 @@ def traces(
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(entries)))
         for entry, shade in zip(entries, shades, strict=True):
             one = part[(part.entry == entry) & (part.part == "mean")]
+            if one.empty:
+                continue
             x, y, sem = (one[column].to_numpy(float) for column in ("x", "value", "sem"))
-            label = f"{found.label(entry)} (n = {int(one.n.min()) if len(one) else 0})"
-            here.plot(x, y, color=shade, linewidth=1.8, label=label)
+            here.plot(x, y, color=shade, linewidth=1.8, label=f"{found.label(entry)} (n = {int(one.n.min())})")
             here.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
         here.set(title=names[name], xlabel="Batch")
     axes[0, 0].set_ylabel(ylabel)
