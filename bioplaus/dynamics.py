@@ -335,12 +335,12 @@ def about(preset: str, paper: str, dataset: str, notebook: str) -> dict[str, Any
 
 
 def _draw_objective(axes: "Axes", of_rule: "pandas.DataFrame", rule: str) -> None:
+    """From its first value: learning moves the objective much further than any relaxation does."""
     lines = of_rule[of_rule.unit.isna()]
     for when, line in lines.groupby("when", sort=False):
         look = {"color": plots.colour(rule), "linestyle": _DASHES[when], "linewidth": 2.4}
-        axes.plot(line.iteration, line.value, label=f"{when} learning", **look)
-    name = lines.quantity.iloc[0]
-    axes.set(ylabel=f"{name.capitalize()}, mean over images", title=f"{rule}: {name}")
+        axes.plot(line.iteration, line.value - line.value.iloc[0], label=f"{when} learning", **look)
+    axes.set(ylabel="Change since iteration 1", title=f"{rule}: {lines.quantity.iloc[0]}")
     axes.legend()
 
 
@@ -352,7 +352,7 @@ def _draw_units(axes: "Axes", units: "pandas.DataFrame", number: int) -> None:
     image = axes.imshow(
         units.to_numpy(float)[order], aspect="auto", extent=box, interpolation="nearest", cmap="viridis"
     )
-    axes.figure.colorbar(image, ax=axes, label="Rate")
+    axes.figure.colorbar(image, ax=axes, label="Activity")
     axes.grid(False)
     axes.set(ylabel="Hidden unit, sorted", title=f"Layer {number}: every unit")
 
@@ -366,7 +366,7 @@ def _draw_outputs(axes: "Axes", units: "pandas.DataFrame", label: int, rule: str
     ends = units[units.columns[-1]].astype(float)
     for unit in {label, int(ends.drop(label).idxmax())}:
         axes.annotate(f" {unit}", (units.columns[-1], ends[unit]), va="center", fontsize=13, annotation_clip=False)
-    axes.set(ylabel="Rate", title=f"Outputs: the {label} thick")
+    axes.set(ylabel="Activity", title=f"Outputs: the {label} thick")
 
 
 def _mark_phases(axes: "Axes", line: "pandas.DataFrame") -> None:
