@@ -351,7 +351,13 @@ def merged(founds: Sequence[Analysis]) -> dict[str, Any]:
         "n": {f"{about['experiment']}: {label}": n for about in abouts for label, n in about["n"].items()},
         "missing": [one for about in abouts for one in about["missing"]],
         "command": first["command"] if len(experiments) == 1 else command(first["preset"], first["paper"]),
-        "remarks": list(dict.fromkeys(one for about in abouts for one in about["remarks"])),
+        "remarks": list(
+            dict.fromkeys(
+                f"{about['experiment']}: {remark}" if len(experiments) > 1 else remark
+                for about in abouts
+                for remark in about["remarks"]
+            )
+        ),
         "published_alone": [one for about in abouts for one in about["published_alone"]],
     }
 

@@ -148,6 +148,8 @@ class Line:
         found = self.found.only(self.entry)
         frames = found.curves(self.metric), found.published_curves(self.metric)
         label = {"label": self.label} if self.label else {}
+        if self.label and self.entry in found.copies:  # a copy is never called by the name of the published data
+            label = {"label": f"{self.label} (ours: {found.runs[0].parameters['dataset']})"}
         return tuple(frame.assign(entry=key, **label) for frame in frames)
 
 
@@ -205,7 +207,7 @@ def learning_curves(
                 style[key] = style[key] | dict(line.look)
         _fill(axes, drawn, style, bottom, top, scale, legend, margin=1.0 if percent else 0.01)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=heading)
-        if zoom and drawn[drawn.part == "mean"].x.max() / scale >= zoom[1]:
+        if zoom and axes.get_xlim()[1] >= zoom[1]:
             _inset(axes, drawn, style, scale, zoom)
             axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.13, 0.45))
     return figure, pandas.concat([drawn for _, drawn in panels], ignore_index=True)
