@@ -248,6 +248,7 @@ def distances(found: Analysis, *, by: str = "joined") -> Drawn:
 def attention(found: Analysis, *, rows: int = 8) -> Drawn:
     """Grad-CAM maps of left, right and joined network over test images of different outcomes; one seed, the first.
 
+    Beside them: how the joined map correlates with the left one, the right one, and the mean of the two.
     Where the data set is not on this machine, maps are drawn alone.
     """
     import pandas
@@ -281,6 +282,11 @@ def attention(found: Analysis, *, rows: int = 8) -> Drawn:
         panels[k, 0].set_ylabel(said, fontsize=10, rotation=0, ha="right", va="center")
         either = (maps["left"] + maps["right"]) / 2
         scores = [_correlation(maps["joined"], other) for other in (maps["left"], maps["right"], either)]
+        beside = "\n".join(
+            f"{name}: {score:.2f}" if score == score else f"{name}: –"
+            for name, score in zip(("left", "right", "mean"), scores, strict=True)
+        )
+        panels[k, 3].text(1.06, 0.5, beside, transform=panels[k, 3].transAxes, fontsize=10, va="center")
         table.append(dict(zip(columns, (seed, int(kept["image"][k]), outcome, *scores), strict=True)))
     figure.suptitle(f"Grad-CAM, {heading(found)}, seed {seed}", fontsize=13)
     return figure, pandas.DataFrame(table, columns=columns)
