@@ -1,7 +1,7 @@
 """Shared parts of the rules that train a recurrent network on sequences: loss, clipping, optimiser."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -164,10 +164,15 @@ class RecurrentRule(LearningRule):
             self._weights[key] = torch.stack([weight, is_supervised]).to(self.net.linear.weight)
         return self._weights[key].unbind()
 
-    def _clip(self, grads: list[Tensor]) -> Tensor:
-        """Scale all gradients by min(1, clip / (norm + 1e-6)), in place; the norm of each before."""
+    def _clip(self, grads: list[Tensor], resting: Sequence[Tensor] = ()) -> Tensor:
+        """Scale all gradients by min(1, clip / (norm + 1e-6)), in place; the norm of each before.
+
+        Parameters
+        ----------
+        resting : gradients that are zero, which only `watch` hears of.
+        """
         if self.watch is not None:
-            self.watch({"grads": [grad.clone() for grad in grads]})
+            self.watch({"grads": [grad.clone() for grad in (*grads, *resting)]})
         norms = torch.stack(torch._foreach_norm(grads))
         if self.config.clip > 0:
             torch._foreach_mul_(grads, (self.config.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp_(max=1))

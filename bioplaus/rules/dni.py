@@ -132,15 +132,17 @@ class Rule(RecurrentRule):
         if self.watch is not None and sent:
             foreseen = sent[-1].view(-1, *d_start.shape[1:])
             self.watch({"synth_start": foreseen[:-1], "synth_end": foreseen[1:], "synth_target": d_start})
+        learning, resting = [*self.grads, *self.synth_grads], []
         if self.has_cerebellum and (self.has_olive or self.config.keep_stale_grads):
             starts = [activity[: d_start.shape[0] * d_start.shape[1]] for activity in sent]
             error = starts[-1] - d_start.flatten(0, 1)
             keep = 0.0 if self.has_olive else 1.0
             self.synthesiser.add_gradients(starts, 2 * error, self.synth_grads, keep)
             measured["synth_loss"] = error.square().sum() / len(x)
-        else:
+        else:  # zeros in the norm would change its rounding: a lesioned network is a cRNN to the last bit
             torch._foreach_zero_(self.synth_grads)
-        norms = self._clip([*self.grads, *self.synth_grads])
+            learning, resting = self.grads, self.synth_grads
+        norms = self._clip(learning, resting)
         self.optimiser.step(list(self.net.parameters()), self.grads, self.lr_now)
         if self.has_olive:
             self.synth_optimiser.step(list(self.synthesiser.parameters()), self.synth_grads, self.lr_now)
