@@ -186,6 +186,8 @@ def learning_curves(
     from matplotlib import pyplot as plt
 
     pairs = [line.frames() for line in lines]
+    if not pairs:
+        return None, pandas.DataFrame(columns=["entry", "label", "source", "note"])
     if not any((ours.source == "ours").any() for ours, _ in pairs):  # planned, but nothing was run yet
         pairs = [(ours.iloc[:0], pandas.concat([ours, theirs])) for ours, theirs in pairs]
     panels = []

@@ -129,6 +129,8 @@ def test_runs_on_other_data_are_drawn_beside_a_panel_with_the_published(project,
 
 
 def test_with_neither_there_is_no_figure(project):
+    figure, drawn = draw(load("smoke"))
+    assert figure is None and drawn.empty
     figure, drawn = draw(load("smoke").only(), "ep")
     assert figure is None and drawn.empty
 
