@@ -211,7 +211,7 @@ def learning_curves(
         axes.set(xlabel=xlabel, ylabel=ylabel, title=heading)
         if zoom and axes.get_xlim()[1] >= zoom[1]:
             _inset(axes, drawn, style, scale, zoom)
-            axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.13, 0.45))
+            axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.11, 0.45), fontsize=12)
     return figure, pandas.concat([drawn for _, drawn in panels], ignore_index=True)
 
 
