@@ -133,8 +133,15 @@ def test_a_killed_kernel_is_tried_again_and_a_kernel_that_always_dies_fails_alon
 
 def _start(project, *options):
     command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", *options]
-    return subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )
 
 
 def _wait_for(path, seconds=110):
