@@ -19,6 +19,7 @@ RUN := .venv/bin/python
 READY := .venv/installed
 endif
 
+ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
 SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results $(RESULTS))
 ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER)
 
@@ -53,11 +54,11 @@ report: $(READY)  ## draw figures, tables and the report from the results there 
 	@$(RUN) -m bioplaus report $(SELECT) --workers $(WORKERS)
 
 test: $(READY)  ## run all tests: pytest, then the notebooks
-	@$(RUN) -m pytest -n 2 --dist loadgroup
+	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory nbval
 
 nbval: $(READY)  ## execute every notebook at its small defaults
-	@$(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
+	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
 
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
