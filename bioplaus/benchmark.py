@@ -88,10 +88,10 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
             row.label,
             str(row.batch_size),
             f"{row.milliseconds:.3f}",
-            f"{row.useful_mflop:.1f}",
-            f"{row.gflops:.1f}",
+            f"{row.useful_mflop:.1f}" if row.useful_mflop else "-",
+            f"{row.gflops:.1f}" if row.useful_mflop else "-",
             f"{row.machine_gflops:.1f}",
-            f"{row.fraction:.2f}",
+            f"{row.fraction:.2f}" if row.useful_mflop else "-",
         )
         for row in rows
     ]

@@ -1,15 +1,17 @@
 """A small project of its own: a manifest, the published numbers, and results made up by the tests."""
 
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bioplaus import manifest, results
+from bioplaus import manifest, plots, results
 
+os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported: no test opens a window
 ROOT = Path(__file__).resolve().parents[2]
 
 MANIFEST = """
@@ -38,6 +40,16 @@ experiments:
         label: Toy
         parameters: {rule: toy, config: {n_units: [784, 500, 10]}}
 """
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    """Figures look as in the notebooks, and none outlives its test."""
+    from matplotlib import pyplot as plt
+
+    plots.use_style()
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

@@ -198,9 +198,6 @@ def test_the_outcomes_of_the_figures_are_those_of_the_predictions(found):
 
 
 def test_figures_draw_what_they_say(found):
-    import matplotlib
-
-    matplotlib.use("Agg")
     here = found(lambda entry, seed: (0.6 + 0.01 * seed, 0.8))
     figure, drawn = hemisphere_plots.accuracies(here)
     assert len(figure.axes) == 2 and set(drawn.metric) <= {
@@ -212,7 +209,6 @@ def test_figures_draw_what_they_say(found):
     figure, drawn = hemisphere_plots.confusions(here, ["fine"])
     diagonal = drawn[drawn.target == drawn.predicted].share.mean()
     assert diagonal == pytest.approx(0.61) and drawn.groupby("target").share.sum().tolist() == pytest.approx([1] * 10)
-    matplotlib.pyplot.close("all")
 
 
 SPEC = hierarchies.spec("digits")

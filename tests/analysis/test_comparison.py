@@ -196,9 +196,6 @@ def test_plain_table_is_on_the_page_with_its_markup_escaped(write):
 
 
 def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatch):
-    import matplotlib
-
-    matplotlib.use("agg")
     source = json.loads((ROOT / "notebooks" / "corinfomax_fig_comparison.ipynb").read_text())
 
     def execute():

@@ -2,7 +2,6 @@
 
 import sys
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from bioplaus import dynamics, rules
 from bioplaus.rules._layered import Trajectory
 
-matplotlib.use("agg")
 F64 = torch.float64
 SIZES = (6, 7, 5, 3)
 

@@ -8,13 +8,6 @@ from bioplaus import mosaics, synapses
 from bioplaus.errors import BioplausError
 
 
-@pytest.fixture(autouse=True)
-def _no_window(monkeypatch):
-    import matplotlib
-
-    matplotlib.use("agg")
-
-
 def test_grey_mosaic_has_each_unit_in_its_tile_row_by_row():
     weight = np.arange(6 * 6, dtype=float).reshape(6, 6)
     image = mosaics.mosaic(weight, (1, 2, 3), 2, 3)

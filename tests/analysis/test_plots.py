@@ -5,21 +5,11 @@ import itertools
 import numpy as np
 import pandas
 import pytest
+from matplotlib import colors
 
 from bioplaus import analysis, manifest, plots, tables
 
-matplotlib = pytest.importorskip("matplotlib")
 LEARNED = np.linspace(0.94, 0.974, 10)
-
-
-@pytest.fixture(autouse=True)
-def _no_window():
-    from matplotlib import pyplot as plt
-
-    matplotlib.use("agg")
-    plots.use_style()
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -58,7 +48,7 @@ def test_rules_that_are_drawn_together_have_different_colours():
             together.setdefault((run.paper, run.experiment), set()).add(run.parameters["rule"])
     assert any(len(rules) > 5 for rules in together.values())
     for place, rules in together.items():
-        colours = {rule: matplotlib.colors.to_rgb(plots.colour(rule)) for rule in rules}
+        colours = {rule: colors.to_rgb(plots.colour(rule)) for rule in rules}
         for one, other in itertools.combinations(sorted(rules), 2):
             gap = np.abs(np.subtract(colours[one], colours[other])).max()
             assert gap > 0.15, f"{place}: {one} and {other}"

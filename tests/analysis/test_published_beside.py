@@ -5,7 +5,6 @@ import pytest
 
 from bioplaus import analysis, plots, tables
 
-matplotlib = pytest.importorskip("matplotlib")
 CURVE = np.linspace(0.36, 0.44, 3)
 MANIFEST = """
 paper: corinfomax
@@ -42,16 +41,6 @@ experiments:
         published: {algorithm: CSM, dataset: MNIST, architecture: 784-500-10, setting: [1, 2]}
         presets: {desk: {}}
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_window():
-    from matplotlib import pyplot as plt
-
-    matplotlib.use("agg")
-    plots.use_style()
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

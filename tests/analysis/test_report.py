@@ -39,9 +39,6 @@ def notebook(home, name, *sources, title="A title"):
 @pytest.fixture
 def inline(monkeypatch):
     """Notebooks are executed in this process, without a kernel; the list says which."""
-    import matplotlib
-
-    matplotlib.use("agg")
     executed = []
 
     def execute(source, output, parameters, **_):

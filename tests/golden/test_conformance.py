@@ -9,7 +9,8 @@ import pytest
 
 from bioplaus import conformance
 
-GOLDEN = Path(__file__).parent / "corinfomax" / "ep_12-9-5_signed_lr0.3_beta0.5.npz"
+HERE = Path(__file__).parent
+GOLDEN = HERE / "corinfomax" / "ep_12-9-5_signed_lr0.3_beta0.5.npz"
 
 
 @pytest.fixture
@@ -22,6 +23,14 @@ def report_of(tmp_path, arrays, **options):
     np.savez(path, **arrays)
     (report,) = conformance.conform([path], **options)
     return report
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*/*.npz")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_golden_is_reproduced_in_every_key(path):
+    (report,) = conformance.conform([path])
+    with np.load(path) as golden:
+        assert report.n_keys == sum(key.startswith("expect.") for key in golden.files) > 0
+    assert report.ok, str(report)
 
 
 def test_a_changed_value_fails_and_is_named_with_its_error(tmp_path, arrays):
