@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import hemisphere_analysis, rules
+from bioplaus import rules
 from bioplaus.conformance import TOLERANCE, Golden
 from bioplaus.errors import unknown
 from bioplaus.nets.ensembles import Ensemble
 from bioplaus.nets.hemispheres import load_strictly
 from bioplaus.nets.sparse_resnet9 import SparseConv, SparseMLP
+from bioplaus.papers import hemisphere_analysis
 from bioplaus.tasks.hierarchies import KINDS, Normaliser, augment
 
 Pairs = Iterator[tuple[str, Any]]

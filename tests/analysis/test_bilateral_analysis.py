@@ -8,16 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from bioplaus import (
-    analysis,
-    hemisphere_analysis,
-    hemisphere_plots,
-    hemisphere_results,
-    hemisphere_runs,
-    manifest,
-    rules,
-)
+from bioplaus import analysis, manifest, rules
 from bioplaus.errors import BioplausError
+from bioplaus.papers import hemisphere_analysis, hemisphere_plots, hemisphere_results, hemisphere_runs
 from bioplaus.tasks import hierarchies
 
 SMALL = {"n_fine": 10, "n_coarse": 2, "in_channels": 1, "image_size": 8, "left": {"widths": [4, 4, 4, 6]}}

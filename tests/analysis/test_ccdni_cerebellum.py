@@ -10,7 +10,8 @@ import pandas
 import pytest
 from scipy import stats
 
-from bioplaus import analysis, cerebellum, cerebellum_claims, cerebellum_plots, manifest, results, tables
+from bioplaus import analysis, manifest, results, tables
+from bioplaus.papers import cerebellum, cerebellum_claims, cerebellum_plots
 
 ROOT = Path(__file__).resolve().parents[2]
 

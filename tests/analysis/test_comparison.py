@@ -9,8 +9,9 @@ import pandas
 import pytest
 import torch
 
-from bioplaus import analysis, comparison, manifest, report, results, rules, simulation, tables, train
+from bioplaus import analysis, manifest, report, results, rules, simulation, tables, train
 from bioplaus.errors import BioplausError
+from bioplaus.papers import comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import dynamics, rules
+from bioplaus import rules
+from bioplaus.papers import dynamics
 from bioplaus.rules._layered import Trajectory
 
 F64 = torch.float64

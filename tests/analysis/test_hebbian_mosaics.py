@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import mosaics, synapses
 from bioplaus.errors import BioplausError
+from bioplaus.papers import mosaics, synapses
 
 
 def test_grey_mosaic_has_each_unit_in_its_tile_row_by_row():

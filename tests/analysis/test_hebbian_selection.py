@@ -6,8 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from bioplaus import manifest, selection
+from bioplaus import manifest
 from bioplaus.errors import BioplausError
+from bioplaus.papers import selection
 
 EPOCHS = {
     "epoch": np.arange(4),

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from bioplaus import manifest, results, simulation, synapses, train
+from bioplaus import manifest, results, simulation, train
 from bioplaus.errors import BioplausError
+from bioplaus.papers import synapses
 
 BIO = {
     "config": {"n_units": [64, 20], "k": 2, "lr": 0.04, "snapshot_epochs": [0, 2]},

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import conformance, hemisphere_analysis, hemisphere_results
+from bioplaus import conformance
 from bioplaus.nets import autoencoder, backbones
+from bioplaus.papers import hemisphere_analysis, hemisphere_results
 from bioplaus.rules import hemispheric_bp
 from bioplaus.tasks import hierarchies
 

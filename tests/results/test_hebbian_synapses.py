@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import synapses
 from bioplaus.errors import BioplausError
+from bioplaus.papers import synapses
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bioplaus import caption_scores, data, rules, train
+from bioplaus import data, rules, train
 from bioplaus.errors import BioplausError
+from bioplaus.papers import caption_scores
 from bioplaus.tasks import captions, linedraw, scenes, seqmnist
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bioplaus import data, hemisphere_analysis, plots
-from bioplaus import hemisphere_results as tables
+from bioplaus import data, plots
 from bioplaus.analysis import Analysis
 from bioplaus.errors import BioplausError
+from bioplaus.papers import hemisphere_analysis
+from bioplaus.papers import hemisphere_results as tables
 
 if TYPE_CHECKING:
     import pandas

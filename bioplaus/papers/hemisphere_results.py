@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bioplaus import hemisphere_analysis, published, results
+from bioplaus import published, results
 from bioplaus.analysis import Analysis
+from bioplaus.papers import hemisphere_analysis
 
 if TYPE_CHECKING:
     import pandas

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import analysis, cerebellum, plots
+from bioplaus import analysis, plots
 from bioplaus.analysis import Analysis
+from bioplaus.papers import cerebellum
 
 if TYPE_CHECKING:
     import pandas

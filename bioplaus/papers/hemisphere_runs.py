@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bioplaus import hemisphere_analysis as analysis
 from bioplaus import rules
 from bioplaus.device import Meter
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.nets.backbones import parameter_count
 from bioplaus.nets.ensembles import Ensemble, Specialists
+from bioplaus.papers import hemisphere_analysis as analysis
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec, HierarchyTask
 from bioplaus.train import History
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bioplaus import caption_scores, published
+from bioplaus import published
 from bioplaus.analysis import Analysis
-from bioplaus.cerebellum import (
+from bioplaus.papers import caption_scores
+from bioplaus.papers.cerebellum import (
     PAPER,
     Paired,
     area,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import _files, analysis, caption_scores, published, results
+from bioplaus import _files, analysis, published, results
 from bioplaus.analysis import Analysis
+from bioplaus.papers import caption_scores
 from bioplaus.results import Outcome
 
 if TYPE_CHECKING:
