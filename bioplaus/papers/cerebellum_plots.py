@@ -235,7 +235,7 @@ def _stars(p: float) -> str:
 
 
 def bars(
-    rows: "pandas.DataFrame", *, value: str, by: str, within: str, ylabel: str, title: str = ""
+    rows: "pandas.DataFrame", *, value: str, by: str, within: str, ylabel: str, xlabel: str = "", title: str = ""
 ) -> "Figure | None":
     """Mean over seeds with its standard error (sample form), and every seed as a dot; groups `by`, bars `within`.
 
@@ -273,7 +273,7 @@ def bars(
             axes.annotate(_stars(tested.p), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12)
     n_seeds = rows.groupby([by, within]).seed.nunique().groupby(by).min()
     axes.set_xticks(range(len(groups)), [f"{textwrap.fill(str(of), 16)}\nn = {n_seeds[of]}" for of in groups])
-    axes.set(ylabel=ylabel, title=title)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.margins(y=0.12)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(bars_of), frameon=False)
     return figure
@@ -328,17 +328,20 @@ def described(found: Analysis, entries: Sequence[str], n: int = 6) -> "tuple[Fig
 
     first = next(iter(runs.values())).record["outputs"]
     n = min(n, len(first["pictures"]))
-    figure, axes = plt.subplots(-(-n // 3), 3, figsize=(15, 4.6 * -(-n // 3)), squeeze=False)
+    n_rows, shape = -(-n // 2), {"width_ratios": [1, 2.6], "wspace": 0.04}
+    figure = plt.figure(figsize=(15, 2.5 * n_rows), layout="constrained")
     rows = []
-    for i, here in enumerate(axes.flat):
-        here.set_axis_off()
-        if i >= n:
-            continue
-        here.imshow(first["pictures"][i], interpolation="nearest")
+    for i, cell in enumerate(figure.subfigures(n_rows, 2, squeeze=False).flat[:n]):
+        picture, words = cell.subplots(1, 2, gridspec_kw=shape)
+        picture.imshow(first["pictures"][i], interpolation="nearest")
+        picture.set_axis_off()
+        words.set_axis_off()
         said = {found.label(entry): outcome.record["outputs"]["generated"][i] for entry, outcome in runs.items()}
         reference = max(first["references"][i], key=len)
-        text = [f"reference: {reference}", *(f"{name}: {sentence}" for name, sentence in said.items())]
-        here.set_title("\n".join("\n".join(textwrap.wrap(line, 52)) for line in text), fontsize=11, loc="left")
+        truth = textwrap.wrap(f"Reference: {reference}", 66)
+        others = [line for name, sentence in said.items() for line in textwrap.wrap(f"{name}: {sentence}", 74)]
+        for lines, weight in ((truth, "bold"), ([""] * len(truth) + others, "normal")):
+            words.text(0, 1, "\n".join(lines), va="top", fontsize=11, weight=weight, linespacing=1.4)
         rows += [{"picture": i, "reference": reference, "entry": name, "generated": s} for name, s in said.items()]
     return figure, pandas.DataFrame(rows)
 
