@@ -32,6 +32,7 @@ _COLOURS = {
     "pc": "#56B4E9",  # published blue
     "pc_nudge": "#E69F00",  # published orange
     "bp": "#222222",
+    "bp_batchnorm": "#222222",
     "fa": "#8A8A8A",
     "competing_hidden": "#882255",
     "bptt": "#7F7F7F",  # published
@@ -95,6 +96,29 @@ def styles(entries: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for entry, rule in entries.items():
         shade = colour(rule)
         found[entry] = {"color": shade, "linestyle": _DASHES[drawn.get(shade, 0) % len(_DASHES)]}
+        drawn[shade] = drawn.get(shade, 0) + 1
+    return found
+
+
+def shades(entries: Mapping[str, str]) -> dict[str, str]:
+    """Colour of each entry where dashes mean something else: its rule's, lighter for every further one of that colour.
+
+    Parameters
+    ----------
+    entries : entry -> rule, in manifest order.
+
+    Returns
+    -------
+    entry -> #rrggbb.
+    """
+    from matplotlib.colors import to_hex, to_rgb
+
+    drawn: dict[str, int] = {}
+    found = {}
+    for entry, rule in entries.items():
+        shade = colour(rule)
+        kept = 0.55 ** drawn.get(shade, 0)  # the rest is white
+        found[entry] = to_hex([1 - kept * (1 - part) for part in to_rgb(shade)])
         drawn[shade] = drawn.get(shade, 0) + 1
     return found
 
@@ -209,6 +233,8 @@ def learning_curves(
                 style[key] = style[key] | dict(line.look)
         _fill(axes, drawn, style, bottom, top, scale, legend, margin=1.0 if percent else 0.01)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=heading)
+        if percent:  # a band may reach further
+            axes.set_ylim(max(axes.get_ylim()[0], -2), min(axes.get_ylim()[1], 102))
         if zoom and axes.get_xlim()[1] >= zoom[1]:
             _inset(axes, drawn, style, scale, zoom)
             axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.11, 0.45), fontsize=12)
@@ -389,30 +415,25 @@ def _fill(
 def _inset(
     axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]], scale: float, x: tuple[float, float]
 ) -> None:
-    """A grey box around the best means in the stretch `x`, and what is in it enlarged."""
-    from matplotlib.patches import Rectangle
-
+    """What the best entries do in the stretch `x`, enlarged, and where it is taken from."""
     means = drawn[drawn.part == "mean"]
     inside = means[(means.x / scale >= x[0]) & (means.x / scale <= x[1])]
     ends = inside.groupby("entry").value.last()
     near = inside[inside.entry.isin(ends.index[ends >= ends.max() - 0.1 * (ends.max() - ends.min())])]
-    low, high = near.value.min(), near.value.max()
-    space = 0.2 * (high - low) or 0.1
-    low, high = low - space, high + space
-    axes.add_patch(Rectangle((x[0], low), x[1] - x[0], high - low, facecolor="none", edgecolor="0.45", linewidth=1.5))
+    sd = near.sd.astype(float).fillna(0)
+    low, high = (near.value - sd).min(), (near.value + sd).max()
+    space = 0.1 * (high - low) or 0.1
     small = axes.inset_axes((0.5, 0.27, 0.47, 0.4))
-    for entry, lines in means.groupby("entry", sort=False):
+    for entry, lines in near.groupby("entry", sort=False):
         _draw(small, lines, style[entry], scale, width=2.2)
-    small.set(xlim=x, ylim=(low, high))
+    small.set(xlim=x, ylim=(low - space, high + space))
+    small.set_title(f"{x[0]:g} to {x[1]:g}, enlarged", fontsize=14)
     small.tick_params(labelsize=12)
     small.xaxis.get_major_locator().set_params(integer=True)
     small.set_facecolor("white")
     for side in small.spines.values():
         side.set(visible=True, color="0.45")
-    axes.annotate(
-        "Zoomed in", xy=(sum(x) / 2, low), xytext=(0.73, 0.74), textcoords="axes fraction", ha="center", fontsize=15,
-        arrowprops={"arrowstyle": "<-", "color": "0.3", "linewidth": 1.5}, va="center",
-    )  # fmt: skip
+    axes.indicate_inset_zoom(small, edgecolor="0.45", linewidth=1.5)
 
 
 def _entries(drawn: "pandas.DataFrame") -> dict[str, str]:

@@ -105,26 +105,34 @@ def draw(
     bar: bool = True,
     title: str = "",
 ) -> "AxesImage":
-    """Draw a mosaic.
+    """Draw a mosaic, with a thin line between tiles.
 
     Parameters
     ----------
     weight, shape, n_rows, n_columns : as in `mosaic`; without `n_columns`, a square.
     limit : colours end at +-limit; None: at the largest weight shown (grey images), or at the smallest and the largest
         (colour images), as published.
-    bar : with a colour bar (grey images only), ticks at the smallest weight, 0 and the largest.
+    bar : with a colour bar (grey images only), ticks at 0 and +-limit; without `limit` at 0, the smallest weight and
+        the largest, as published.
     """
-    image = mosaic(weight, shape, n_rows, n_columns or n_rows)
+    n_columns = n_columns or n_rows
+    image = mosaic(weight, shape, n_rows, n_columns)
     if image.ndim == 3:
         ends = None if limit is None else (-limit, limit)
         drawn = axes.imshow(scaled(image, ends), interpolation="nearest")
     else:
-        limit = limit or float(np.nanmax(np.abs(image))) or 1.0
-        drawn = axes.imshow(image, cmap="bwr", vmin=-limit, vmax=limit, interpolation="nearest")
+        largest = limit or float(np.nanmax(np.abs(image))) or 1.0
+        drawn = axes.imshow(image, cmap="bwr", vmin=-largest, vmax=largest, interpolation="nearest")
         if bar:
-            low, high = max(-limit, float(np.nanmin(image))), min(limit, float(np.nanmax(image)))
+            low, high = (-limit, limit) if limit else (float(np.nanmin(image)), float(np.nanmax(image)))
             ends = sorted({low, 0.0, high}) if low < 0 < high else [low, high]
             axes.figure.colorbar(drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g", label="weight")
+    height, width = image.shape[:2]
+    between = {"color": "white" if image.ndim == 3 else "0.6", "linewidth": 0.6}
+    for k in range(1, n_rows):
+        axes.axhline(k * height / n_rows - 0.5, **between)
+    for k in range(1, n_columns):
+        axes.axvline(k * width / n_columns - 0.5, **between)
     axes.set_axis_off()
     axes.set_title(title)
     return drawn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import manifest, published
+from bioplaus import manifest, plots, published
 from bioplaus.errors import unknown
 
 if TYPE_CHECKING:
@@ -117,10 +117,13 @@ def together(found: "Analysis", metrics: Mapping[str, str], n_epochs: int | None
     return drawn[drawn.x <= n_epochs] if n_epochs else drawn
 
 
-def draw(drawn: "pandas.DataFrame", *, ylabel: str, title: str) -> "Figure | None":
+def draw(
+    drawn: "pandas.DataFrame", *, xlabel: str = "Epoch", ylabel: str, title: str, log: bool = False
+) -> "Figure | None":
     """What `together` gives, in one axes: an entry has a colour, a split a kind of line (the last one is solid).
 
-    Bands are +- the population standard deviation over seeds. None where there is nothing to draw.
+    Bands are +- the population standard deviation over seeds. The y axis is logarithmic with `log`; else it is laid out
+    for the third epoch and later, so that a slow start may leave it. None where there is nothing to draw.
     """
     lines = drawn[drawn.part == "mean"]
     if lines.empty:
@@ -129,20 +132,26 @@ def draw(drawn: "pandas.DataFrame", *, ylabel: str, title: str) -> "Figure | Non
     from matplotlib.lines import Line2D
 
     figure, axes = plt.subplots()
-    entries, splits = list(dict.fromkeys(drawn.entry)), list(dict.fromkeys(drawn.split))
+    shades, splits = plots.shades(dict(zip(drawn.entry, drawn.rule, strict=True))), list(dict.fromkeys(drawn.split))
     dashes = dict(zip(reversed(splits), ("-", (0, (4, 1.5)), (0, (1.5, 1.2))), strict=False))
     handles = []
-    for number, entry in enumerate(entries):
+    for entry, shade in shades.items():
         of_entry = lines[lines.entry == entry]
         n = int(of_entry.n.max()) if len(of_entry) else 0
-        handles.append(Line2D([], [], color=f"C{number}", label=f"{_label(drawn, entry)} (n = {n})"))
+        handles.append(Line2D([], [], color=shade, label=f"{_label(drawn, entry)} (n = {n})"))
         for split, line in of_entry.groupby("split", sort=False):
             x, y, sd = (line[name].to_numpy(float) for name in ("x", "value", "sd"))
-            axes.plot(x, y, color=f"C{number}", linestyle=dashes[split], linewidth=2)
+            axes.plot(x, y, color=shade, linestyle=dashes[split], linewidth=2)
             if (sd > 0).any():
-                axes.fill_between(x, y - sd, y + sd, color=f"C{number}", alpha=0.2, linewidth=0)
+                axes.fill_between(x, y - sd, y + sd, color=shade, alpha=0.2, linewidth=0)
     handles += [Line2D([], [], color="0.4", linestyle=dashes[split], label=split) for split in splits]
-    axes.set(xlabel="Epoch", ylabel=ylabel, title=title, xlim=(0, None))
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(0, None))
+    late = lines[lines.x >= min(3, lines.x.max())]
+    if log:
+        axes.set_yscale("log")
+    else:
+        low, high = late.value.min(), late.value.max()
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.legend(handles=handles)
     return figure
 
