@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 PAPER = "ccdni"
+MIN_SEEDS = 5  # pairs: with fewer, that a test finds no difference says nothing
 EXPERIMENTS = (
     "linedraw",
     "linedraw-lesions",
@@ -30,6 +31,12 @@ EXPERIMENTS = (
     "discrimination-record",
     "captions",
 )
+TASKS = {  # experiment -> what its task is called in figures and tables
+    "linedraw": "simple line drawing",
+    "draw-line": "line from rows",
+    "draw-digit": "digit from rows",
+    "discrimination": "discrimination",
+}
 
 
 def load(preset: str) -> dict[str, Analysis]:

@@ -13,7 +13,9 @@ from bioplaus import published
 from bioplaus.analysis import Analysis
 from bioplaus.papers import caption_scores
 from bioplaus.papers.cerebellum import (
+    MIN_SEEDS,
     PAPER,
+    TASKS,
     Paired,
     area,
     at_epoch,
@@ -29,8 +31,6 @@ from bioplaus.papers.cerebellum import (
 )
 
 LEVEL = 0.05  # of the two-sided paired t-tests
-MIN_SEEDS = 5  # with fewer, that a test finds no difference says nothing
-_NAMES = {"linedraw": "line drawing", "draw-line": "ld", "draw-digit": "dd"}
 
 
 def judge(experiments: Mapping[str, Analysis]) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def _means(values: Iterable[Mapping[int, float]]) -> list[float]:
 
 def _c1(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found = e["linedraw"]
-    yield _row(found, "C1", "line drawing: area under training error, cRNN - ccRNN", 1, _gap(found, 1, "area"))
+    yield _row(found, "C1", "simple line drawing: area under training error, cRNN - ccRNN", 1, _gap(found, 1, "area"))
     two = _gap(found, 1, "area", last="ccrnn2")
     yield _row(found, "C1, 2 layers", "the same with two hidden synthesiser layers", 1, two)
     full, with_one = area(found, "bptt"), area(found, "ccrnn-k1")
@@ -252,7 +252,7 @@ def _c11(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found, intact = e["linedraw-lesions"], e["linedraw"]
     cerebellum, olive = (at_epoch(found, f"{name}-20", "train_mse") for name in ("cerebellum", "olive"))
     gap = paired(olive, cerebellum)
-    what = "line drawing: training MSE after the last epoch"
+    what = "simple line drawing: training MSE after the last epoch"
     yield _row(found, "C11", f"{what}, inferior olive lesion - cerebellar lesion", 1, gap)
     healthy = at_epoch(intact, "ccrnn-k1", "train_mse")
     for name, lesioned in (("cerebellar", cerebellum), ("inferior olive", olive)):
@@ -306,4 +306,4 @@ def _c13(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
 
 
 def _name(found: Analysis) -> str:
-    return _NAMES.get(found.experiment, found.experiment)
+    return TASKS.get(found.experiment, found.experiment)

@@ -164,6 +164,8 @@ def drawings(
 ) -> "tuple[Figure | None, pandas.DataFrame]":
     """What the networks of the first seed draw (lines) and should draw (dots), one axes an entry; and the numbers.
 
+    Dots are filled at the steps that are supervised. x and y are in units of the drawing.
+
     Parameters
     ----------
     apart : distance between drawings, in units of the drawing, five in a row; 0 draws all from one origin.
@@ -178,18 +180,23 @@ def drawings(
     figure, axes = plt.subplots(1, len(shown), figsize=(4.4 * len(shown), 4.8), squeeze=False, sharex=True, sharey=True)
     rows = []
     for here, (entry, outcome) in zip(axes[0], shown, strict=True):
-        outputs = outcome.record["outputs"]
+        outputs, every = outcome.record["outputs"], outcome.record["config"]["spars_int"]
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(outputs["label"])))
         curves = (outputs[name] for name in ("label", "drawn", "target"))
         for number, (label, drawn, target, shade) in enumerate(zip(*curves, shades, strict=True)):
             place = apart * np.array([number % 5, -(number // 5)])
-            here.plot(*(target + place).T, "o", color=shade, markersize=3, alpha=0.5)
+            is_taught = np.arange(len(target)) % every == 0
+            dots = {"color": shade, "markersize": 3.5, "alpha": 0.6}
+            here.plot(*(target[is_taught] + place).T, "o", **dots)
+            here.plot(*(target[~is_taught] + place).T, "o", fillstyle="none", markeredgewidth=0.6, **dots)
             here.plot(*(drawn + place).T, color=shade, linewidth=1.8, label=f"{label:d}")
             for t, (point, asked) in enumerate(zip(drawn, target, strict=True)):
-                place = {"entry": entry, "seed": outcome.run["seed"], "label": label, "step": t}
-                rows.append(place | dict(zip(("x", "y", "target_x", "target_y"), (*point, *asked), strict=True)))
-        here.set(aspect="equal", title=f"{found.label(entry)}\n(seed {outcome.run['seed']})")
-    axes[0, -1].legend(title="cue or digit", fontsize=10, title_fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5))
+                at = {"entry": entry, "seed": outcome.run["seed"], "label": label, "step": t, "taught": is_taught[t]}
+                rows.append(at | dict(zip(("x", "y", "target_x", "target_y"), (*point, *asked), strict=True)))
+        here.set(aspect="equal", title=f"{found.label(entry)}\n(seed {outcome.run['seed']})", xlabel="x")
+    axes[0, 0].set_ylabel("y")
+    look = {"fontsize": 10, "title_fontsize": 11, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axes[0, -1].legend(title="Cue" if found.experiment == "linedraw" else "Digit", **look)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
     return figure, pandas.DataFrame(rows)
 
@@ -218,18 +225,18 @@ def horizons(tables: Mapping[str, "pandas.DataFrame"], *, ylabel: str) -> "Figur
             x, table.ratio, yerr=table.ratio_sem, color=plots.colour("dni"), marker="o", linewidth=2, capsize=3
         )
         top = (table.ratio + table.ratio_sem.fillna(0)).max()
-        for horizon, p in zip(x, table.p, strict=True):
-            here.annotate(
-                _stars(p), (horizon, top), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12
-            )
+        for horizon, p, n in zip(x, table.p, table.n, strict=True):
+            place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            here.annotate(_stars(p, n), (horizon, top), fontsize=12, **place)
         here.set(xlabel="Horizon K / T (%)", title=f"{title} (n = {int(table.n.min())})")
         here.margins(y=0.18)
     axes[0, 0].set_ylabel(ylabel)
     return figure
 
 
-def _stars(p: float) -> str:
-    if not np.isfinite(p):
+def _stars(p: float, n: int) -> str:
+    """What a test of n pairs says; nothing where there are too few for it to say anything."""
+    if not np.isfinite(p) or n < cerebellum.MIN_SEEDS:
         return ""
     return "***" if p < 0.001 else "**" if p < 0.01 else "*" if p < 0.05 else "n.s."
 
@@ -239,8 +246,8 @@ def bars(
 ) -> "Figure | None":
     """Mean over seeds with its standard error (sample form), and every seed as a dot; groups `by`, bars `within`.
 
-    Above each group what the two-sided paired t-test between cRNN and ccRNN says, if `within` has both; below it n, the
-    least number of seeds in a bar.
+    In each bar its number of seeds n; above each group what the two-sided paired t-test between cRNN and ccRNN says, if
+    `within` has both and there are at least `cerebellum.MIN_SEEDS` pairs.
 
     Parameters
     ----------
@@ -263,16 +270,16 @@ def bars(
             label = name if group == 0 else None
             axes.bar(x, y.mean(), 0.72 / len(bars_of), yerr=sem, color=shade, alpha=0.75, capsize=3, label=label)
             axes.plot(np.full(len(y), x), y, "o", color="black", markersize=3, alpha=0.6)
+            axes.text(x, 0.015, f"n = {len(y)}", transform=axes.get_xaxis_transform(), ha="center", fontsize=11)
     for group, of in enumerate(groups):
         part = rows[rows[by] == of]
         cortex, both = (
             dict(zip(one.seed, one[value], strict=True)) for one in (part[part[within] == n] for n in ("cRNN", "ccRNN"))
         )
         if tested := cerebellum.paired(cortex, both):
-            place = (group, part[value].max())
-            axes.annotate(_stars(tested.p), place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12)
-    n_seeds = rows.groupby([by, within]).seed.nunique().groupby(by).min()
-    axes.set_xticks(range(len(groups)), [f"{textwrap.fill(str(of), 16)}\nn = {n_seeds[of]}" for of in groups])
+            place, words = (group, part[value].max()), _stars(tested.p, tested.n)
+            axes.annotate(words, place, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=12)
+    axes.set_xticks(range(len(groups)), [textwrap.fill(str(of), 16) for of in groups])
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.margins(y=0.12)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(bars_of), frameon=False)
@@ -280,13 +287,20 @@ def bars(
 
 
 def traces(
-    found: Analysis, names: Mapping[str, str], entries: Sequence[str], *, ylabel: str
+    found: Analysis,
+    names: Mapping[str, str],
+    entries: Sequence[str],
+    *,
+    ylabel: str,
+    n_columns: int = 3,
+    share: str = "all",
 ) -> "tuple[Figure | None, Any]":
-    """Diagnostics over training, one axes a diagnostic, with the numbers drawn.
+    """Diagnostics over training, one axes a diagnostic, with the numbers drawn; a line at 0 where one goes below it.
 
     Parameters
     ----------
-    names : diagnostic -> title.
+    names : diagnostic -> title, row by row.
+    share : axes with one y scale, as matplotlib's `sharey`: "all", "col".
     """
     import pandas
 
@@ -296,9 +310,10 @@ def traces(
         return None, pandas.DataFrame()
     from matplotlib import pyplot as plt
 
-    n_columns = min(len(parts), 3)
+    n_columns = min(len(parts), n_columns)
     n_rows = -(-len(parts) // n_columns)
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.6 * n_columns, 3.9 * n_rows), squeeze=False)
+    size = (4.6 * n_columns, 3.9 * n_rows)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, sharey=share)
     for here, (name, part) in zip(axes.flat, parts.items(), strict=False):
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(entries)))
         for entry, shade in zip(entries, shades, strict=True):
@@ -308,7 +323,9 @@ def traces(
             x, y, sem = (one[column].to_numpy(float) for column in ("x", "value", "sem"))
             here.plot(x, y, color=shade, linewidth=1.8, label=f"{found.label(entry)} (n = {int(one.n.min())})")
             here.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
-        here.set(title=names[name], xlabel="Batch")
+        here.set(title=names[name], xlabel="Batches learned")
+        if here.get_ylim()[0] < 0:
+            here.axhline(0, color="0.4", linewidth=1)
     axes[0, 0].set_ylabel(ylabel)
     axes[0, -1].legend(fontsize=11)
     for here in axes.flat[len(parts) :]:
@@ -365,5 +382,5 @@ def about(*found: Analysis) -> dict[str, Any]:
 def caption(what: str, *found: Analysis) -> str:
     """`what`, with preset, data sets and how to read bands."""
     names = list(dict.fromkeys(name for one in found for name in one.about["datasets"]))
-    band = "Bands and error bars: standard error of the mean over n seeds."
+    band = "Bands: population sd / √n over n seeds, as published; error bars: sample standard error."
     return f"{what} Preset {found[0].preset}, data {' and '.join(names)}. {band}"

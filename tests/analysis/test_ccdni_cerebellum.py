@@ -111,9 +111,9 @@ def test_the_statement_of_an_ordering_is_false_where_the_middle_one_is_not_in_th
     seeds = (521, 1243, 34521)
     for entry, level in (("crnn-k3", 3.0), ("ccrnn-k3", 2.0), ("bptt", 1.0)):
         write("draw-line", entry, {s: level + 0.1 * i for i, s in enumerate(seeds)})
-    assert verdict("C6", "ld: ccRNN lies between")["verdict"].startswith("holds")
+    assert verdict("C6", "line from rows: ccRNN lies between")["verdict"].startswith("holds")
     write("draw-line", "ccrnn-k3", {s: 5.0 + 0.2 * i for i, s in enumerate(seeds)})
-    assert verdict("C6", "ld: ccRNN lies between")["grade"] == "outside"
+    assert verdict("C6", "line from rows: ccRNN lies between")["grade"] == "outside"
 
 
 def test_horizons_give_the_ratio_seed_by_seed():
@@ -123,7 +123,7 @@ def test_horizons_give_the_ratio_seed_by_seed():
     table = cerebellum.horizon(analysis.load("ccdni", "linedraw", "desk"), "area").set_index("K")
     assert table.ratio.to_dict() == pytest.approx({1: 0.8, 5: 1.5})
     assert table.horizon.to_dict() == pytest.approx({1: 0.1, 5: 0.5}) and (table.ratio_sem < 1e-12).all()
-    assert verdict("C5", "line drawing: error ratio")["ours"] == pytest.approx(0.7)
+    assert verdict("C5", "simple line drawing: error ratio")["ours"] == pytest.approx(0.7)
 
 
 def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
@@ -236,16 +236,21 @@ def test_claims_become_a_table_that_is_saved_with_full_numbers():
     assert "holds, p =" in path.with_suffix(".md").read_text(encoding="utf-8")
 
 
-def test_bars_carry_the_result_of_the_paired_test_of_both_networks_and_the_number_of_seeds():
+def bar_texts(cortex: dict[int, float], both: dict[int, float]) -> list[str]:
     rows = [
         {"task": "t", "entry": entry, "network": network, "rule": rule, "seed": s, "value": v}
-        for entry, network, rule, values in (("crnn-k1", "cRNN", "bptt", CORTEX), ("ccrnn-k1", "ccRNN", "dni", BOTH))
+        for entry, network, rule, values in (("crnn-k1", "cRNN", "bptt", cortex), ("ccrnn-k1", "ccRNN", "dni", both))
         for s, v in values.items()
     ]
     figure = cerebellum_plots.bars(pandas.DataFrame(rows), value="value", by="task", within="network", ylabel="")
-    p = cerebellum.paired(CORTEX, BOTH).p
-    assert 0.001 < p < 0.01 and [text.get_text() for text in figure.axes[0].texts] == ["**"]
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["t\nn = 4"]
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_bars_carry_their_number_of_seeds_and_the_result_of_the_paired_test_where_there_are_enough():
+    assert bar_texts(CORTEX, BOTH) == ["n = 4", "n = 4", ""]
+    cortex, both = CORTEX | {99: 5.0}, BOTH | {99: 4.6}
+    assert 0.001 < stats.ttest_rel(list(cortex.values()), list(both.values())).pvalue < 0.01
+    assert bar_texts(cortex, both) == ["n = 5", "n = 5", "**"]
 
 
 def test_a_figure_without_results_is_no_figure():
