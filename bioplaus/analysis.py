@@ -233,7 +233,11 @@ class Analysis:
                 if all(entry in self.copies for entry, why in self.differences.items() if why == reason):
                     said.append(f"Shown beside the published numbers, with no verdict, for {who}: {reason}.")
                 else:
-                    said.append(f"No published counterpart for {who}: {reason}.")
+                    said.append(
+                        "Nothing was published for any entry."
+                        if len(names) == len(self.entries) and reason == published.NOTHING
+                        else f"No published counterpart for {who}: {reason}."
+                    )
         if self.alone:
             names = [run.label for run in self.alone]
             who = ", ".join(names) if len(names) <= 8 else f"{len(names)} entries"
@@ -374,7 +378,7 @@ def caption(founds: Sequence[Analysis], what: str, drawn: "pandas.DataFrame | No
     if (drawn.source == "ours").any():
         said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
     if len(theirs):
-        said.append("Thin short dashes: published, the same over its seeds.")
+        said.append("Thin short dashes: published, mean over its seeds with a band of ± population standard deviation.")
     for note, lines in theirs[theirs.note != ""].groupby("note", sort=False):
         labels = ", ".join(dict.fromkeys(lines.label))
         said.append(f"For {labels} no curve of exactly these parameters was published ({note}).")

@@ -40,6 +40,16 @@ _COLOURS = {
     "dni": "#F9AA38",  # published
     "caption_dni": "#F9AA38",
 }
+_NAMES = {
+    "corinfomax": "CorInfoMax",
+    "corinfomax_sparse": "CorInfoMax-Sparse",
+    "csm": "CSM",
+    "ep": "EP",
+    "pc": "PC",
+    "pc_nudge": "PC-Nudge",
+    "bp": "BP",
+    "fa": "FA",
+}
 # For rules without a colour of their own, chosen by name.
 _SPARE = ("#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
 _DASHES = ("-", (0, (8, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)))  # entries of one rule, in manifest order
@@ -82,6 +92,11 @@ def colour(rule: str) -> str:
     """The colour of a rule, the same in every figure, as #rrggbb."""
     number = int.from_bytes(hashlib.sha256(rule.encode()).digest()[:4], "big")
     return _COLOURS.get(rule, _SPARE[number % len(_SPARE)])
+
+
+def name(rule: str) -> str:
+    """What a rule is called in legends: the papers' name for it, or its key."""
+    return _NAMES.get(rule, rule)
 
 
 def styles(entries: Mapping[str, str]) -> dict[str, dict[str, Any]]:

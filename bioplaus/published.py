@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2.0  # published standard deviations
 NOT_RUN = "not run at this preset"
+NOTHING = "nothing published for it"
 
 _METRICS = {  # as the published files say it, without "final_": as our records say it
     "test_acc": "test_accuracy",
@@ -181,7 +182,7 @@ def difference(run: "Run", reference: "Run | None") -> str:
     reference : the same entry at preset `paper`, whose parameters are the published ones.
     """
     if not run.published:
-        return "nothing published for it"
+        return NOTHING
     ours, theirs = run.parameters, run.published
     dataset = str(ours.get("dataset", ""))
     if "dataset" in theirs and _plain(dataset) != _plain(str(theirs["dataset"])):

@@ -161,7 +161,7 @@ def draw_information(drawn: "pandas.DataFrame", *, title: str = "") -> "Figure":
     for axes, pair in zip(panels[0], pairs, strict=True):
         for (rule, when), line in drawn[drawn.pair == pair].groupby(["rule", "when"], sort=False):
             look = {"color": plots.colour(rule), "linestyle": _DASHES[when], "linewidth": 2.4}
-            axes.plot(line.iteration, line.value, label=f"{rule}, {when} learning", **look)
+            axes.plot(line.iteration, line.value, label=f"{plots.name(rule)}, {when} learning", **look)
             end = line[line.phase == line.phase.iloc[0]].iloc[-1:]
             axes.plot(end.iteration, end.value, "o", color=look["color"], markersize=7)
         axes.set(xlabel="Iteration", title=f"Between {pair.replace(', ', ' and ')}")
@@ -330,7 +330,10 @@ def about(preset: str, paper: str, dataset: str, notebook: str) -> dict[str, Any
         "n": {"trained in the notebook": 1},
         "missing": [],
         "command": f"make report PRESET={preset} PAPER={paper}",
-        "remarks": ["The networks of this figure were trained in its notebook: one seed, no published counterpart."],
+        "remarks": [
+            f"The networks of this figure were trained in its notebook, on {dataset} at every preset: one seed, no "
+            "published counterpart."
+        ],
     }
 
 
@@ -340,7 +343,7 @@ def _draw_objective(axes: "Axes", of_rule: "pandas.DataFrame", rule: str) -> Non
     for when, line in lines.groupby("when", sort=False):
         look = {"color": plots.colour(rule), "linestyle": _DASHES[when], "linewidth": 2.4}
         axes.plot(line.iteration, line.value - line.value.iloc[0], label=f"{when} learning", **look)
-    axes.set(ylabel="Change since iteration 1", title=f"{rule}: {lines.quantity.iloc[0]}")
+    axes.set(ylabel="Change since iteration 1", title=f"{plots.name(rule)}: {lines.quantity.iloc[0]}")
     axes.legend()
 
 
@@ -420,5 +423,5 @@ def _picture(
     phase = _PHASES.get(found.phases[t], found.phases[t])
     of_objective.plot(range(1, len(found.phases) + 1), found.objective, color=colour)
     of_objective.plot(t + 1, float(found.objective[t]), "o", color=colour, markersize=9)
-    of_objective.set(title=f"{rule}: {found.objective_name}", xlabel=f"Iteration {t + 1}, {phase}")
+    of_objective.set(title=f"{plots.name(rule)}: {found.objective_name}", xlabel=f"Iteration {t + 1}, {phase}")
     return figure

@@ -227,14 +227,14 @@ def said(figure):
 def test_controls_replace_the_picture_of_an_ordinary_output(shown):
     y = explored()
     figure, box = shown.things
-    assert said(figure) == [f"Image 0: a {int(y[0])}", "corinfomax: information", "Iteration 7, nudged"]
+    assert said(figure) == [f"Image 0: a {int(y[0])}", "CorInfoMax: information", "Iteration 7, nudged"]
     rule, image, together = box.children
     image.value = 3
     together.children[0].value = 2
-    assert said(shown.updates[-1]) == [f"Image 3: a {int(y[3])}", "corinfomax: information", "Iteration 2, free"]
+    assert said(shown.updates[-1]) == [f"Image 3: a {int(y[3])}", "CorInfoMax: information", "Iteration 2, free"]
     together.children[0].value = 6
     rule.value = "ep"  # which has only three iterations
-    assert said(shown.updates[-1]) == [f"Image 3: a {int(y[3])}", "ep: energy", "Iteration 3, nudged"]
+    assert said(shown.updates[-1]) == [f"Image 3: a {int(y[3])}", "EP: energy", "Iteration 3, nudged"]
 
 
 def test_without_ipywidgets_the_picture_stays_and_the_way_to_controls_is_said(shown, monkeypatch, capsys):
