@@ -105,6 +105,7 @@ class Rule(LayeredRule):
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        """One step from inputs `x`, (batch, n_0) float, and classes `y`, (batch,) int64."""
         c = self.config
         n_done = c.start_step + epoch * self.n_batches + step
         self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))

@@ -134,6 +134,7 @@ class Rule(LearningRule):
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
+        """One update from inputs `x`, (batch, n_in) float; labels, epoch and step are not used. Measures nothing."""
         current = torch.mm(x, self._drive().t(), out=self._buffer("current", len(x), len(self.weight)))
         (top, low), (first, kth) = ranked(current, self.config.k)
         pull = self._buffer("pull", len(self.weight)).zero_()  # s
