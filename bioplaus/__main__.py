@@ -34,6 +34,13 @@ Results = Annotated[Path | None, typer.Option("--results", help="Folder for resu
 Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each; 0: one per core.")]
 Scheduler = Annotated[str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, without papermill and Dask.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where runs compute: cpu, cuda, cuda:1, auto; default: what the notebook says (cpu).")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Compute threads of each run (1); they change the last bits; see --workers."),
+]
 Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]
 
 
@@ -45,6 +52,8 @@ def run(
     setting: Setting = None,
     seeds: Seeds = None,
     results_folder: Results = None,
+    device: Device = None,
+    threads: Threads = None,
     workers: Workers = 0,
     scheduler: Scheduler = "local",
     inline: Inline = False,
@@ -52,7 +61,7 @@ def run(
 ) -> None:
     """Run simulations that are not done yet, and show how each ended."""
     _use(results_folder)
-    _run(_runs(preset, paper, only, setting, seeds), workers, scheduler, inline, kernel)
+    _run(_runs(preset, paper, only, setting, seeds, device, threads), workers, scheduler, inline, kernel)
 
 
 @app.command()
@@ -61,6 +70,8 @@ def reproduce(
     paper: Paper = None,
     only: Only = None,
     results_folder: Results = None,
+    device: Device = None,
+    threads: Threads = None,
     workers: Workers = 0,
     scheduler: Scheduler = "local",
     kernel: Kernel = "python3",
@@ -69,7 +80,7 @@ def reproduce(
     _use(results_folder)
     failure = None
     try:
-        _run(_runs(preset, paper, only), workers, scheduler, False, kernel)
+        _run(_runs(preset, paper, only, device=device, threads=threads), workers, scheduler, False, kernel)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
@@ -188,9 +199,18 @@ def _use(folder: Path | None) -> None:
 
 
 def _runs(
-    preset: str, paper: str | None, only: str | None = None, setting: list[str] | None = None, seeds: str | None = None
+    preset: str,
+    paper: str | None,
+    only: str | None = None,
+    setting: list[str] | None = None,
+    seeds: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
 ) -> list[manifest.Run]:
-    return manifest.runs(preset, [paper] if paper else None, only, _seeds(seeds), _settings(setting or []))
+    given = {"device": device, "n_threads": threads}
+    execution = {name: value for name, value in given.items() if value is not None}
+    overrides = _settings(setting or [])
+    return manifest.runs(preset, [paper] if paper else None, only, _seeds(seeds), overrides, execution=execution)
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -213,7 +233,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             raise BioplausError(f"--set is {pair!r}, but must be name=value, as in n_epochs=5 or config.lr=1e-3.")
         try:
             found[name] = YAML(typ="safe", pure=True).load(value)
-        except YAMLError:
+        except (YAMLError, RecursionError):
             raise BioplausError(f"--set {name}: the value {value!r} is not valid YAML.") from None
     return found
 
@@ -222,7 +242,7 @@ def _run(runs: list[manifest.Run], workers: int, scheduler: str, inline: bool, k
     engine.check(runs, None if inline else kernel)
     todo = engine.pending(runs)
     at_once = 1 if inline else workers or engine.cores()
-    console.print(f"{len(runs)} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
+    console.print(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
     summary = engine.execute(
         runs, workers=workers, scheduler=scheduler, inline=inline, kernel=kernel, report=console.print
     )

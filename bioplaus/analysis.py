@@ -35,7 +35,7 @@ class Analysis:
     preset: str
     title: str
     runs: tuple[Run, ...]  # planned, in manifest order
-    outcomes: tuple[results.Outcome, ...]  # complete runs among them
+    outcomes: tuple[results.Outcome, ...]  # complete runs among them; of a run that two entries share one for each
     n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
     differences: dict[str, str]  # entry -> why it cannot be held against the published numbers; empty text if it can
     copies: frozenset[str] = frozenset()  # entries on a copy of the published data: shown beside it, with no verdict
@@ -69,11 +69,10 @@ class Analysis:
 
     def only(self, *entries: str) -> "Analysis":
         """The same with these entries alone, in manifest order."""
-        ids = {run.id for run in self.runs if run.entry in entries}
         return replace(
             self,
             runs=tuple(run for run in self.runs if run.entry in entries),
-            outcomes=tuple(outcome for outcome in self.outcomes if outcome.run["id"] in ids),
+            outcomes=tuple(outcome for outcome in self.outcomes if outcome.run["entry"] in entries),
             differences={entry: why for entry, why in self.differences.items() if entry in entries},
             copies=self.copies & set(entries),
             alone=tuple(run for run in self.alone if run.entry in entries),
@@ -313,9 +312,8 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
     planned = tuple(manifest.runs(preset, papers=[paper], experiment=experiment))
-    ids = {run.id for run in planned}
     found = list(results.outcomes(results.root() / preset / paper / experiment))
-    outcomes = tuple(outcome for outcome in found if outcome.run["id"] in ids)
+    outcomes = _owned(found, planned)
     references = _references(paper, experiment)
     differences = {}
     for run in planned:
@@ -336,7 +334,7 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
         title=described[experiment].title,
         runs=planned,
         outcomes=outcomes,
-        n_foreign=len(found) - len(outcomes),
+        n_foreign=len(found) - len({outcome.run["id"] for outcome in outcomes}),
         differences=differences,
         copies=frozenset(copies),
         alone=tuple(alone),
@@ -408,6 +406,18 @@ def _status(record: dict[str, Any]) -> str:
     accuracies = record["epochs"].get("test_accuracy", ())
     chance = 1 / record["task"]["n_out"] if "n_out" in record.get("task", {}) else 0.0
     return "collapsed" if len(accuracies) and has_collapsed(list(accuracies), chance) else "done"
+
+
+def _owned(found: Iterable[results.Outcome], planned: Iterable[Run]) -> tuple[results.Outcome, ...]:
+    """The outcomes of planned runs, once for each entry that plans the run: what two entries share, both own."""
+    by_id: dict[str, list[Run]] = {}
+    for run in planned:
+        by_id.setdefault(run.id, []).append(run)
+    return tuple(
+        replace(outcome, run={**outcome.run, "entry": run.entry, "label": run.label})
+        for outcome in found
+        for run in by_id.get(outcome.run["id"], ())
+    )
 
 
 def _references(paper: str, experiment: str) -> dict[str, Run]:

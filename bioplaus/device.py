@@ -12,6 +12,8 @@ import torch
 from bioplaus.errors import BioplausError, unknown
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DEVICES = ("auto", "cpu", "cuda", "mps")  # and one of several, as in cuda:1
+MOST_THREADS = 1024  # of one run
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -22,12 +24,9 @@ def pick(name: str = "auto") -> torch.device:
     BioplausError
         If the name is no device, or that device is not in this machine.
     """
-    if name == "auto":
+    chosen = _named(name)
+    if chosen is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        raise unknown("device", name, ["auto", "cpu", "cuda", "mps"]) from None
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(chosen.type, False):
         raise BioplausError(
@@ -44,6 +43,14 @@ def dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def check(device: str = "auto", number: str = "float32", n_threads: int = 1) -> None:
+    """Raise `BioplausError` unless these can be asked for; whether this machine has the device is not asked."""
+    _named(device)
+    dtype(number)
+    if not 1 <= n_threads <= MOST_THREADS:
+        raise BioplausError(f"n_threads is {n_threads}, but must be from 1 to {MOST_THREADS}.")
+
+
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for each (seed, stream): "init", "shuffle", "rule", ...
 
@@ -56,8 +63,7 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> tor
 
 def setup(device: str = "auto", number: str = "float32", n_threads: int = 1) -> tuple[torch.device, torch.dtype]:
     """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
-    if n_threads < 1:
-        raise BioplausError(f"n_threads is {n_threads}, but must be at least 1.")
+    check(device, number, n_threads)
     torch.set_num_threads(n_threads)
     return pick(device), dtype(number)
 
@@ -123,13 +129,14 @@ class Meter:
             torch.cuda.synchronize(self._device)
 
 
-def peak_memory(device: torch.device | str = "cpu") -> int:
-    """Peak memory in bytes: of torch's allocator on a GPU, of this process on the CPU (0 where it cannot be read)."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+def _named(name: str) -> torch.device | None:
+    """The device of this name, whether it is here or not; None for "auto"."""
+    if name == "auto":
+        return None
     try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise unknown("device", name, DEVICES) from None
+    if chosen.type not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    return chosen

@@ -121,7 +121,7 @@ def _data() -> Iterator[Finding]:
 
 def _gpu() -> Finding:
     if torch.cuda.is_available():
-        return Finding("GPU", True, torch.cuda.get_device_name())
+        return Finding("GPU", True, f"{torch.cuda.get_device_name()}; runs use it with --device cuda, or DEVICE=cuda")
     built = f"torch {torch.__version__} is built {'for' if torch.version.cuda else 'without'} CUDA"
     return Finding("GPU", True, f"none ({built}); everything runs on the CPU, preset paper takes days there")
 

@@ -9,6 +9,9 @@ Nested tables (a rule's `config`) are merged name by name, everything else is re
 manifest as it stands; an experiment or entry runs at another preset only if it names it (an entry inherits its
 experiment's presets and leaves one with `false`).
 
+What decides how a run is executed and not what it is (`device`, `n_threads`) is no parameter of a manifest and no part
+of an id, nor are `seed` and `folder`: options of the command line give them.
+
 An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}` puts the id of the run
 of entry `fine` into the parameter `checkpoints.left`. The simulation finds that run's files in the folder of that name
 beside its own. An id so depends on the ids of everything a run is built from.
@@ -37,7 +40,16 @@ from bioplaus.errors import BioplausError, unknown
 PRESETS = ("smoke", "quick", "desk", "paper")
 _MAX_NODES = 100_000  # of a manifest with its aliases followed: a bomb of aliases stops here
 
+_ELSEWHERE = {  # parameters of notebooks that no manifest and no --set gives
+    "seed": "give seeds in the manifest, or with --seeds",
+    "folder": "choose it with --results",
+    "device": "choose it with --device, which changes no run's id",
+    "n_threads": "choose them with --threads, which changes no run's id",
+}
+
 Key = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+Seeds = Annotated[list[Annotated[int, pydantic.Field(ge=0)]], pydantic.Field(min_length=1)]
+Values = Annotated[list[Any], pydantic.Field(min_length=1)]
 PresetName = Literal["smoke", "quick", "desk", "paper"]
 
 
@@ -49,7 +61,7 @@ class Override(_Part):
     """What a preset changes."""
 
     parameters: dict[str, Any] = {}
-    seeds: list[int] | None = None
+    seeds: Seeds | None = None
     seconds: float | None = None  # one run's wall time on one core of a laptop, as measured; for the forecast only
 
 
@@ -63,8 +75,8 @@ class Entry(_Part):
     label: str | list[str] | None = None  # name in legends, of a grid one a point; default: the entry's key and number
     source: str | None = None  # table, section or script that the values are from
     parameters: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}
-    seeds: list[int] | None = None
+    grid: dict[str, Values] = {}
+    seeds: Seeds | None = None
     needs: dict[str, str] = {}  # parameter -> entry (of a grid: <entry>-<number>) whose run's id it is given
     seconds: float | None = None
     published: dict[str, Any] | None = None  # rows of Results/published that this entry answers, by column and value
@@ -78,7 +90,7 @@ class Experiment(_Part):
     simulation: str
     source: str | None = None
     parameters: dict[str, Any] = {}
-    seeds: list[int]
+    seeds: Seeds
     seconds: float | None = None
     presets: dict[PresetName, Override | Literal[False]] = {}
     entries: dict[Key, Entry]
@@ -119,6 +131,7 @@ class Run:
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
     needs: dict[str, str] = dataclasses.field(default_factory=dict)  # parameter -> id of a run of the same experiment
+    execution: dict[str, Any] = dataclasses.field(default_factory=dict)  # device, n_threads; empty: the notebook's
 
     @property
     def id(self) -> str:
@@ -130,6 +143,11 @@ class Run:
         ]
         clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
         return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the notebook is executed with, `folder` aside."""
+        return {**self.parameters, **self.execution}
 
     @property
     def key(self) -> str:
@@ -154,7 +172,7 @@ class Run:
     def check(self) -> None:
         """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters."""
         try:
-            simulation.load(self.simulation).check({**self.parameters, "folder": str(self.folder)})
+            simulation.load(self.simulation).check({**self.inputs, "folder": str(self.folder)})
         except BioplausError as error:
             place = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
             raise type(error)(f"{place}: {error}") from None
@@ -193,8 +211,9 @@ def _read(path: Path, changed: int) -> Manifest:
         raise BioplausError(f"{path.name}{place} is not valid YAML: {what}.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
-    if sum(1 for _ in itertools.islice(_nodes(content), _MAX_NODES)) == _MAX_NODES:
-        raise BioplausError(f"{path.name} has more than {_MAX_NODES:,} values once its aliases are followed.")
+    _check_size(content, path.name)
+    for key, part in content.items() if isinstance(content, dict) else ():
+        _check_json(part, f"{path.name}, {key}")
     try:
         found = Manifest.model_validate(content)
     except pydantic.ValidationError as error:
@@ -202,6 +221,7 @@ def _read(path: Path, changed: int) -> Manifest:
     if found.paper != path.stem:
         raise BioplausError(f"{path.name} says paper: {found.paper}, but its file name says {path.stem}.")
     for name, experiment in found.experiments.items():
+        _check_names(experiment, f"{path.name}, {name}")
         _check_needs(experiment.needs, f"{path.name}, {name}")
         for key, entry in experiment.entries.items():
             _check_lists(entry, f"{path.name}, {name}/{key}")
@@ -216,6 +236,7 @@ def runs(
     overrides: Mapping[str, Any] | None = None,
     *,
     experiment: str | None = None,
+    execution: Mapping[str, Any] | None = None,
 ) -> list[Run]:
     """Every run of a preset, in manifest order.
 
@@ -227,15 +248,18 @@ def runs(
     seeds : in place of the manifest's.
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the manifest's.
     experiment : expand this one only, by its key; a large manifest has thousands of runs.
+    execution : "device" and "n_threads" of every run, in place of what its notebook says; no part of an id.
 
     Raises
     ------
     BioplausError
-        For an unknown preset or paper, and for an `only` that matches nothing.
+        For an unknown preset or paper, an `only` that matches nothing, a seed below 0, and overrides that are no
+        parameters or whose names contradict one another.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    seeds = None if seeds is None else list(seeds)
+    seeds = None if seeds is None else _checked_seeds(seeds)
+    overrides = _checked_overrides(overrides or {})
     chosen = list(papers) if papers is not None else globals()["papers"]()
     found = []
     for paper in chosen:
@@ -243,7 +267,8 @@ def runs(
         if experiment is not None:
             kept = {key: one for key, one in described.experiments.items() if key == experiment}
             described = described.model_copy(update={"experiments": kept})
-        found += _expand(described, preset, seeds, dict(overrides or {}))
+        found += _expand(described, preset, seeds, overrides)
+    found = [dataclasses.replace(run, execution=dict(execution)) for run in found] if execution else found
     if only is None:
         return found
     matching = [run for run in found if _matches(run, only)]
@@ -263,10 +288,22 @@ def _folder() -> Path:
     return results.project_root() / "Simulations" / "manifests"
 
 
+def _check_size(content: Any, place: str) -> None:
+    if sum(1 for _ in itertools.islice(_nodes(content), _MAX_NODES)) == _MAX_NODES:
+        raise BioplausError(f"{place} has more than {_MAX_NODES:,} values once its aliases are followed.")
+
+
 def _nodes(value: Any) -> Iterator[None]:
-    yield None
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _nodes(item)
+    """One None for each value in `value`, itself included; without end where an alias stands for what it is in."""
+    todo = [iter([value])]
+    while todo:
+        for item in todo[-1]:
+            yield None
+            if isinstance(item, dict | list):
+                todo.append(iter(item.values() if isinstance(item, dict) else item))
+                break
+        else:
+            todo.pop()
 
 
 def _matches(run: Run, pattern: str) -> bool:
@@ -312,6 +349,70 @@ def _check_needs(needs: Mapping[str, set[str]], place: str) -> None:
         raise BioplausError(f"{place}: entries need one another in a circle: {circle}.") from None
 
 
+def _check_names(experiment: Experiment, place: str) -> None:
+    """Raise for two entries of one name, and for parameters that are given elsewhere."""
+    grids = [(key, entry) for key, entry in experiment.entries.items() if entry.grid]
+    for key, entry in grids:
+        for name in _names(key, entry):
+            if name in experiment.entries:
+                raise BioplausError(f"{place}: entry {name} has the name of a grid point of entry {key}; rename it.")
+    _refuse_elsewhere(_given(experiment), place)
+    for key, entry in experiment.entries.items():
+        _refuse_elsewhere([*_given(entry), *entry.grid, *entry.needs], f"{place}/{key}")
+
+
+def _given(part: Experiment | Entry) -> Iterator[str]:
+    """The names of the parameters that an experiment or entry gives itself or at a preset."""
+    yield from part.parameters
+    for override in part.presets.values():
+        yield from override.parameters if override else ()
+
+
+def _refuse_elsewhere(names: Iterable[str], place: str) -> None:
+    for name in names:
+        if (first := name.partition(".")[0]) in _ELSEWHERE:
+            raise BioplausError(f"{place}: {first} is not given as a parameter; {_ELSEWHERE[first]}.")
+
+
+def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    found = list(seeds)
+    for seed in found:
+        if seed < 0:
+            raise BioplausError(f"A seed is {seed}, but must be at least 0.")
+    if not found:
+        raise BioplausError("There is no seed; give at least one, from 0.")
+    return found
+
+
+def _checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by dotted name as nested parameters."""
+    _refuse_elsewhere(overrides, "--set")
+    for name, value in overrides.items():
+        _check_size(value, f"--set {name}")
+        _check_json(value, f"--set {name}")
+        inside = [other for other in overrides if other.startswith(f"{name}.")]
+        if inside and not isinstance(value, dict):
+            raise BioplausError(f"--set gives {name} the value {value!r}, and sets {inside[0]} inside it; leave one.")
+    return _nested(overrides)
+
+
+def _check_json(value: Any, place: str) -> None:
+    """Raise unless `value` is None, a bool, int, float or str, or a list or dict of these with text keys."""
+    if type(value) is list:
+        for number, item in enumerate(value):
+            _check_json(item, f"{place}/{number}")
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise BioplausError(f"{place}: the name {key!r} is a {type(key).__name__}, but must be a text.")
+            _check_json(item, f"{place}/{key}")
+    elif not (value is None or type(value) in (bool, int, float, str)):
+        raise BioplausError(
+            f"{place} is a {type(value).__name__} ({value}), but must be a number, a text, true, false, null, or a "
+            "list or table of these."
+        )
+
+
 def _check_lists(entry: Entry, place: str) -> None:
     """Raise where a list that goes along the grid does not fit it."""
     n_points = len(_points(entry.grid)) if entry.grid else 0
@@ -353,9 +454,9 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
                     point,
                     changes.parameters,
                     of_entry.parameters,
-                    _nested(overrides),
+                    overrides,
                 )
-                for seed in chosen:
+                for seed in dict.fromkeys(chosen):
                     yield Run(
                         paper=found.paper,
                         experiment=name,
@@ -397,11 +498,9 @@ def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """{"config.lr": 1} becomes {"config": {"lr": 1}}."""
     tree: dict[str, Any] = {}
     for name, value in dotted.items():
-        *path, last = name.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        tree = _merge(tree, value)
     return tree
 
 

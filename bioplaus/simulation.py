@@ -2,7 +2,8 @@
 
 A simulation notebook is the only description of its parameters: the cell tagged `parameters` declares names, types and
 defaults; the cell tagged `check` raises on values that cannot work, without reading data. Both are read from here, so
-the engine validates a whole manifest before a kernel starts, and a new notebook needs no code in the package.
+the engine validates a whole manifest before a kernel starts, and a new notebook needs no code in the package. Names and
+ranges of `device`, `dtype` and `n_threads`, which mean the same everywhere, are checked here.
 """
 
 import ast
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bioplaus import results
+from bioplaus import device, results
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, unknown
 
@@ -38,6 +39,7 @@ class Simulation:
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the notebook can run with these parameters."""
         namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        device.check(namespace.get("device", "auto"), namespace.get("dtype", "float32"), namespace.get("n_threads", 1))
         for tags, source in self.cells:
             if "check" in tags:
                 self._execute(source, "check", namespace)

@@ -28,6 +28,7 @@ from bioplaus.tasks.encoders import ENCODERS
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DATASETS = ("scenes", "coco")
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 SHARD = 1000  # pictures whose features are kept in one file
 CHUNK = 32  # pictures encoded at once
@@ -37,7 +38,7 @@ CHUNK = 32  # pictures encoded at once
 class Config(config.Config):
     """Which pictures and captions. Defaults: drawn scenes; the rest as published."""
 
-    dataset: str = "scenes"  # scenes, coco, or a folder laid out like COCO 2014
+    dataset: str = "scenes"  # scenes, coco, or the absolute path of a folder laid out like COCO 2014
     encoder: Literal["small_cnn", "resnet152"] | None = None  # None: small_cnn for scenes, else resnet152
     n_train: int | None = None  # pictures to learn from; None: 1000 scenes, else all
     n_val: int | None = None  # pictures to validate with; None: 300 scenes, else all
@@ -153,8 +154,18 @@ def load(
 
 
 def check(**values: Any) -> Config:
-    """The checked `Config` of values by name, without reading a caption."""
-    return Config.from_dict(values, kind="parameter of captions:")
+    """The checked `Config` of values by name, without reading a caption; COCO need not be there, a folder must."""
+    settings = Config.from_dict(values, kind="parameter of captions:")
+    if settings.dataset not in DATASETS:
+        folder = Path(settings.dataset).expanduser()
+        if folder.name == settings.dataset:
+            raise unknown("data set", settings.dataset, [*DATASETS, "<folder>"])
+        if not (folder.is_absolute() and folder.is_dir()):
+            raise BioplausError(
+                f"dataset is {settings.dataset!r}, but must be scenes, coco, or the absolute path of a folder laid out "
+                "like COCO 2014 that exists."
+            )
+    return settings
 
 
 class CaptionTask:

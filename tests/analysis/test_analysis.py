@@ -36,6 +36,18 @@ def test_the_mean_and_its_population_deviation_are_over_seeds_at_each_epoch(writ
     assert list(drawn.x) == list(range(1, 11)) and set(drawn.n) == {3}
 
 
+def test_a_run_that_two_entries_share_is_found_under_both(home, write):
+    path = home / "Simulations" / "manifests" / "corinfomax.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("      toy:", text[text.index("      ep:") : text.index("      toy:")] + "      toy:"))
+    path.write_text(path.read_text().replace("      ep:", "      twin:", 1))
+    run = write("desk", "ep", 0, LEARNED)
+    found = analysis.load("corinfomax", "mnist", "desk")
+    assert [o.run["entry"] for o in found.outcomes] == ["twin", "ep"] and found.n_foreign == 0
+    assert found.final("test_accuracy", "twin") == found.final("test_accuracy", "ep") == [LEARNED[-1]]
+    assert [o.run["entry"] for o in found.only("twin").outcomes] == ["twin"] and found.status[run.id] == "done"
+
+
 def test_one_seed_has_no_deviation(write):
     write("desk", "corinfomax", 0, LEARNED)
     drawn = mean(analysis.load("corinfomax", "mnist", "desk").curves("test_accuracy"), "corinfomax")

@@ -1,5 +1,6 @@
 """Bad input at the command line: one plain sentence, exit code 2, no traceback, nothing left behind."""
 
+import json
 import os
 import sys
 import tempfile
@@ -7,6 +8,7 @@ import tempfile
 import pytest
 
 from bioplaus import __main__ as command_line
+from bioplaus import device
 
 SMOKE = ["run", "--preset", "smoke", "--inline"]
 EP = [*SMOKE, "--only", "mnist/ep"]
@@ -48,6 +50,20 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "dataset=no/such/file.npz"], "no/such/file.npz"),
         ([*EP, "--set", "nonsense"], "must be name=value"),
         ([*EP, "--seeds", "1,two"], "must be whole numbers"),
+        ([*EP, "--seeds", "-1"], "A seed is -1, but must be at least 0"),
+        ([*EP, "--set", "seed=3"], "seed is not given as a parameter; give seeds in the manifest, or with --seeds"),
+        ([*EP, "--set", "folder=here"], "choose it with --results"),
+        ([*EP, "--set", "device=cuda"], "choose it with --device"),
+        ([*EP, "--set", "n_threads=2"], "choose them with --threads"),
+        ([*EP, "--device", "cudaa"], "unknown device 'cudaa'; did you mean 'cuda'?"),
+        ([*EP, "--device", "meta"], "unknown device 'meta'"),
+        ([*EP, "--threads", "2000"], "n_threads is 2000, but must be from 1 to 1024"),
+        ([*EP, "--set", "dtype=float16"], "unknown dtype 'float16'"),
+        ([*EP, "--set", "n_epochs=2020-01-01"], "--set n_epochs is a date (2020-01-01), but must be"),
+        ([*EP, "--set", "n_epochs=&loop [*loop]"], "--set n_epochs has more than"),
+        ([*EP, "--set", "n_epochs=1", "--set", "n_epochs.x=3"], "sets n_epochs.x inside it"),
+        ([*SMOKE, "--only", "captions", "--set", "dataset=scene"], "unknown data set 'scene'; did you mean 'scenes'?"),
+        ([*SMOKE, "--only", "captions", "--set", "dataset=some/folder"], "'some/folder'"),
         (["run", "--preset", "smoke", "--only", "mnist/ep", "--kernel", "pythn3"], "unknown kernel 'pythn3'"),
         (["data", "get", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
         (["report", "--preset", "smokey"], "unknown preset 'smokey'; did you mean 'smoke'?"),
@@ -103,6 +119,18 @@ def test_a_failed_run_is_exit_1(bioplaus, monkeypatch):
     monkeypatch.setattr(command_line.engine, "_start", fail)
     code, error = bioplaus(*EP)
     assert code == 1 and "something broke" in error and error.count("\n") == 1
+
+
+def test_the_device_and_threads_asked_for_reach_the_run_and_its_record_and_change_no_id(bioplaus, tmp_path):
+    for number, options in enumerate([[], ["--device", "auto", "--threads", "2"]]):
+        folder = tmp_path / str(number)
+        assert bioplaus(*EP, "--set", "n_epochs=1", "--seeds", "1", "--results", str(folder), *options)[0] == 0
+    first, second = (next(tmp_path.glob(f"{n}/smoke/corinfomax/mnist/*/run.json")) for n in (0, 1))
+    assert first.parent.name == second.parent.name
+    about, moved = json.loads(first.read_text()), json.loads(second.read_text())
+    assert about["parameters"] == moved["parameters"]
+    assert (about["device"]["device"], about["device"]["threads"]) == ("cpu", 1)
+    assert (moved["device"]["device"], moved["device"]["threads"]) == (device.pick("auto").type, 2)
 
 
 def test_overrides_reach_the_run_with_their_yaml_types(bioplaus, tmp_path):

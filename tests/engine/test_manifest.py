@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bioplaus import manifest, simulation
+from bioplaus import engine, manifest, simulation
 from bioplaus.errors import BioplausError
 
 
@@ -68,6 +68,37 @@ def test_overrides_win_and_nested_names_are_merged(project):
     ]
 
 
+def test_where_a_run_is_executed_changes_its_inputs_and_neither_its_id_nor_its_parameters(project):
+    plain, moved = manifest.runs("paper"), manifest.runs("paper", execution={"device": "cuda", "n_threads": 2})
+    assert [run.key for run in plain] == [run.key for run in moved] and plain[0].parameters == moved[0].parameters
+    assert plain[0].inputs == plain[0].parameters
+    assert moved[0].inputs == {**plain[0].parameters, "device": "cuda", "n_threads": 2}
+
+
+def test_a_run_that_two_entries_share_is_executed_once_and_done_for_both(project, rewrite):
+    rewrite("{label: Plain}", "{label: Plain}\n      twin: {label: Twin}")
+    runs, said = manifest.runs("smoke"), []
+    assert [run.entry for run in runs] == ["plain", "twin"] and runs[0].id == runs[1].id
+    assert engine.execute(runs, inline=True, report=said.append).done == [runs[0].id]
+    assert len(said) == 1 and [row["status"] for row in engine.status(runs)] == ["done", "done"]
+    again = engine.execute(runs, inline=True, report=said.append)
+    assert again.skipped == [runs[0].id] and not again.done
+
+
+def test_a_seed_given_twice_is_one_run(project, rewrite):
+    rewrite("seeds: [0, 10]", "seeds: [0, 10, 0]")
+    assert [run.seed for run in manifest.runs("paper", only="plain")] == [0, 10]
+    assert [run.seed for run in manifest.runs("paper", only="plain", seeds=[1, 1])] == [1]
+
+
+def test_an_override_in_parts_is_merged_and_one_that_contradicts_itself_is_refused(project):
+    (run, *_) = manifest.runs("paper", overrides={"config": {"a": 1, "b": 1}, "config.b": 2})
+    assert run.parameters["config"] == {"a": 1, "b": 2}
+    for overrides in ({"value": 1, "value.x": 3}, {"value.x": 3, "value": 1}):
+        with pytest.raises(BioplausError, match="gives value the value 1, and sets value.x inside it"):
+            manifest.runs("paper", overrides=overrides)
+
+
 def test_1e_4_in_a_manifest_is_a_number(project):
     assert manifest.runs("paper")[0].parameters["rate"] == 1e-4
 
@@ -113,6 +144,19 @@ def test_only_takes_a_run_id(project):
         ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
         ("title: A toy paper", "title: !!python/object/apply:os.system ['touch canary']", "not valid YAML"),
         ("label: Plain", "label: 3", "label"),
+        ("seeds: [0, 10]", "seeds: [0, -1]", "experiments/first/seeds/1"),
+        ("seeds: [0, 10]", "seeds: []", "experiments/first/seeds"),
+        ("value: [1.0, 3.0]", "value: []", "grid/value"),
+        ("{value: 2.0}", "{seed: 3}", "seed is not given as a parameter; give seeds in the manifest, or with --seeds"),
+        ("{rule: toy, rate: 1e-4}", "{folder: here}", "folder is not given as a parameter; choose it with --results"),
+        ("value: [1.0, 3.0]", "device: [cpu, cuda]", "first/graded: device is not given as a parameter"),
+        ("{label: Plain}", "{needs: {n_threads: graded-1}}", "first/plain: n_threads is not given as a parameter"),
+        ("plain:", "graded-3:", "entry graded-3 has the name of a grid point of entry graded"),
+        ("rate: 1e-4", "rate: 2020-01-01", "experiments/first/parameters/rate is a date (2020-01-01), but must be"),
+        ("rate: 1e-4", "rate: !!binary aGVsbG8=", "parameters/rate is a bytes"),
+        ("rate: 1e-4", "steps: [1, !!set {2}]", "parameters/steps/1 is a set"),
+        ("rate: 1e-4", "config: {1: 2}", "parameters/config: the name 1 is a int, but must be a text"),
+        ("rate: 1e-4", "config: &loop {inside: *loop}", "values once its aliases are followed"),
     ],
 )
 def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(
