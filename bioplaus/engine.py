@@ -258,7 +258,7 @@ def _blocked(folder: Path) -> str:
 
 def _start(run: Run, place: Path, kernel: str | None) -> None:
     chosen = simulation.load(run.simulation)
-    parameters = {**run.parameters, "folder": str(place)}
+    parameters = {**run.inputs, "folder": str(place)}
     if kernel is None:
         with open(place / "run.log", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
             chosen.run(parameters)
