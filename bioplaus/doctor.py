@@ -64,7 +64,7 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", "make env, or pip install 'bioplaus[lab,test]'")
+        return Finding(name, False, "not installed", "make env, or pip install -e '.[lab,test]'")
 
 
 def _torchvision() -> Finding:
@@ -73,7 +73,7 @@ def _torchvision() -> Finding:
     try:
         found = _torchvision.datasets.__name__
     except BioplausError as error:
-        return Finding("torchvision imports", False, str(error), "make clean env")
+        return Finding("torchvision imports", False, str(error), "rm -rf .venv && make env")
     return Finding("torchvision imports", True, found)
 
 

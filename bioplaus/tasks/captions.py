@@ -168,6 +168,19 @@ def check(**values: Any) -> Config:
     return settings
 
 
+def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:
+    """What a task reads from disk, by name; each call returns where it is, or raises the sentence that says what to do.
+
+    The weights of an encoder are downloaded by their call, COCO is not.
+    """
+    settings, found = check(dataset=dataset, encoder=encoder), {}
+    if settings.dataset != "scenes":
+        found[settings.dataset] = lambda: _coco(settings) and str(_coco_folder(settings))
+    if settings.encoder_name == "resnet152":
+        found["resnet152"] = lambda: ENCODERS["resnet152"].build() and torch.hub.get_dir()
+    return found
+
+
 class CaptionTask:
     """Captions to learn; keeps the contract of `tasks.Task`.
 
@@ -337,9 +350,13 @@ def _scenes(settings: Config) -> dict[str, Source]:
 
 def _coco(settings: Config) -> dict[str, Source]:
     """Training and validation split of a folder laid out like COCO 2014."""
-    folder = data.root() / "coco" if settings.dataset == "coco" else Path(settings.dataset).expanduser()
+    folder = _coco_folder(settings)
     limits = {"train": settings.n_train, "val": settings.n_val}
     return {split: _coco_split(folder, split, n) for split, n in limits.items()}
+
+
+def _coco_folder(settings: Config) -> Path:
+    return data.root() / "coco" if settings.dataset == "coco" else Path(settings.dataset).expanduser()
 
 
 def _coco_split(folder: Path, split: str, n: int | None) -> Source:

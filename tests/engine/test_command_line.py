@@ -4,11 +4,13 @@ import json
 import os
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 
 from bioplaus import __main__ as command_line
-from bioplaus import device
+from bioplaus import data, device
+from bioplaus.tasks import captions
 
 SMOKE = ["run", "--preset", "smoke", "--inline"]
 EP = [*SMOKE, "--only", "mnist/ep"]
@@ -25,7 +27,8 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["bioplaus", *arguments])
         with pytest.raises(SystemExit) as stop:
             command_line.main()
-        return stop.value.code or 0, capsys.readouterr().err
+        run.out, error = capsys.readouterr()
+        return stop.value.code or 0, error
 
     return run
 
@@ -82,6 +85,18 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(bioplaus, tmp_
 def test_a_missing_data_set_names_set_folder_and_command(bioplaus, tmp_path):
     code, error = bioplaus(*EP, "--set", "dataset=cifar10-jpeg", "--set", "config.n_units=[3072, 5, 10]")
     assert code == 1 and "cifar10-jpeg" in error and str(tmp_path / "data") in error and "Traceback" not in error
+
+
+def test_the_data_of_a_preset_are_fetched_and_what_must_be_fetched_by_hand_is_named(bioplaus, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(data, "get", lambda name: fetched.append(name) or "here")
+    weights = SimpleNamespace(build=lambda: fetched.append("weights") or "a network")
+    monkeypatch.setitem(captions.ENCODERS, "resnet152", weights)
+    code, _ = bioplaus("data", "get", "--preset", "paper", "--paper", "ccdni")
+    assert code == 1 and fetched[-1] == "weights" and "mnist" in fetched
+    *_, last = bioplaus.out.splitlines()
+    assert last.startswith("missing coco: ") and "annotations_trainval2014.zip" in last and str(tmp_path) in last
+    assert bioplaus("data", "get", "--preset", "quick")[0] == 0
 
 
 def test_debug_shows_the_traceback_too(bioplaus):

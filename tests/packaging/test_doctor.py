@@ -52,6 +52,15 @@ def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, what, 
     assert not doctor.show(Console(file=text, width=200)) and finding.advice in text.getvalue()
 
 
+def test_no_advice_deletes_results(monkeypatch):
+    def broken():
+        raise BioplausError("it does not import")
+
+    monkeypatch.setattr("bioplaus._torchvision.load", broken)
+    finding = _findings()["torchvision imports"]
+    assert not finding.is_fine and finding.advice == "rm -rf .venv && make env"
+
+
 def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
     found = _findings()

@@ -3,16 +3,21 @@
 import ast
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
+
+from bioplaus.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -161,11 +166,46 @@ def test_the_code_is_clean(command):
 
 def test_make_without_a_target_lists_every_target_with_one_line_each():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
-    targets = "env data reproduce-figures report test nbval benchmark conform status lab doctor clean".split()
+    targets = (
+        "env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results".split()
+    )
     for target in targets:
         assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target
-    for variable in ("PRESET", "PAPER", "ONLY", "WORKERS", "SCHEDULER"):
+    for variable in ("PRESET", "PAPER", "ONLY", "WORKERS", "SCHEDULER", "DEVICE"):
         assert variable in done.stdout
+
+
+def _make(*arguments, folder=ROOT):
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_make_clean_keeps_results_and_clean_results_removes_them_only_when_told_so(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".gitignore").write_text("Results/*.pkl\n.venv\n")
+    for name in ("Results/made.pkl", "Results/kept.csv", ".venv/python", "bioplaus/__pycache__/module.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "Results/kept.csv"], cwd=tmp_path, check=True)
+    assert _make("clean", folder=tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {".git", ".gitignore", "Makefile", "Results", "bioplaus"}
+    assert not list((tmp_path / "bioplaus").iterdir())
+    listed = _make("clean-results", folder=tmp_path).stdout
+    assert "Results/made.pkl" in listed and "YES=1" in listed and len(list((tmp_path / "Results").iterdir())) == 2
+    _make("clean-results", "YES=1", folder=tmp_path)
+    assert [path.name for path in (tmp_path / "Results").iterdir()] == ["kept.csv"]
+
+
+@pytest.mark.parametrize("target", ["data", "reproduce-figures", "status", "report"])
+def test_every_option_that_make_passes_is_one_that_the_command_has(target):
+    given = ["PYTHON=python", "RESULTS=/x", "PAPER=corinfomax", "ONLY=mnist", "DEVICE=auto"]
+    (line,) = (one for one in _make("--dry-run", target, *given).stdout.splitlines() if "-m bioplaus" in one)
+    command, *arguments = shlex.split(line.partition("-m bioplaus ")[2])
+    found = typer.main.get_command(app).commands[command]
+    if command == "data":
+        found = found.commands[arguments.pop(0)]
+    known = {option for parameter in found.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
 def test_citation_names_the_papers():
