@@ -25,7 +25,7 @@ SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--r
 ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean bioplaus-in-$(notdir $(PYTHON))
+.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results bioplaus-in-$(notdir $(PYTHON))
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -47,7 +47,7 @@ bioplaus-in-$(notdir $(PYTHON)):
 	@$(RUN) -c 'import bioplaus' 2>/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
 
 data: $(READY)  ## download the data sets that PRESET (and PAPER) needs
-	@$(RUN) -m bioplaus data get $(SELECT)
+	@$(RUN) -m bioplaus data get --preset $(PRESET) $(if $(PAPER),--paper $(PAPER))
 
 reproduce-figures: $(READY)  ## run what is missing, draw every figure and table, print the path of the report
 	@$(RUN) -m bioplaus reproduce $(SELECT) $(ENGINE)
@@ -77,7 +77,14 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 doctor: $(READY)  ## check the installation and say what to do where it is not fine
 	@$(RUN) -m bioplaus doctor
 
-clean:  ## remove .venv, caches, and everything in Results that git does not keep
-	@git clean -fdXq Results .pytest_cache .ruff_cache 2>/dev/null || true
-	@rm -rf .venv build bioplaus.egg-info
+clean:  ## remove .venv and caches; results stay
+	@rm -rf .venv build bioplaus.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-results:  ## list the results that git does not keep; with YES=1 remove them
+ifeq ($(YES),1)
+	@git clean -fdX Results
+else
+	@git clean -ndX Results
+	@echo "Nothing was removed; make clean-results YES=1 removes these."
+endif

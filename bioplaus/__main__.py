@@ -3,6 +3,8 @@
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,17 +172,39 @@ def data_get(
     preset: Annotated[str | None, typer.Option(help="Get what the runs of this preset need.")] = None,
     paper: Paper = None,
 ) -> None:
-    """Download data sets, with progress and checksums."""
+    """Download data sets, with progress and checksums; what cannot be downloaded is said in the end (exit code 1)."""
     from bioplaus import data
 
-    needed = list(names or [])
-    if preset is not None:
-        named = (run.parameters.get("dataset") for run in _runs(preset, paper))
-        needed += [name for name in dict.fromkeys(named) if name in data.names()]
-    if not needed:
+    if not names and preset is None:
         raise BioplausError("data get needs the name of a data set, or --preset; `data list` shows the names.")
-    for name in needed:
+    for name in names or []:
         console.print(f"{name}: {data.get(name)}")
+    missing = {}
+    for name, get in _needed(_runs(preset, paper) if preset is not None else []).items():
+        try:
+            console.print(f"{name}: {get()}")
+        except BioplausError as error:
+            missing[name] = error
+    for name, error in missing.items():
+        console.print(f"missing {name}: {error}")
+    if missing:
+        raise typer.Exit(1)
+
+
+def _needed(runs: list[manifest.Run]) -> dict[str, Callable[[], str]]:
+    """What runs read from disk, by name, and the calls that fetch it or say why not."""
+    from bioplaus import data, simulation
+    from bioplaus.tasks import captions
+
+    found: dict[str, Callable[[], str]] = {}
+    for run in runs:
+        name = run.parameters.get("dataset")
+        if name in data.names():
+            found[name] = partial(data.get, name)
+        elif run.simulation == "captions":
+            declared = simulation.load(run.simulation).parameters.from_dict(run.inputs)
+            found |= captions.needed(declared.dataset, declared.encoder)
+    return found
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
