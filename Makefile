@@ -9,6 +9,7 @@ ONLY ?=
 WORKERS ?= 0
 SCHEDULER ?= local
 DEVICE ?=
+AGAIN ?=
 GOLDEN ?= tests/golden
 BOOTSTRAP ?= python3
 
@@ -22,7 +23,7 @@ endif
 
 ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
 SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results $(RESULTS))
-ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE))
+ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE)) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
 .PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results bioplaus-in-$(notdir $(PYTHON))
@@ -32,6 +33,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 	@echo "Variables: PRESET=$(PRESET) (smoke quick desk paper)  PAPER=$(PAPER)  ONLY=$(ONLY)  WORKERS=$(WORKERS) (0: one per core)  SCHEDULER=$(SCHEDULER)"
 	@echo "           DEVICE=$(DEVICE) (cpu cuda auto; none: cpu)"
+	@echo "           AGAIN=1 also runs again what was made with other code of its rule"
 	@echo "           PYTHON=<interpreter> uses that environment instead of making .venv"
 
 env: $(READY)  ## make .venv with the pinned packages and bioplaus itself

@@ -44,6 +44,7 @@ Threads = Annotated[
     typer.Option(min=1, help="Compute threads of each run (1); they change the last bits; see --workers."),
 ]
 Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]
+Again = Annotated[bool, typer.Option("--again", help="Also run again what was made with other code of its rule.")]
 
 
 @app.command()
@@ -60,10 +61,11 @@ def run(
     scheduler: Scheduler = "local",
     inline: Inline = False,
     kernel: Kernel = "python3",
+    again: Again = False,
 ) -> None:
     """Run simulations that are not done yet, and show how each ended."""
     _use(results_folder)
-    _run(_runs(preset, paper, only, setting, seeds, device, threads), workers, scheduler, inline, kernel)
+    _run(_runs(preset, paper, only, setting, seeds, device, threads), workers, scheduler, inline, kernel, again)
 
 
 @app.command()
@@ -77,17 +79,18 @@ def reproduce(
     workers: Workers = 0,
     scheduler: Scheduler = "local",
     kernel: Kernel = "python3",
+    again: Again = False,
 ) -> None:
     """Run what is missing, draw every figure and table, and write the report page."""
     _use(results_folder)
     failure = None
     try:
-        _run(_runs(preset, paper, only, device=device, threads=threads), workers, scheduler, False, kernel)
+        _run(_runs(preset, paper, only, device=device, threads=threads), workers, scheduler, False, kernel, again)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
         failure = error  # some runs failed: draw the others, then say so
-    _draw(preset, paper, workers)
+    _draw(preset, paper, workers if scheduler == "local" else 0)  # drawing is done here, whatever a cluster can take
     if failure:
         raise failure
 
@@ -103,11 +106,14 @@ def report(preset: Preset = "quick", paper: Paper = None, results_folder: Result
 def status(preset: Preset = "quick", paper: Paper = None, only: Only = None, results_folder: Results = None) -> None:
     """List every run of a preset: done, running, interrupted, failed or missing."""
     _use(results_folder)
-    rows = engine.status(_runs(preset, paper, only))
+    runs = _runs(preset, paper, only)
+    known = engine.finished(runs)
+    rows = engine.status(runs, known)
     console.print(f"Preset {preset}:")
     _table(rows)
     counts = {state: sum(row["status"] == state for row in rows) for state in dict.fromkeys(r["status"] for r in rows)}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    _tell_outdated(len(engine.outdated(runs, known)))
 
 
 @app.command()
@@ -262,18 +268,36 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
-def _run(runs: list[manifest.Run], workers: int, scheduler: str, inline: bool, kernel: str) -> None:
+def _run(
+    runs: list[manifest.Run], workers: int, scheduler: str, inline: bool, kernel: str, again: bool = False
+) -> None:
     engine.check(runs, None if inline else kernel)
-    todo = engine.pending(runs)
+    known = engine.finished(runs)
+    if not again:
+        _tell_outdated(len(engine.outdated(runs, known)))
+    todo = engine.pending(runs, again, known)
     at_once = 1 if inline else workers or engine.cores()
     console.print(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
     summary = engine.execute(
-        runs, workers=workers, scheduler=scheduler, inline=inline, kernel=kernel, report=console.print
+        runs,
+        workers=workers,
+        scheduler=scheduler,
+        inline=inline,
+        kernel=kernel,
+        again=again,
+        todo=todo,
+        report=console.print,
     )
     console.print(f"Runs: {summary}. Results are in {results.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
         raise engine.SweepError(f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}")
+
+
+def _tell_outdated(count: int) -> None:
+    if count:
+        made = "1 finished run was" if count == 1 else f"{count} finished runs were"
+        console.print(f"{made} made with other code of their rule; --again runs them again.")
 
 
 def _forecast(todo: list[manifest.Run], at_once: int) -> str:

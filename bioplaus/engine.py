@@ -6,16 +6,19 @@ most the time since the last checkpoint, and the same command again does what is
 """
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import tempfile
+import threading
 import time
 import traceback as tracebacks
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -29,7 +32,13 @@ _DASK = {  # runs last minutes: looking every 10 ms and 20 ms, as Dask does, wou
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
 }
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_JOBQUEUE = {
+    "distributed.scheduler.allowed-failures": 100,  # jobs end at their walltime; a run goes on from its checkpoint
+    "distributed.scheduler.unknown-task-duration": "1h",  # so that a job is asked for each run, not for every tenth
+}
+_FOLDERS = ("BIOPLAUS_DATA", "BIOPLAUS_HOME", "BIOPLAUS_RESULTS")
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_one_at_once = threading.Lock()  # runs of one process: each sets environment and standard output of all its threads
 
 
 class SweepError(RunError):
@@ -66,7 +75,10 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
     ----------
     kernel : name of the Jupyter kernel that will be used; None where none is.
     """
+    alike: dict[str, Run] = {}
     for run in runs:
+        alike.setdefault(_without_seed(run), run)
+    for run in alike.values():
         run.check()
     if kernel is not None:
         from bioplaus import kernels
@@ -81,20 +93,61 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
             raise BioplausError(f"Results cannot be written to {folder}: {error.strerror}.") from error
 
 
-def pending(runs: Sequence[Run]) -> list[Run]:
+class Finished(NamedTuple):
+    """The `run.json` of complete runs by key: of those with their files in their folder, and of the collected ones."""
+
+    here: dict[str, dict[str, Any]]
+    collected: dict[str, dict[str, Any]]
+
+
+def finished(runs: Sequence[Run]) -> Finished:
+    """Read which of these runs are complete; the functions below read it themselves where it is not given."""
+    held = {folder: results.collected(folder) for folder in {run.experiment_folder for run in runs}}
+    folders = {run.key: run.folder for run in runs}
+    here = {key: results.about(folder) for key, folder in folders.items() if results.is_complete(folder)}
+    collected = {run.key: held[run.experiment_folder].get(run.id) for run in runs} if any(held.values()) else {}
+    return Finished(here, {key: about for key, about in collected.items() if about})
+
+
+def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = None) -> list[Run]:
     """The runs that are neither complete in their folder nor in their experiment's collected file.
 
-    A run that others of these need must be there with its files: being collected is not enough for it.
+    A run that others of these need must be there with its files: being collected is not enough for it. A run that two
+    entries share, as their parameters are the same, is named once.
+
+    Parameters
+    ----------
+    again : also those that are complete, but were made with other code of their rule (`outdated`).
     """
-    collected = _collected(runs)
-    missing = {run.folder: run for run in runs if not results.is_complete(run.folder)}
-    todo = [run for run in missing.values() if run.key not in collected]
+    known = known or finished(runs)
+    folders = [run.folder for run in runs]
+    missing = {folder: run for folder, run in zip(folders, runs, strict=True) if run.key not in known.here}
+    todo = [run for run in missing.values() if run.key not in known.collected]
+    todo += outdated(runs, known) if again else []
     wanted = {run.folder for run in todo}
     while todo:
         needed = [folder for run in todo for folder in run.needed_folders if folder in missing and folder not in wanted]
         wanted |= set(needed)
         todo = [missing[folder] for folder in needed]
-    return [run for run in runs if run.folder in wanted]
+    first: dict[Path, Run] = {}
+    for folder, run in zip(folders, runs, strict=True):
+        if folder in wanted:
+            first.setdefault(folder, run)
+    return [*first.values()]
+
+
+def outdated(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
+    """The complete runs that were made with other code of their rule than there is now (`results.code`), one a folder.
+
+    A result that does not say which code it was made with, as those of earlier versions, is not among them.
+    """
+    known = known or finished(runs)
+    made = known.collected | known.here
+    found: dict[Path, Run] = {}
+    for run in runs:
+        if run.key in made and _is_outdated(run, made[run.key]):
+            found.setdefault(run.folder, run)
+    return [*found.values()]
 
 
 def forecast(runs: Sequence[Run], workers: int) -> float | None:
@@ -103,8 +156,9 @@ def forecast(runs: Sequence[Run], workers: int) -> float | None:
     None where neither is known for some run.
     """
     total = 0.0
+    here = {folder: _seconds_here(folder) for folder in {run.experiment_folder for run in runs}}
     for run in runs:
-        seconds = next((s for s in _seconds_here(run) if s), run.seconds)
+        seconds = here[run.experiment_folder].get(run.entry, run.seconds)
         if seconds is None:
             return None
         total += seconds + KERNEL_SECONDS
@@ -120,32 +174,39 @@ def execute(
     inline: bool = False,
     kernel: str = "python3",
     retries: int = 1,
+    again: bool = False,
+    todo: Sequence[Run] | None = None,
     report: Callable[[str], None] = print,
 ) -> Summary:
     """Execute the runs that are not done yet; a failure is recorded and never stops the others.
 
     Parameters
     ----------
-    workers : processes at once, one compute thread each; 0 means one per core.
+    workers : processes at once, one compute thread each; 0 means one per core of this machine.
     scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...), configured as
-        dask-jobqueue documents; or the address of a running Dask scheduler ("tcp://host:8786").
+        dask-jobqueue documents, where each core of a job executes one run (or each of its `processes`, if configured)
+        and a job that ends is replaced while there are runs left; or the address of a running Dask scheduler
+        ("tcp://host:8786"), whose workers execute one run at once (start them with `--nthreads 1`).
     inline : run one after the other in this process, without papermill, kernels and Dask.
     kernel : Jupyter kernel that executes the notebooks.
     retries : how often a run is tried again whose kernel or worker died; code that raised would raise again.
+    again : also run again what is complete, but was made with other code of its rule (`outdated`).
+    todo : those of `runs` that are to do, from `pending`, after `check`; None: both are asked here.
     report : receives one line for every event.
 
     Raises
     ------
     BioplausError
-        From `check`, before anything has started.
+        From `check`, and for an unknown scheduler or a queue without `workers`, before anything has started.
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after the workers have been stopped; checkpoints stay.
     """
-    check(runs, None if inline else kernel)
-    todo = pending(runs)
-    left = {run.key for run in todo}
-    summary = Summary(skipped=[run.id for run in runs if run.key not in left])
-    outcomes = _inline(todo) if inline else _on_dask(todo, workers or cores(), scheduler, kernel, retries)
+    if todo is None:
+        check(runs, None if inline else kernel)
+        todo = pending(runs, again)
+    left = {run.id for run in todo}
+    summary = Summary(skipped=[*dict.fromkeys(run.id for run in runs if run.id not in left)])
+    outcomes = _inline(todo, again) if inline else _on_dask(todo, workers, scheduler, kernel, retries, again)
     with contextlib.closing(outcomes), _sigterm_interrupts():
         for number, (run, status, message, seconds) in enumerate(outcomes, start=1):
             summary.add(run.id, status, message)
@@ -157,34 +218,54 @@ def execute(
     return summary
 
 
-def status(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a run: experiment, entry, seed, id, status, how far, and the error of a failed one.
+def status(runs: Sequence[Run], known: Finished | None = None) -> list[dict[str, Any]]:
+    """One row a run: experiment, entry, seed, id, status, how far, and the error of a failed one or its last cell.
 
     Status is one of: done, diverged, running (a live process holds its lock), interrupted (killed; the same command
     goes on from its checkpoint), failed, missing.
     """
-    collected = _collected(runs)
-    return [_status(run, collected) for run in runs]
+    known = known or finished(runs)
+    return [_status(run, known) for run in runs]
 
 
-def _collected(runs: Sequence[Run]) -> dict[str, str]:
-    """How the runs that their experiments' collected files hold ended, by key."""
-    states = {folder: results.collected_status(folder) for folder in {run.experiment_folder for run in runs}}
-    return {run.key: states[run.experiment_folder][run.id] for run in runs if run.id in states[run.experiment_folder]}
+def environment() -> dict[str, str]:
+    """The environment of processes that execute notebooks: one compute thread, and this process's folders, resolved.
+
+    Kernels start in the run's folder: a relative path would be another one there.
+    """
+    given = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
+    return _ONE_THREAD | {name: str(Path(path).expanduser().resolve()) for name, path in given.items()}
 
 
-def _status(run: Run, collected: Mapping[str, str]) -> dict[str, Any]:
-    about = _files.read_json(run.folder / "run.json") or {}
-    progress = _files.read_json(run.folder / "progress.json") or {}
-    if results.is_complete(run.folder):
+def _without_seed(run: Run) -> str:
+    """What decides whether a run can work: notebook and parameters, but for the seed and the ids of needed runs."""
+    parameters = json.dumps([run.simulation, {**run.parameters, "seed": 0}], sort_keys=True)
+    for run_id in run.needs.values():
+        parameters = parameters.replace(run_id, "")
+    return parameters
+
+
+def _is_outdated(run: Run, about: Mapping[str, Any]) -> bool:
+    made = about.get("code")
+    return made is not None and _code(run) not in (made, None)
+
+
+def _code(run: Run) -> str | None:
+    return results.code(str(run.parameters.get("rule")))
+
+
+def _status(run: Run, known: Finished) -> dict[str, Any]:
+    folder = run.folder
+    about = known.here.get(run.key) or results.about(folder)
+    how_far = ""
+    if run.key in known.here:
+        state, how_far = about["status"], _how_far(folder)
+    elif run.key in known.collected:
+        about = known.collected[run.key]
         state = about["status"]
-    elif run.key in collected:
-        state, progress = collected[run.key], {}
-    elif _is_locked(run.folder):
-        state = "running"
     else:
-        state = {"failed": "failed", "running": "interrupted"}.get(about.get("status", ""), "missing")
-    how_far = f"{progress['epochs_done']}/{progress['n_epochs']} epochs" if progress else ""
+        ended = {"failed": "failed", "running": "interrupted"}.get(str(about.get("status")), "missing")
+        state, how_far = "running" if _is_locked(folder) else ended, _how_far(folder)
     return {
         "experiment": f"{run.paper}/{run.experiment}",
         "entry": run.entry,
@@ -192,8 +273,15 @@ def _status(run: Run, collected: Mapping[str, str]) -> dict[str, Any]:
         "id": run.id,
         "status": state,
         "progress": how_far,
-        "error": about.get("error", "") if state == "failed" else "",
+        "error": about.get("error", "") if state in ("failed", "done", "diverged") else "",
     }
+
+
+def _how_far(folder: Path) -> str:
+    match _files.read_json(folder / "progress.json"):
+        case {"epochs_done": done, "n_epochs": n_epochs}:
+            return f"{done}/{n_epochs} epochs"
+    return ""
 
 
 def run_one(
@@ -203,52 +291,64 @@ def run_one(
     retries: int,
     environment: dict[str, str],
     needed: Sequence[Any] = (),
+    again: bool = False,
 ) -> tuple[str, str, float]:
     """Execute one run in this process (kernel None) or in a kernel, and return (status, message, wall seconds).
 
     Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes back. `needed`
     makes Dask wait for other runs; what came of them is read from their folders, and nothing starts if one is not done.
+    Whatever goes wrong with a run is its own failure: nothing but an interrupt is raised.
     """
-    os.environ.update(environment)
-    started = time.monotonic()
-    place = Path(folder)
-    blocked = next(filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), "")
-    status, message = ("failed", blocked) if blocked else _locked(run, place, kernel, retries)
-    return status, message, time.monotonic() - started
+    with _one_at_once:
+        started = time.monotonic()
+        place = Path(folder)
+        try:
+            os.environ.update(environment)
+            blocked = next(filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), "")
+            status, message = ("failed", blocked) if blocked else _locked(run, place, kernel, retries, again)
+        except Exception as error:
+            status, message = "failed", _sentence(error)
+        return status, message, time.monotonic() - started
 
 
-def _locked(run: Run, place: Path, kernel: str | None, retries: int) -> tuple[str, str]:
+def _locked(run: Run, place: Path, kernel: str | None, retries: int, again: bool) -> tuple[str, str]:
     """Execute a run while holding its lock."""
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".lock"):  # a second execution waits here, then finds the run complete
-        if results.is_complete(place):
+        if results.is_complete(place) and not (again and _is_outdated(run, results.about(place))):
             return "skipped", ""
         _files.sweep(place)
         for attempt in range(1, retries + 2):
             results.begin(place, {**_identity(run), "attempt": attempt})
-            try:
-                _start(run, place, kernel)
-            except BioplausError as error:
-                trace = getattr(error, "traceback", tracebacks.format_exc())
-                _fail(place, str(error), trace)
-                if "kernel died" not in str(error) or attempt > retries:
-                    return "failed", str(error)
-            except Exception as error:  # one failure never stops the sweep
-                message = f"{type(error).__name__}: {error}".splitlines()[0]
-                _fail(place, message, tracebacks.format_exc())
-                return "failed", message
-            else:
+            message, trace = _attempt(run, place, kernel)
+            if results.is_complete(place) or "kernel died" not in message:
                 break
         if not results.is_complete(place):
-            message = f"{run.simulation}.ipynb ended without saving a result"
-            _fail(place, message, "")
-            return "failed", message
-    return _files.read_json(place / "run.json")["status"], ""
+            message = message or f"{run.simulation}.ipynb ended without saving a result"
+            return "failed", _fail(place, message, trace)
+        about = results.about(place)
+        if message:  # it came after the result was saved
+            message = f"its result is whole, but a later cell failed: {message}"
+            _files.write_json(place / "run.json", {**about, "error": message})
+    return about["status"], message
+
+
+def _attempt(run: Run, place: Path, kernel: str | None) -> tuple[str, str]:
+    """Execute a run once; the sentence and the traceback of what it raised, or nothing."""
+    try:
+        _start(run, place, kernel)
+    except Exception as error:  # one failure never stops the sweep
+        return _sentence(error), getattr(error, "traceback", tracebacks.format_exc())
+    return "", ""
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, BioplausError) else f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    about = _files.read_json(folder / "run.json") or {}
+    about = results.about(folder)
     state = about.get("status", "is missing")
     if state == "done" and results.is_complete(folder):
         return ""
@@ -268,9 +368,14 @@ def _start(run: Run, place: Path, kernel: str | None) -> None:
     kernels.execute(chosen.path, place / "run.ipynb", parameters, kernel=kernel, log=place / "run.log")
 
 
-def _fail(place: Path, message: str, trace: str) -> None:
-    about = _files.read_json(place / "run.json") or {}
-    _files.write_json(place / "run.json", {**about, "status": "failed", "error": message, "traceback": trace})
+def _fail(place: Path, message: str, trace: str) -> str:
+    """Note in `run.json` that a run failed, and return what to say of it."""
+    about = {name: value for name, value in results.about(place).items() if name != "sha256"}
+    try:
+        _files.write_json(place / "run.json", {**about, "status": "failed", "error": message, "traceback": trace})
+    except BioplausError as error:  # a full disk, say; the first failure is the one to know of
+        return f"{message} (and it could not be noted: {error})"
+    return message
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -284,6 +389,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "simulation": run.simulation,
         "seed": run.seed,
         "parameters": run.parameters,
+        **({"code": code} if (code := _code(run)) else {}),
     }
 
 
@@ -306,20 +412,23 @@ def _in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
     return list(placed.values())
 
 
-def _inline(todo: Sequence[Run]) -> Outcomes:
+def _inline(todo: Sequence[Run], again: bool) -> Outcomes:
     for run, _ in _in_order(todo):
-        yield run, *run_one(run, str(run.folder), None, 0, {})
+        yield run, *run_one(run, str(run.folder), None, 0, {}, again=again)
 
 
-def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, retries: int) -> Outcomes:
+def _on_dask(
+    todo: Sequence[Run], workers: int, scheduler: str, kernel: str | None, retries: int, again: bool = False
+) -> Outcomes:
     if not todo:
         return
     from distributed import Client, as_completed
+    from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
 
-    environment = ONE_THREAD | {
-        name: os.environ[name] for name in ("BIOPLAUS_DATA", "BIOPLAUS_HOME") if name in os.environ
-    }
-    with _cluster(min(workers, len(todo)), scheduler) as cluster, Client(cluster) as client:
+    sweep = uuid4().hex  # two sweeps may share a scheduler: equal keys would be one task
+    with _cluster(workers, len(todo), scheduler) as cluster, Client(cluster) as client:
         submitted: dict[Path, Any] = {}
         runs: dict[Any, tuple[Run, list[Run]]] = {}
         for run, needs in _in_order(todo):
@@ -329,9 +438,10 @@ def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, ret
                 str(run.folder.resolve()),
                 kernel,
                 retries,
-                environment,
+                environment(),
                 [submitted[other.folder] for other in needs],
-                key=run.key,
+                again,
+                key=f"{run.folder.resolve()}-{sweep}",
                 pure=False,
                 retries=retries,
             )
@@ -340,26 +450,32 @@ def _on_dask(todo: Sequence[Run], workers: int, scheduler: str, kernel: str, ret
             run, needs = runs[future]
             try:
                 outcome = future.result()
-            except Exception as error:  # a worker itself was lost, more often than Dask allows
+            except Exception as error:
                 lost = [other for other in needs if submitted[other.folder].status == "error"]
-                died = f"its worker died ({type(error).__name__})"
-                outcome = "failed", _blocked(lost[0].folder) if lost else died, 0.0
+                # a worker was lost more often than Dask allows, or the scheduler was; anything else says what it is
+                is_lost = isinstance(error, KilledWorker | CommClosedError | FutureCancelledError | TimeoutError)
+                message = f"its worker died ({type(error).__name__})" if is_lost else _sentence(error)
+                outcome = "failed", _blocked(lost[0].folder) if lost else message, 0.0
+            if outcome[0] != "failed" and not results.is_complete(run.folder):
+                message = f"its worker says {outcome[0]}, but {run.folder} has no whole result; do both see one disk?"
+                outcome = "failed", message, outcome[2]
             yield run, *outcome
 
 
 @contextlib.contextmanager
-def _cluster(workers: int, scheduler: str) -> Iterator[Any]:
-    """A Dask cluster, or the address of a running scheduler."""
+def _cluster(workers: int, n_runs: int, scheduler: str) -> Iterator[Any]:
+    """A Dask cluster for so many runs, or the address of a running scheduler."""
     if "://" in scheduler:
         yield scheduler
         return
+    import dask
+
     if scheduler == "local":
-        import dask
         from distributed import LocalCluster
 
         dask.config.set(_DASK)
         cluster = LocalCluster(
-            n_workers=workers,
+            n_workers=min(workers or cores(), n_runs),
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
@@ -368,8 +484,15 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Any]:
             silence_logs=logging.CRITICAL,
         )
     else:
-        cluster = _jobqueue(scheduler)
-        cluster.scale(workers)
+        kind = _jobqueue(scheduler)
+        if not workers:
+            raise BioplausError(
+                f"SCHEDULER={scheduler} needs WORKERS (--workers), the number of runs at once in the queue's jobs; 0, "
+                "one per core, is only known of this machine."
+            )
+        dask.config.set(_JOBQUEUE)
+        cluster = _queue(kind, scheduler)
+        cluster.adapt(minimum=0, maximum=min(workers, n_runs))
     try:
         yield cluster
     finally:
@@ -387,7 +510,20 @@ def _jobqueue(name: str) -> Any:
     known = {kind.removesuffix("Cluster").lower(): kind for kind in dir(dask_jobqueue) if kind.endswith("Cluster")}
     if name not in known:
         raise unknown("scheduler", name, ["local", "tcp://host:port", *known])
-    return getattr(dask_jobqueue, known[name])()
+    return getattr(dask_jobqueue, known[name])
+
+
+def _queue(kind: Any, name: str) -> Any:
+    """A cluster of jobs as configured for dask-jobqueue, whose worker processes have one thread: one run each."""
+    import dask
+
+    configured = dask.config.get(f"jobqueue.{kind.job_cls.default_config_name()}", {})
+    processes = configured.get("processes") or configured.get("cores")
+    threads = [*(configured.get("worker-extra-args") or []), "--nthreads", "1"]
+    try:
+        return kind(worker_extra_args=threads, **({"processes": int(processes)} if processes else {}))
+    except ValueError as error:  # no cores or memory, for instance
+        raise BioplausError(f"SCHEDULER={name}: {str(error).splitlines()[0]} See jobqueue.dask.org.") from None
 
 
 @contextlib.contextmanager
@@ -420,13 +556,16 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _seconds_here(run: Run) -> Iterator[float]:
-    """Training and evaluation seconds of complete runs of the same entry, at the same preset."""
-    for path in sorted(run.experiment_folder.glob("*/run.json")):
-        about = _files.read_json(path) or {}
-        if about.get("entry") == run.entry and about.get("sha256"):
-            wall = {name: values for name, values in about.get("seconds", {}).items() if not name.endswith("_cpu")}
-            yield sum(sum(values) for values in wall.values())
+def _seconds_here(experiment: Path) -> dict[str, float]:
+    """Training and evaluation seconds of the first complete run in an experiment's folder, by entry."""
+    found: dict[str, float] = {}
+    for path in sorted(experiment.glob("*/run.json")):
+        about = results.about(path.parent)
+        if about.get("sha256") and about.get("entry") not in found:
+            wall = (values for name, values in about.get("seconds", {}).items() if not name.endswith("_cpu"))
+            if seconds := sum(map(sum, wall)):
+                found[about["entry"]] = seconds
+    return found
 
 
 def cores() -> int:

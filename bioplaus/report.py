@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -69,18 +69,11 @@ def draw(
         yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
     if not todo:
         return
-    # A fresh interpreter for each: nothing of the caller (threads, figures, sockets) can reach a notebook.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers or engine.cores(), len(todo)), mp_context=context)
+    pool = ThreadPoolExecutor(min(workers or engine.cores(), len(todo)))
     try:
-        futures = {pool.submit(_draw_one, notebook): notebook for notebook in todo}
+        futures = {pool.submit(_draw_apart, notebook): notebook for notebook in todo}
         for number, future in enumerate(as_completed(futures), start=1):
-            notebook = futures[future]
-            try:
-                error = future.result()
-            except BrokenProcessPool:
-                error = "the process that drew it died"
-                notebook.note({"status": "failed", "error": error})
+            notebook, error = futures[future], future.result()
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
             yield f"[{number}/{len(todo)}] {ended}"
     finally:
@@ -155,7 +148,7 @@ class Notebook:
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
-            run, result = _files.read_json(path) or {}, path.with_name("result.pkl")
+            run, result = _results.about(path.parent), path.with_name("result.pkl")
             if run.get("sha256") and result.is_file():
                 digest.update(f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode())
         return digest.hexdigest()
@@ -207,14 +200,25 @@ def _code(with_models: bool) -> str:
     return _files.sha256("\n".join(sorted(sources) + versions).encode())
 
 
+def _draw_apart(notebook: Notebook) -> str:
+    """`_draw_one` in a process of its own, so that one that dies (memory ran out) takes no other notebook with it.
+
+    A fresh interpreter: nothing of the caller (threads, figures, sockets) can reach the notebook.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_draw_one, notebook).result()
+        except BrokenProcessPool:
+            error = "the process that drew it died"
+            notebook.note({"status": "failed", "error": error})
+            return error
+
+
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
     from bioplaus import kernels
 
-    os.environ.update(engine.ONE_THREAD)
-    for name in ("BIOPLAUS_HOME", "BIOPLAUS_RESULTS"):
-        if os.environ.get(name):  # the kernel starts in another folder
-            os.environ[name] = str(Path(os.environ[name]).resolve())
+    os.environ.update(engine.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns for about in notebook.outputs()}
     # In a folder of its own: kernels that start in one folder at once would take each other's ipc sockets.
@@ -294,7 +298,7 @@ def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
     """How the runs of an experiment ended; a missing one whose last attempt failed counts as failed, with its error."""
     states, errors = dict(found.status), {}
     for run in found.runs:
-        last = (_files.read_json(run.folder / "run.json") or {}) if states[run.id] == "missing" else {}
+        last = _results.about(run.folder) if states[run.id] == "missing" else {}
         if last.get("status") == "failed":
             states[run.id], errors[run.id] = "failed", last.get("error", "")
     return {

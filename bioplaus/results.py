@@ -2,12 +2,13 @@
 
 A run's folder holds `result.pkl` (what was measured, nothing about when or where) and `run.json` (which run it is, with
 which code, on what, how long, and the sha256 of `result.pkl`), written in that order. A run is complete if and only if
-`run.json` says so and the digest matches; nothing else is asked.
+`run.json` says so (status done or diverged) and the digest matches; nothing else is asked.
 
 A record is made of None, bool, int, float, str, list, dict with text keys, and numpy arrays of numbers or text. Its
 bytes are canonical: equal records give equal files.
 """
 
+import ast
 import io
 import os
 import pickle
@@ -87,8 +88,8 @@ def load(path: str | Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
-    if path.name == "result.pkl" and (run := _files.read_json(path.with_name("run.json"))):
-        expected = run.get("sha256")
+    if path.name == "result.pkl":
+        expected = about(path.parent).get("sha256")
         if expected and expected != (found := _files.sha256(content)):
             raise BioplausError(
                 f"{path} is damaged or was changed: its sha256 is {found[:12]}..., but run.json beside it "
@@ -103,6 +104,12 @@ class Outcome:
 
     run: dict[str, Any]
     record: dict[str, Any]
+
+
+def about(folder: str | Path) -> dict[str, Any]:
+    """The `run.json` of a run's folder; empty where there is none, or where it holds no table (another program's)."""
+    run = _files.read_json(Path(folder) / "run.json")
+    return run if isinstance(run, dict) else {}
 
 
 def begin(folder: str | Path, run: Mapping[str, Any]) -> None:
@@ -127,11 +134,10 @@ def finish(
     """
     folder = Path(folder)
     digest = save(record, folder / "result.pkl")
-    run = _files.read_json(folder / "run.json") or {}
     _files.write_json(
         folder / "run.json",
         {
-            **run,
+            **about(folder),
             **_provenance(device),
             "schema": SCHEMA,
             "sha256": digest,
@@ -144,9 +150,10 @@ def finish(
 
 def is_complete(folder: str | Path) -> bool:
     """Whether the run in `folder` is done (or diverged) and its `result.pkl` is the one `run.json` names."""
-    folder = Path(folder)
-    run, result = _files.read_json(folder / "run.json"), folder / "result.pkl"
-    return bool(run and run.get("sha256") and result.is_file() and _files.sha256(result.read_bytes()) == run["sha256"])
+    run, result = about(folder), Path(folder) / "result.pkl"
+    if run.get("status") not in ("done", "diverged") or not run.get("sha256") or not result.is_file():
+        return False
+    return _files.sha256(result.read_bytes()) == run["sha256"]
 
 
 def collect(experiment: str | Path) -> Path | None:
@@ -180,7 +187,43 @@ def outcomes(experiment: str | Path) -> Iterator[Outcome]:
 
 def collected_status(experiment: str | Path) -> dict[str, str]:
     """How each run in the collected file of an experiment ended, by id (empty where there is none)."""
-    return {run["id"]: run["status"] for run, _ in _collected(Path(experiment))}
+    return {run_id: run["status"] for run_id, run in collected(experiment).items()}
+
+
+def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:
+    """The `run.json` of each run in the collected file of an experiment, by id (empty where there is none)."""
+    return {run["id"]: run for run, _ in _collected(Path(experiment))}
+
+
+def code(source: str | Path) -> str | None:
+    """sha256 of a learning rule's code: its own file, and all it is built from in `bioplaus.rules` and `bioplaus.nets`.
+
+    These are the files that it imports from there, directly or through one another: what it inherits, and also the
+    functions, optimisers and networks it uses. Nothing is imported to find them. A comment or a docstring is part of
+    the digest: whether a change matters is not for a program to decide.
+
+    Parameters
+    ----------
+    source : a rule's key, or the path of a file that defines one.
+
+    Returns
+    -------
+    None where there is no such file.
+    """
+    package = Path(__file__).resolve().parent
+    path = source if isinstance(source, Path) else package / "rules" / f"{source}.py"
+    if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
+        return None
+    found: dict[Path, str] = {}
+    todo = [path]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found[path], imported = _source(path, path.stat().st_mtime_ns, package)
+            todo += imported
+    digests = [found.pop(next(iter(found)))]  # its own first, whatever its folder is called
+    digests += sorted(f"{path.relative_to(package)} {digest}" for path, digest in found.items())
+    return _files.sha256("\n".join(digests).encode())
 
 
 def frame(found: Iterable[Outcome]) -> "pandas.DataFrame":
@@ -224,7 +267,7 @@ def _stored(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     yield from _collected(experiment)
     for folder in sorted(experiment.glob("*/")) if experiment.is_dir() else ():
         if is_complete(folder):
-            yield _files.read_json(folder / "run.json"), (folder / "result.pkl").read_bytes()
+            yield about(folder), (folder / "result.pkl").read_bytes()
 
 
 def _collected(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -267,6 +310,33 @@ def _provenance(device: "str | torch.device") -> dict[str, Any]:
 
 
 @cache
+def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, ...]]:
+    """The sha256 of a file, and the files of `rules` and `nets` that it imports; read again only after it `changed`."""
+    content = path.read_bytes()
+    try:
+        statements = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError):
+        statements = []
+    names = [
+        f"{node.module}.{one.name}" for node in statements if isinstance(node, ast.ImportFrom) for one in node.names
+    ]
+    names += [one.name for node in statements if isinstance(node, ast.Import) for one in node.names]
+    imported = []
+    for name in names:
+        root, *parts = name.split(".")
+        if root == "bioplaus" and parts[:1] in (["rules"], ["nets"]):
+            module, parent = package.joinpath(*parts), package.joinpath(*parts[:-1])  # its last part may be a function
+            places = (
+                module.with_suffix(".py"),
+                module / "__init__.py",
+                parent.with_suffix(".py"),
+                parent / "__init__.py",
+            )
+            imported += [place for place in places if place.is_file()][:1]
+    return _files.sha256(content), tuple(dict.fromkeys(imported))
+
+
+@cache
 def _commit() -> tuple[str | None, bool | None]:
     """The source's git commit, and whether tracked files differ from it; (None, None) outside a checkout."""
     here = Path(__file__).resolve().parent
@@ -293,8 +363,9 @@ def _canonical(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict):
-        if bad := next((key for key in value if type(key) is not str), None):
-            raise BioplausError(f"A record's keys are texts, but {where} has the key {bad!r}.")
+        for key in value:
+            if type(key) is not str:
+                raise BioplausError(f"A record's keys are texts, but {where} has the key {key!r}.")
         return {key: _canonical(value[key], f"{where}.{key}") for key in sorted(value)}
     if type(value) is np.ndarray and value.dtype.kind in "biufcU":
         return np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)

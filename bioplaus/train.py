@@ -2,6 +2,7 @@
 
 import copy
 import io
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bioplaus import _files
+from bioplaus import _files, results
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.rules import LearningRule
@@ -112,8 +113,8 @@ def fit(
     diagnose_every : batches between two log entries; the counter restarts in every epoch.
     keep_best : metric; the rule ends with the state after the evaluated epoch in which it was lowest, not the last.
     folder : where `checkpoint.pt` (with `checkpoint.previous.pt`) and `progress.json` are kept; None keeps nothing. A
-        checkpoint found there is resumed, if it belongs to the same training; a damaged one is passed over for the one
-        before it.
+        checkpoint found there is resumed, if it belongs to the same training, made with the same code of the rule
+        (`results.code`); a damaged one is passed over for the one before it.
     progress : show a bar (needs tqdm).
     on_epoch : called as on_epoch(epoch, metrics) after each epoch, for live plots; it must not draw from the rule.
 
@@ -124,7 +125,7 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, or a folder that cannot be written.
+        For counts below 1, a `keep_best` that no epoch measures, or a folder that cannot be read or written.
     """
     check(n_epochs=n_epochs, batch_size=batch_size, evaluate_every=evaluate_every, diagnose_every=diagnose_every)
     keeper = _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed)) if folder else None
@@ -224,9 +225,11 @@ def _first_not_finite(rule: LearningRule) -> str | None:
 def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
     """What must be equal for a checkpoint to belong to this training."""
     state = {name: [*value.shape] for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
+    source = getattr(sys.modules.get(type(rule).__module__), "__file__", None)  # a rule of a notebook has none
     return {
         "state": state,  # also told apart by it: checkpoints of another version of the rule
         "rule": type(rule).__module__,
+        "code": results.code(Path(source)) if source else None,
         "config": rule.config.to_dict(),
         "data": task.fingerprint,
         "task": task.spec.name,
@@ -244,22 +247,39 @@ class _Checkpoints:
         self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
         self.progress = folder / "progress.json"
         self.identity = identity
+        self.is_newest_good = False  # whether the newest is one to fall back on
         self.saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         _files.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint of this very training, or None."""
+        """The newest whole checkpoint of this very training, or None; why one is passed over is printed."""
         for path in (self.newest, self.previous):
             if path.is_file():
                 try:
-                    content = _files.unseal(path.read_bytes(), path)
+                    sealed = path.read_bytes()
+                except OSError as error:  # it may be a good one: nothing is trained over it
+                    raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+                try:
+                    content = _files.unseal(sealed, path)
+                    saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+                    # a checkpoint made before there was a digest of the code may be resumed
+                    identity = {"code": self.identity["code"], **saved["identity"]}
                 except BioplausError as error:
                     print(f"{error} Going on from the checkpoint before it, if there is one.")
                     continue
-                saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-                if saved["identity"] == self.identity:
+                except Exception as error:  # a file that is whole, but no checkpoint of this version
+                    print(f"{path.name} is no checkpoint that can be read ({type(error).__name__}); it is passed over.")
+                    continue
+                if identity == self.identity:
+                    self.is_newest_good = path == self.newest
                     return saved
+                changed = [name for name, value in self.identity.items() if identity.get(name) != value]
+                if changed == ["code"]:
+                    rule = self.identity["rule"].rpartition(".")[2]
+                    print(f"{path.name} was made with other code of rule {rule}; it is not resumed.")
+                else:
+                    print(f"{path.name} is of another training ({', '.join(changed)} differ); it is not resumed.")
         return None
 
     def save(
@@ -294,9 +314,11 @@ class _Checkpoints:
             },
             buffer,
         )
-        if self.newest.is_file():
+        if self.is_newest_good and self.newest.is_file():  # else the one before it may be the only one there is
+            self.is_newest_good = False
             self.newest.replace(self.previous)
         _files.write_atomic(self.newest, _files.seal(buffer.getvalue()))
+        self.is_newest_good = True
         self.saved_at = time.monotonic()
 
 
