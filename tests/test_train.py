@@ -1,6 +1,7 @@
 """The epoch loop: order of events, exact resume, divergence, and that looking changes nothing."""
 
 import dataclasses
+import io
 import time
 
 import numpy as np
@@ -142,6 +143,71 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_the_resul
     _fit(resumed, task, folder=tmp_path)
     assert len(task.seen) == 3 * 3 and torch.equal(resumed.w, expected.w)
     assert "checkpoint.pt" in capsys.readouterr().out
+
+
+def test_a_save_that_fails_after_a_damaged_checkpoint_leaves_the_good_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    expected = _line()
+    _fit(expected)
+    with pytest.raises(Killed):
+        _fit(_line(), folder=tmp_path, on_epoch=_killed_after(3))
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    whole = _files.write_atomic
+
+    def full_disk(path, content):
+        if path.suffix == ".pt":
+            raise BioplausError("No space left on device.")
+        whole(path, content)
+
+    with monkeypatch.context() as now:
+        now.setattr(_files, "write_atomic", full_disk)
+        with pytest.raises(BioplausError, match="No space"):
+            _fit(_line(), folder=tmp_path)
+    resumed, task = _line(), Regression()
+    _fit(resumed, task, folder=tmp_path)
+    assert len(task.seen) == 3 * 3 and torch.equal(resumed.w, expected.w)
+
+
+def _sealed(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return _files.seal(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [_files.seal(b""), _files.seal(b"no zip"), _sealed([1]), _sealed({"rule": {}}), _sealed({"identity": 3})],
+    ids=["empty", "text", "list", "no identity", "foreign identity"],
+)
+def test_a_whole_file_that_is_no_checkpoint_is_passed_over(tmp_path, capsys, content):
+    expected = _line()
+    _fit(expected)
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    trained = _line()
+    _fit(trained, folder=tmp_path)
+    assert torch.equal(trained.w, expected.w) and "checkpoint.pt" in capsys.readouterr().out
+
+
+def test_a_checkpoint_made_with_other_code_of_the_rule_is_not_resumed_and_the_log_says_why(
+    tmp_path, monkeypatch, capsys
+):
+    _fit(_line(), folder=tmp_path)
+    monkeypatch.setattr(train.results, "code", lambda source: "0" * 64)
+    task = Regression()
+    _fit(_line(), task, folder=tmp_path)
+    assert len(task.seen) == 6 * 3 and "made with other code of rule test_train" in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_before_there_was_a_digest_of_the_code_is_resumed(tmp_path, capsys):
+    _fit(_line(), folder=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
+    del saved["identity"]["code"]
+    path.write_bytes(_sealed(saved))
+    task = Regression()
+    _fit(_line(), task, folder=tmp_path)
+    assert task.seen == [] and "code" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"n_epochs": 7}, {"batch_size": 4}])

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -79,7 +80,18 @@ def test_plain_pickle_can_read_a_record_too(tmp_path):
         assert pickle.load(file)["status"] == "done"
 
 
-@pytest.mark.parametrize("bad", [{"a": object()}, {"a": {1: 2}}, {"a": np.array([object()])}, {"a": [{"b": set()}]}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"a": object()},
+        {"a": {1: 2}},
+        {"a": {0: 1}},
+        {"a": {None: 1}},
+        {"a": {"": 1, (): 2}},
+        {"a": np.array([object()])},
+        {"a": [{"b": set()}]},
+    ],
+)
 def test_what_is_no_record_is_refused_naming_the_place_and_nothing_is_written(tmp_path, bad):
     with pytest.raises(BioplausError, match=r"record\.a"):
         results.save(bad, tmp_path / "r.pkl")
@@ -171,6 +183,73 @@ def test_a_run_is_complete_only_while_run_json_names_the_very_bytes_of_the_resul
     assert not results.is_complete(folder)
     with pytest.raises(BioplausError, match="run.json"):
         results.load(folder / "result.pkl")
+
+
+@pytest.mark.parametrize("status", ["failed", "running", None])
+def test_a_run_that_says_it_failed_or_runs_is_not_complete_whatever_digest_it_has(tmp_path, status):
+    _complete(tmp_path / "run")
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "status": status}))
+    assert not results.is_complete(tmp_path / "run") and list(results.outcomes(tmp_path)) == []
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '"done"', "{", ""])
+def test_a_run_json_that_is_no_table_is_as_none_at_all(tmp_path, content):
+    _complete(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(content)
+    assert results.about(tmp_path / "run") == {} and not results.is_complete(tmp_path / "run")
+    assert results.load(tmp_path / "run" / "result.pkl")["status"] == "done"
+    results.finish(tmp_path / "run", RECORD)
+    assert results.is_complete(tmp_path / "run")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of rules and nets in place of bioplaus; files by name, and a function that rewrites one."""
+    files = {
+        "rules/plain.py": "from bioplaus.rules._base import Base",
+        "rules/built.py": "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net",
+        "rules/_base.py": "from bioplaus.config import Config",
+        "rules/__init__.py": "",
+        "rules/other.py": "x = 1",
+        "nets/deep.py": "from bioplaus.nets.layer import Layer",
+        "nets/layer.py": "from bioplaus.nets.deep import helper",
+        "config.py": "x = 1",
+    }
+
+    def write(name, text):
+        path = tmp_path / "bioplaus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, ns=(0, time.monotonic_ns()))  # a clock that is coarse must not hide a change
+
+    for name, text in files.items():
+        write(name, text)
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "bioplaus" / "results.py"))
+    return files, write
+
+
+@pytest.mark.parametrize(
+    ("rule", "parts"),
+    [
+        ("plain", {"rules/plain.py", "rules/_base.py"}),
+        ("built", {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"}),
+    ],
+)
+def test_the_code_of_a_rule_is_its_own_file_and_what_it_is_built_from_in_rules_and_nets(package, rule, parts):
+    files, write = package
+    before = results.code(rule)
+    for name, text in files.items():
+        write(name, text + "  # a remark")
+        assert (results.code(rule) != before) == (name in parts), name
+        write(name, text)
+        assert results.code(rule) == before
+
+
+def test_a_rule_that_is_no_file_has_no_code(package):
+    assert results.code("none") is None and results.code("../rules/plain") is None
+    package[1]("rules/half.py", "def (")
+    assert results.code("half") != results.code("plain")
 
 
 def test_provenance_names_code_versions_and_machine_but_no_user_host_or_path(tmp_path):
