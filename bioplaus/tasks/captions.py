@@ -4,6 +4,7 @@
 folder, `load("<folder>")` any folder laid out like it. Features are computed once and kept in the user's cache folder.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -23,7 +24,7 @@ from bioplaus import _files, config, data
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec, scenes
-from bioplaus.tasks.encoders import ENCODERS
+from bioplaus.tasks.encoders import ENCODERS, Encoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -198,7 +199,9 @@ class CaptionTask:
         words = {name: [(i, tokens(text)) for i, text in source.captions] for name, source in sources.items()}
         self.vocabulary = Vocabulary.of((caption for _, caption in words["train"]), settings.min_count)
         self._lengths = {name: self._by_length(pairs, name) for name, pairs in words.items()}
-        encoded = {name: features(source, settings.encoder_name, name == "train") for name, source in sources.items()}
+        encoded = {
+            name: features(source, settings.encoder_name, name == "train", device) for name, source in sources.items()
+        }
         self.features = {name: torch.from_numpy(found).to(device, dtype) for name, found in encoded.items()}
         grouped: list[list[list[str]]] = [[] for _ in range(sources["val"].n_images)]
         for i, caption in words["val"]:
@@ -294,13 +297,14 @@ class CaptionTask:
         return dict.fromkeys(counts, least) if self.config.is_balanced else counts
 
 
-def features(source: Source, encoder: str, is_training: bool) -> np.ndarray:
-    """Features of all pictures of `source`, (n_images, n_features) float32.
+def features(source: Source, encoder: str, is_training: bool, device: str | torch.device = "cpu") -> np.ndarray:
+    """Features of all pictures of `source`, (n_images, n_features) float32, computed on the device.
 
     They are kept in the user's cache folder, so many pictures to a file, each with its digest; what is there and whole
-    is not computed again, so an interrupted encoding goes on where it stopped.
+    is not computed again, so an interrupted encoding goes on where it stopped. Of several processes that need a file
+    one computes it and the others wait for it.
     """
-    about, place = ENCODERS[encoder], _device.pick("auto")
+    about, place = ENCODERS[encoder], torch.device(device)
     said = f"{source.fingerprint} {encoder} {about.about} {is_training} {place.type}"
     folder = data._cache() / "features" / hashlib.sha256(said.encode()).hexdigest()[:16]
     net, parts = None, []
@@ -308,14 +312,36 @@ def features(source: Source, encoder: str, is_training: bool) -> np.ndarray:
         path, rows = folder / f"{start:07d}.npy", range(start, min(start + SHARD, source.n_images))
         found = _kept(path)
         if found is None:
-            net = net or about.build().to(place)
-            chunks = (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
-            pictures = (torch.stack([about.prepare(source.image(i), is_training) for i in chunk]) for chunk in chunks)
-            with torch.no_grad():
-                found = torch.cat([net(batch.to(place)).cpu() for batch in pictures]).numpy()
-            _keep(found, path)
+            with _locked(path):
+                found = _kept(path)  # another process made it meanwhile
+                if found is None:
+                    net = net or about.build().to(place)
+                    found = _encoded(net, about, source, rows, is_training, place)
+                    _keep(found, path)
         parts.append(found)
     return np.concatenate(parts)
+
+
+@torch.no_grad()
+def _encoded(
+    net: torch.nn.Module, about: Encoder, source: Source, rows: range, is_training: bool, place: torch.device
+) -> np.ndarray:
+    """Features of the pictures `rows` of `source`, (n, n_features) float32."""
+    chunks = (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
+    pictures = (torch.stack([about.prepare(source.image(i), is_training) for i in chunk]) for chunk in chunks)
+    return torch.cat([net(batch.to(place)).cpu() for batch in pictures]).numpy()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file of features; where its folder cannot be written nothing is kept, so nothing is locked."""
+    from filelock import FileLock
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        yield
 
 
 def _keep(found: np.ndarray, path: Path) -> None:

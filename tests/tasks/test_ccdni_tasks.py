@@ -1,7 +1,11 @@
 """Line drawing, images row by row, drawn scenes and captions: their data, their evaluation, and what is refused."""
 
+import dataclasses
 import json
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -296,6 +300,45 @@ def test_features_are_computed_once_and_a_damaged_copy_is_made_anew(tiny, tmp_pa
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert (captions.features(source, "small_cnn", False) == first).all() and len(built) == 2
+
+
+class Net:
+    """An encoder's network that remembers where it was put."""
+
+    def __init__(self):
+        self.places = []
+
+    def to(self, place):
+        self.places.append(place)
+        return self
+
+    def __call__(self, batch):
+        assert batch.device == self.places[-1]
+        return torch.zeros(len(batch), 64)
+
+
+def test_features_are_computed_on_the_device_of_the_task(monkeypatch):
+    net, encoder = Net(), captions.ENCODERS["small_cnn"]
+    monkeypatch.setitem(captions.ENCODERS, "small_cnn", dataclasses.replace(encoder, build=lambda: net))
+    captions.load(n_train=60, n_val=20, device="meta")
+    assert set(net.places) == {torch.device("meta")}
+
+
+def test_pictures_that_several_runs_need_at_once_are_encoded_by_one_of_them(tiny, monkeypatch):
+    encoder, built, is_first_building = captions.ENCODERS["small_cnn"], [], threading.Event()
+
+    def build():
+        built.append(1)
+        is_first_building.set()
+        time.sleep(0.5)
+        return encoder.build()
+
+    monkeypatch.setitem(captions.ENCODERS, "small_cnn", dataclasses.replace(encoder, build=build))
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(captions.features, tiny._sources["val"], "small_cnn", False)]
+        assert is_first_building.wait(20)
+        runs.append(pool.submit(captions.features, tiny._sources["val"], "small_cnn", False))
+    assert len(built) == 1 and (runs[0].result() == runs[1].result()).all()
 
 
 def coco(folder, n=6, *, images=True):
