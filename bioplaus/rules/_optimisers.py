@@ -83,12 +83,12 @@ class Adam(Optimiser):
             count64 = self.count.double()
             lr = (lr * (1 - beta2**count64).sqrt_().div_(1 - beta1**count64)).to(lr.dtype)
             count = self.never
-        mean, square = (in_memory_order(list(average)) for average in self.averages)
+        lists = [in_memory_order(list(part)) for part in (weights, gradients, *self.averages)]
+        if not _has_fused(weights[0]):
+            _adam(*lists, count, lr, self.betas, self.epsilon, self.use_ascent)
+            return
         torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
-            in_memory_order(weights),
-            in_memory_order(gradients),
-            mean,
-            square,
+            *lists,
             [],
             [count.float()] * len(weights),
             lr=lr,
@@ -99,6 +99,38 @@ class Adam(Optimiser):
             amsgrad=False,
             maximize=self.use_ascent,
         )
+
+
+def _has_fused(weight: Tensor) -> bool:
+    """Whether torch's fused kernel computes in this weight's precision: on a GPU it reads lr as float32."""
+    return weight.dtype != torch.float64 or weight.device.type == "cpu"
+
+
+def _adam(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    mean: list[Tensor],
+    square: list[Tensor],
+    count: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+    use_ascent: bool,
+) -> None:
+    """One step in the form of torch, as the docstring of `Adam` has it; in ascent m is an average of -g, as in torch."""
+    beta1, beta2 = betas
+    count = count.double()
+    if use_ascent:
+        gradients = torch._foreach_neg(gradients)
+    torch._foreach_lerp_(mean, gradients, 1 - beta1)
+    torch._foreach_mul_(square, beta2)
+    torch._foreach_addcmul_(square, gradients, gradients, 1 - beta2)
+    scale = torch._foreach_sqrt(square)
+    torch._foreach_div_(scale, (1 - beta2**count).sqrt_())
+    torch._foreach_add_(scale, epsilon)
+    change = torch._foreach_div(mean, scale)
+    torch._foreach_mul_(change, lr / (1 - beta1**count))
+    torch._foreach_sub_(weights, change)
 
 
 class SGD(Optimiser):
