@@ -87,8 +87,11 @@ def accuracies(found: Analysis) -> Drawn:
                 read["mean"], read.label.map(place) - 0.2, "^", color="0.15", markerfacecolor="white", markersize=7
             )
             lows += list(read["mean"])
-        floor = max(0.0, min(lows) - 0.25 * (max(lows) - min(lows)) - 0.01)
-        axes.set_xlim(floor, min(1.005, max(lows) + 0.06 * (max(lows) - floor)))
+        span = max(lows) - min(lows)  # intervals of two seeds can be many times wider: those leave the axes
+        low = min([*lows, *rows.low[many & (rows.low > min(lows) - span)]])
+        high = max([*lows, *rows.high[many & (rows.high < max(lows) + span)]])
+        floor = max(0.0, low - 0.15 * span - 0.01)
+        axes.set_xlim(floor, min(1.005, high + 0.04 * (high - floor)))
         axes.set(xlabel=f"{title} test accuracy", title=f"{title} labels")
         axes.grid(axis="y", visible=False)
     counts = shown.groupby("label").n.max()
