@@ -165,30 +165,31 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
         if records:
             superclass = np.asarray(records[0]["coarse_of"])
             order = np.argsort(superclass, kind="stable")
-            edges = np.flatnonzero(np.diff(superclass[order])) + 0.5
+            edges = np.flatnonzero(np.diff(superclass[order])) + 1
             matrices = [_shares(record, len(superclass)) for record in records]
             shares[entry] = (np.mean(matrices, axis=0)[np.ix_(order, order)], len(records))
     columns = ["entry", "label", "n", "target", "predicted", "share"]
     if not shares:
         return None, pandas.DataFrame(columns=columns)
+    import seaborn
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, len(shares), figsize=(4.1 * len(shares) + 0.8, 4.9), squeeze=False)
     rows = []
     for axes, (entry, (matrix, n)) in zip(panels.flat, shares.items(), strict=True):
         errors = matrix * (1 - np.eye(len(matrix)))
-        image = axes.imshow(errors, cmap="Blues", vmin=0, vmax=max(e.max() for e in _errors(shares)))
-        for edge in edges:
-            axes.axhline(edge, color="0.1", linewidth=1.2)
-            axes.axvline(edge, color="0.1", linewidth=1.2)
+        names = order if len(matrix) <= 20 else False
+        most = max(e.max() for e in _errors(shares))
+        how = {"cmap": "Blues", "vmin": 0, "vmax": most, "square": True, "cbar": False, "rasterized": True}
+        seaborn.heatmap(errors, ax=axes, xticklabels=names, yticklabels=names, **how)
+        axes.hlines(edges, 0, len(matrix), color="0.1", linewidth=1.2)
+        axes.vlines(edges, 0, len(matrix), color="0.1", linewidth=1.2)
         inside = (superclass[order][:, None] == superclass[order]) * errors
         axes.set_title(
             f"{found.label(entry)} (n = {n})\n{inside.sum() / errors.sum():.0%} of errors inside superclass",
             fontsize=12,
         )
-        few = len(matrix) <= 20
-        axes.set_xticks(range(len(matrix)) if few else [], order if few else [], fontsize=11)
-        axes.set_yticks(range(len(matrix)) if few else [], order if few else [], fontsize=11)
+        axes.tick_params(labelsize=11, rotation=0)
         axes.set(xlabel="predicted class")
         axes.grid(visible=False)
         about = {"entry": entry, "label": found.label(entry), "n": n}
@@ -197,7 +198,7 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
             for i, j in np.ndindex(matrix.shape)
         ]
     panels[0, 0].set_ylabel("class")
-    figure.colorbar(image, ax=panels, label="fraction of the class's images", shrink=0.8)
+    figure.colorbar(axes.collections[0], ax=panels, label="fraction of the class's images", shrink=0.8)
     figure.suptitle(heading(found), fontsize=14)
     return figure, pandas.DataFrame(rows, columns=columns)
 

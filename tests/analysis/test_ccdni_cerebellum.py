@@ -191,6 +191,7 @@ def test_areas_stand_beside_those_of_the_published_engine_with_the_same_paramete
     rows = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))}
     assert rows["crnn-k1"]["published"] == pytest.approx(np.mean([5.5811, 6.0746, 5.6517]))
     assert rows["crnn-k1"]["published_n"] == 3 and rows["crnn-k1"]["n"] == 4
+    assert rows["crnn-k1"]["verdict"].startswith("no difference found, p = ") and rows["crnn-k1"]["grade"] == "within"
     assert rows["ccrnn2-k1"]["published"] == pytest.approx(np.mean([7.0032, 5.2956, 4.5567]))
     assert rows["mended-k10"]["published"] == pytest.approx(np.mean([4.0825, 2.3712]))
     assert rows["ccrnn2-k2"]["published"] is None
@@ -198,6 +199,14 @@ def test_areas_stand_beside_those_of_the_published_engine_with_the_same_paramete
     assert lesions["olive-20"]["published"] == pytest.approx(10.4513)
     assert lesions["cerebellum-20"]["published"] == pytest.approx(4.8003)
     assert lesions["olive-20-mended"]["published"] is None
+
+
+def test_areas_far_from_those_of_the_published_engine_differ():
+    write("linedraw", "crnn-k1", {seed: value + 2 for seed, value in CORTEX.items()})
+    row = next(
+        r for r in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk")) if r["entry"] == "crnn-k1"
+    )
+    assert row["verdict"].startswith("differs, p = ") and row["grade"] == "outside"
 
 
 def test_the_plots_of_2019_are_read_with_their_truncation_and_epoch():
