@@ -6,6 +6,8 @@ The command line prints that sentence without a traceback and exits with `exit_c
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 20  # listed in a sentence
+
 
 class BioplausError(Exception):
     """Something the user can mend: a name, a value, a file. Exit code 2."""
@@ -20,7 +22,7 @@ class RunError(BioplausError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> BioplausError:
-    """The error for a name that is not in `known`, with the nearest match suggested.
+    """The error for a name that is not in `known`, with the nearest match suggested; of many, the nearest are listed.
 
     Parameters
     ----------
@@ -33,5 +35,8 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
     lower = {each.lower(): each for each in reversed(known)}
     near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
+    if len(known) > MOST_NAMES:
+        nearest = difflib.get_close_matches(str(name).lower(), lower, n=MOST_NAMES, cutoff=0.0)
+        known = [*(lower[each] for each in nearest), f"and {len(known) - len(nearest)} more"]
     allowed = ", ".join(known) if known else "none"
     return BioplausError(f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}.")

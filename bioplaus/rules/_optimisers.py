@@ -117,7 +117,7 @@ def _adam(
     epsilon: float,
     use_ascent: bool,
 ) -> None:
-    """One step in the form of torch, as the docstring of `Adam` has it; in ascent m is an average of -g, as in torch."""
+    """One step in the form of torch, as in the docstring of `Adam`; in ascent m averages -g, as torch has it."""
     beta1, beta2 = betas
     count = count.double()
     if use_ascent:

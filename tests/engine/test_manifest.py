@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bioplaus import engine, manifest, simulation
+from bioplaus import engine, errors, manifest, simulation
 from bioplaus.errors import BioplausError
 
 
@@ -185,6 +185,15 @@ def test_unknown_names_get_the_nearest_known_one(project):
         manifest.runs("paper", papers=["toi"])
     with pytest.raises(BioplausError, match="'frist'; did you mean 'first'"):
         manifest.runs("paper", only="frist")
+
+
+def test_of_many_allowed_names_the_nearest_are_listed_and_the_others_counted():
+    known = [f"{letter}{number}" for letter in "abc" for number in range(100, 110)]
+    sentence = str(errors.unknown("entry", "c1O4", known))
+    assert "did you mean 'c104'? Allowed: c104, " in sentence and sentence.endswith(", and 10 more.")
+    assert all(f"c{number}" in sentence for number in range(100, 110)) and len(sentence) < 200
+    few = str(errors.unknown("entry", "c1O4", known[:20]))
+    assert few.endswith(f"Allowed: {', '.join(known[:20])}.")
 
 
 @pytest.mark.parametrize(

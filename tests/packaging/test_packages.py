@@ -1,6 +1,7 @@
 """What a fresh machine gets: the same packages everywhere, a light import, clean notebooks, working make targets."""
 
 import ast
+import ctypes
 import json
 import re
 import shlex
@@ -17,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
+from bioplaus import _memory
 from bioplaus.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +78,45 @@ def test_what_is_installed_here_is_what_the_lock_says():
         if found != _lock()[name].public:
             differing[name] = found
     assert differing == {}
+
+
+IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel-yaml"}
+
+
+def _imported(folder, pattern):
+    """The first names of everything that the modules and notebooks of a folder import."""
+    for path in (ROOT / folder).glob(pattern):
+        cells = json.loads(path.read_text())["cells"] if path.suffix == ".ipynb" else None
+        text = path.read_text() if cells is None else "\n".join(
+            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"
+        )  # fmt: skip
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+
+
+def test_what_is_imported_is_declared():
+    own = {"bioplaus", *(path.stem for path in ROOT.glob("tests/*/*.py")), *sys.stdlib_module_names}
+    places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb")]
+    package = {name for place in places for name in _imported(*place)} - own
+    tests = set(_imported("tests", "**/*.py")) - own
+    for names, extras in ((package, ("lab", "cluster")), (tests, ("lab", "cluster", "test"))):
+        used = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in names}
+        assert used <= _requirements(*extras).keys()
+
+
+def test_freed_memory_is_simply_not_kept_where_the_c_library_cannot_be_had(monkeypatch):
+    def windows(name):
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setattr(ctypes, "CDLL", windows)
+    assert _memory.keep_freed.__wrapped__() is False
+
+
+def test_the_libraries_of_the_card_are_used():
+    assert {"torch", "papermill", "matplotlib", "seaborn", "tqdm"} <= set(_imported("bioplaus", "**/*.py"))
 
 
 BLOCKER = """
