@@ -505,7 +505,7 @@ def _jobqueue(name: str) -> Any:
         import dask_jobqueue
     except ImportError:
         raise BioplausError(
-            f"SCHEDULER={name} needs dask-jobqueue; install it with `pip install 'bioplaus[cluster]'`."
+            f"SCHEDULER={name} needs dask-jobqueue; install it with `pip install -e '.[cluster]'`."
         ) from None
     known = {kind.removesuffix("Cluster").lower(): kind for kind in dir(dask_jobqueue) if kind.endswith("Cluster")}
     if name not in known:
