@@ -225,6 +225,7 @@ def _first_not_finite(rule: LearningRule) -> str | None:
 def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
     """What must be equal for a checkpoint to belong to this training."""
     state = {name: [*value.shape] for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
+    first = next(rule.parameters(), torch.zeros(()))
     source = getattr(sys.modules.get(type(rule).__module__), "__file__", None)  # a rule of a notebook has none
     return {
         "state": state,  # also told apart by it: checkpoints of another version of the rule
@@ -236,7 +237,8 @@ def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, se
         "n_epochs": n_epochs,
         "batch_size": batch_size,
         "seed": seed,
-        "dtype": str(next(rule.parameters(), torch.zeros(())).dtype),
+        "dtype": str(first.dtype),
+        "device": first.device.type,  # the state of its random stream is of no use on another
     }
 
 
@@ -263,8 +265,8 @@ class _Checkpoints:
                 try:
                     content = _files.unseal(sealed, path)
                     saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-                    # a checkpoint made before there was a digest of the code may be resumed
-                    identity = {"code": self.identity["code"], **saved["identity"]}
+                    # a checkpoint made before these were noted may be resumed; all ran on the CPU
+                    identity = {"code": self.identity["code"], "device": "cpu", **saved["identity"]}
                 except BioplausError as error:
                     print(f"{error} Going on from the checkpoint before it, if there is one.")
                     continue

@@ -199,11 +199,24 @@ def test_a_checkpoint_made_with_other_code_of_the_rule_is_not_resumed_and_the_lo
     assert len(task.seen) == 6 * 3 and "made with other code of rule test_train" in capsys.readouterr().out
 
 
-def test_a_checkpoint_from_before_there_was_a_digest_of_the_code_is_resumed(tmp_path, capsys):
+def test_a_checkpoint_made_on_another_device_is_not_resumed_and_the_log_says_why(tmp_path, capsys):
     _fit(_line(), folder=tmp_path)
     path = tmp_path / "checkpoint.pt"
     saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
-    del saved["identity"]["code"]
+    assert saved["identity"]["device"] == "cpu"
+    saved["identity"]["device"] = "cuda"
+    path.write_bytes(_sealed(saved))
+    (tmp_path / "checkpoint.previous.pt").unlink(missing_ok=True)
+    task = Regression()
+    _fit(_line(), task, folder=tmp_path)
+    assert len(task.seen) == 6 * 3 and "(device differ)" in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_before_code_and_device_were_noted_is_resumed(tmp_path, capsys):
+    _fit(_line(), folder=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
+    del saved["identity"]["code"], saved["identity"]["device"]
     path.write_bytes(_sealed(saved))
     task = Regression()
     _fit(_line(), task, folder=tmp_path)
