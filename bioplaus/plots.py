@@ -274,7 +274,7 @@ def by_entry(
 
     style = styles(_entries(drawn))
     shown = [entry for entry in style if (ours.entry == entry).any()]
-    n_columns = min(len(shown), 3) if len(shown) != 4 else 2
+    n_columns = {4: 2, 7: 4, 8: 4}.get(len(shown), min(len(shown), 3))
     n_rows = math.ceil(len(shown) / n_columns)
     figure, panels = plt.subplots(n_rows, n_columns, figsize=(5.2 * n_columns, 4 * n_rows + 0.6), squeeze=False)
     for axes, entry in zip(panels.flat, shown, strict=False):
