@@ -404,12 +404,12 @@ def _check_json(value: Any, place: str) -> None:
     elif type(value) is dict:
         for key, item in value.items():
             if type(key) is not str:
-                raise BioplausError(f"{place}: the name {key!r} is a {type(key).__name__}, but must be a text.")
+                raise BioplausError(f"{place}: the name {key!r} is not a text; put it in quotes.")
             _check_json(item, f"{place}/{key}")
     elif not (value is None or type(value) in (bool, int, float, str)):
         raise BioplausError(
-            f"{place} is a {type(value).__name__} ({value}), but must be a number, a text, true, false, null, or a "
-            "list or table of these."
+            f"{place} is {str(value)[:80]} ({type(value).__name__}), but must be a number, a text, true, false, null, "
+            "or a list or table of these; quotes make a text."
         )
 
 

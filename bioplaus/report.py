@@ -306,7 +306,7 @@ def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
         "experiment": found.experiment,
         "title": found.title,
         "datasets": found.about["datasets"],
-        "planned": len(found.runs),
+        "planned": len(states),  # a run that two entries share is one
         **{state: list(states.values()).count(state) for state in _STATES},
         "errors": errors,
         "entries": found.overview().to_dict("records"),

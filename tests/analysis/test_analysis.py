@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bioplaus import analysis, manifest, published, results
+from bioplaus import analysis, manifest, published, report, results
 from bioplaus.errors import BioplausError
 
 LEARNED = [0.94, 0.955, 0.963, 0.967, 0.97, 0.971, 0.972, 0.973, 0.974, 0.9745]
@@ -46,6 +46,8 @@ def test_a_run_that_two_entries_share_is_found_under_both(home, write):
     assert [o.run["entry"] for o in found.outcomes] == ["twin", "ep"] and found.n_foreign == 0
     assert found.final("test_accuracy", "twin") == found.final("test_accuracy", "ep") == [LEARNED[-1]]
     assert [o.run["entry"] for o in found.only("twin").outcomes] == ["twin"] and found.status[run.id] == "done"
+    counts = report._run_counts(found)
+    assert counts["planned"] == counts["done"] + counts["missing"] == 9
 
 
 def test_one_seed_has_no_deviation(write):

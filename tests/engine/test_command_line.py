@@ -62,7 +62,7 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--device", "meta"], "unknown device 'meta'"),
         ([*EP, "--threads", "2000"], "n_threads is 2000, but must be from 1 to 1024"),
         ([*EP, "--set", "dtype=float16"], "unknown dtype 'float16'"),
-        ([*EP, "--set", "n_epochs=2020-01-01"], "--set n_epochs is a date (2020-01-01), but must be"),
+        ([*EP, "--set", "n_epochs=2020-01-01"], "--set n_epochs is 2020-01-01 (date), but must be"),
         ([*EP, "--set", "n_epochs=&loop [*loop]"], "--set n_epochs has more than"),
         ([*EP, "--set", "n_epochs=1", "--set", "n_epochs.x=3"], "sets n_epochs.x inside it"),
         ([*SMOKE, "--only", "captions", "--set", "dataset=scene"], "unknown data set 'scene'; did you mean 'scenes'?"),
