@@ -184,9 +184,9 @@ def execute(
     ----------
     workers : processes at once, one compute thread each; 0 means one per core of this machine.
     scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...), configured as
-        dask-jobqueue documents, where each core of a job executes one run (or each of its `processes`, if configured)
-        and a job that ends is replaced while there are runs left; or the address of a running Dask scheduler
-        ("tcp://host:8786"), whose workers execute one run at once (start them with `--nthreads 1`).
+        dask-jobqueue documents, where each job executes one run at a time (configure it with one core) and is replaced
+        when it ends while there are runs left; or the address of a running Dask scheduler ("tcp://host:8786"), whose
+        worker processes execute one run at a time (start them with `--nthreads 1`).
     inline : run one after the other in this process, without papermill, kernels and Dask.
     kernel : Jupyter kernel that executes the notebooks.
     retries : how often a run is tried again whose kernel or worker died; code that raised would raise again.
@@ -470,34 +470,29 @@ def _cluster(workers: int, n_runs: int, scheduler: str) -> Iterator[Any]:
         return
     import dask
 
-    if scheduler == "local":
-        from distributed import LocalCluster
-
-        dask.config.set(_DASK)
-        cluster = LocalCluster(
-            n_workers=min(workers or cores(), n_runs),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
+    with dask.config.set(_DASK if scheduler == "local" else _JOBQUEUE):
+        cluster = (
+            _local(min(workers or cores(), n_runs)) if scheduler == "local" else _queue(scheduler, workers, n_runs)
         )
-    else:
-        kind = _jobqueue(scheduler)
-        if not workers:
-            raise BioplausError(
-                f"SCHEDULER={scheduler} needs WORKERS (--workers), the number of runs at once in the queue's jobs; 0, "
-                "one per core, is only known of this machine."
-            )
-        dask.config.set(_JOBQUEUE)
-        cluster = _queue(kind, scheduler)
-        cluster.adapt(minimum=0, maximum=min(workers, n_runs))
-    try:
-        yield cluster
-    finally:
-        with contextlib.suppress(TimeoutError):  # on a busy machine workers are killed instead of leaving by themselves
-            cluster.close(timeout=5)
+        try:
+            yield cluster
+        finally:
+            with contextlib.suppress(TimeoutError):  # on a busy machine workers are killed instead of leaving
+                cluster.close(timeout=5)
+
+
+def _local(workers: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        memory_limit=None,
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _jobqueue(name: str) -> Any:
@@ -513,17 +508,26 @@ def _jobqueue(name: str) -> Any:
     return getattr(dask_jobqueue, known[name])
 
 
-def _queue(kind: Any, name: str) -> Any:
-    """A cluster of jobs as configured for dask-jobqueue, whose worker processes have one thread: one run each."""
+def _queue(name: str, workers: int, n_runs: int) -> Any:
+    """A cluster of jobs as configured for dask-jobqueue, each of one worker with one thread, for one run at a time.
+
+    A job of several worker processes is not replaced when it ends: distributed looks for workers called as the job is.
+    """
     import dask
 
-    configured = dask.config.get(f"jobqueue.{kind.job_cls.default_config_name()}", {})
-    processes = configured.get("processes") or configured.get("cores")
-    threads = [*(configured.get("worker-extra-args") or []), "--nthreads", "1"]
+    kind = _jobqueue(name)
+    if not workers:
+        raise BioplausError(
+            f"SCHEDULER={name} needs WORKERS (--workers), the number of jobs and so of runs at once; 0, one per core, "
+            "is known of this machine only."
+        )
+    configured = dask.config.get(f"jobqueue.{kind.job_cls.default_config_name()}.worker-extra-args", None) or []
     try:
-        return kind(worker_extra_args=threads, **({"processes": int(processes)} if processes else {}))
+        cluster = kind(processes=1, worker_extra_args=[*configured, "--nthreads", "1"])  # the last --nthreads counts
     except ValueError as error:  # no cores or memory, for instance
         raise BioplausError(f"SCHEDULER={name}: {str(error).splitlines()[0]} See jobqueue.dask.org.") from None
+    cluster.adapt(minimum=0, maximum=min(workers, n_runs))
+    return cluster
 
 
 @contextlib.contextmanager

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from bioplaus import __main__ as command_line
 from bioplaus import engine, manifest, results
 from bioplaus.errors import BioplausError
 
@@ -72,6 +75,90 @@ def test_a_run_that_ends_without_a_result_has_failed(project, rewrite):
     rewrite("plain: {label: Plain}", "plain: {label: Plain, parameters: {mishap: save-nothing}}")
     summary = engine.execute(manifest.runs("smoke"), inline=True, report=_quiet)
     assert ["without saving a result" in message for message in summary.failed.values()] == [True]
+
+
+def _add_cells(project, *cells):
+    """Append cells (tag, source) to the toy notebook."""
+    path = project / "Simulations" / "act.ipynb"
+    content = json.loads(path.read_text())
+    for number, (tag, source) in enumerate(cells):
+        like = content["cells"][-1]
+        tags = {"tags": [tag] if tag else []}
+        content["cells"].append({**like, "id": f"more{number}", "metadata": tags, "source": source})
+    path.write_text(json.dumps(content))
+
+
+def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(project):
+    show = "if seed: os.kill(os.getpid(), signal.SIGKILL)\nraise RuntimeError('no such colour')"
+    _add_cells(project, ("show", show))
+    runs = manifest.runs("paper", only="plain")
+    for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
+        status, message, _ = engine.run_one(run, str(run.folder), "python3", 1, engine.environment())
+        assert status == "done" and "a later cell failed" in message and sentence in message
+        about = results.about(run.folder)
+        assert about["attempt"] == 1 and sentence in about["error"] and results.is_complete(run.folder)
+    assert engine.pending(runs) == [] and len(results.frame(results.outcomes(runs[0].experiment_folder))) == 4
+    rows = engine.status(runs)
+    assert [row["status"] for row in rows] == ["done", "done"] and "no such colour" in rows[0]["error"]
+
+
+def test_a_failed_run_never_keeps_a_digest(project):
+    _add_cells(project, ("", "Path(folder, 'result.pkl').unlink()\nraise RuntimeError('gone')"))
+    run = manifest.runs("smoke")[0]
+    assert "gone" in engine.execute([run], inline=True, report=_quiet).failed[run.id]
+    assert results.about(run.folder)["status"] == "failed" and "sha256" not in results.about(run.folder)
+
+
+@pytest.mark.parametrize("where", ["folder", "run.json", ".lock"])
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(project, where, is_inline, scheduler):
+    runs = manifest.runs("paper")
+    if where == "folder":
+        runs[0].experiment_folder.mkdir(parents=True)
+        runs[0].folder.write_text("in the way")
+    else:
+        (runs[0].folder / where / "in the way").mkdir(parents=True)
+    outcomes = engine._inline(runs, False) if is_inline else engine._on_dask(runs, 1, scheduler, None, 0)
+    ended = {run.key: (status, message) for run, status, message, _ in outcomes}
+    status, message = ended.pop(runs[0].key)
+    assert status == "failed" and runs[0].id in message and "\n" not in message and "worker" not in message
+    assert {status for status, _ in ended.values()} == {"done"}
+
+
+def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, monkeypatch):
+    rewrite("plain: {label: Plain}", 'plain: {label: Plain, parameters: {mishap: "raise"}}')
+    whole = results._files.write_json
+
+    def full_disk(path, value):
+        if value["status"] == "failed":
+            raise BioplausError("No space left on device.")
+        whole(path, value)
+
+    monkeypatch.setattr(results._files, "write_json", full_disk)
+    (message,) = engine.execute(manifest.runs("smoke"), inline=True, report=_quiet).failed.values()
+    assert "unlucky" in message and "No space" in message
+
+
+def test_run_json_that_is_no_table_is_a_missing_run(project):
+    run = manifest.runs("smoke")[0]
+    run.folder.mkdir(parents=True)
+    for name in ("run.json", "progress.json"):
+        (run.folder / name).write_text("[1]")
+    assert engine.pending([run]) == [run] and engine.status([run])[0]["status"] == "missing"
+    assert engine.forecast([run], 1) is None
+    assert engine.execute([run], inline=True, report=_quiet).done == [run.id]
+
+
+def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
+    monkeypatch.chdir(project)
+    for name, folder in (("BIOPLAUS_DATA", "data"), ("BIOPLAUS_RESULTS", "Results"), ("BIOPLAUS_HOME", ".")):
+        monkeypatch.setenv(name, folder)
+    seen = "from bioplaus import data\nPath(folder, 'seen').write_text(f'{data.root()} {results.root()}')"
+    _add_cells(project, ("", f"{seen}\nassert results.project_root().is_absolute()"))
+    run = manifest.runs("smoke")[0]
+    place = run.folder.resolve()
+    assert engine.run_one(run, str(place), "python3", 0, engine.environment())[:2] == ("done", "")
+    assert (place / "seen").read_text() == f"{project / 'data'} {project / 'Results'}"
 
 
 def test_a_diverged_run_counts_as_diverged_and_is_not_tried_again(project, rewrite):
@@ -195,6 +282,222 @@ def test_a_forecast_uses_what_like_runs_took_and_else_the_manifest(project, rewr
     assert engine.forecast(runs, 1) == 2 * (30 + engine.KERNEL_SECONDS)
     engine.execute(runs[:1], inline=True, report=_quiet)  # says it took 0.1 s
     assert engine.forecast(runs[1:], 1) == pytest.approx(max(30, 0.1 + engine.KERNEL_SECONDS))
+
+
+def test_a_notebook_with_the_same_parameters_is_checked_once_whatever_the_seed(project, monkeypatch):
+    runs, checked = manifest.runs("paper"), []
+    monkeypatch.setattr(manifest.Run, "check", lambda run: checked.append(run))
+    engine.check(runs)
+    assert len(runs) == 10 and [run.entry for run in checked] == ["plain", *(f"graded-{i}" for i in range(1, 5))]
+    assert {run.seed for run in checked} == {0}
+
+
+def test_needed_runs_of_other_seeds_are_no_reason_to_check_again(project, rewrite, monkeypatch):
+    rewrite("plain: {label: Plain}", "plain: {label: Plain, needs: {config.other: graded-1}}")
+    checked = []
+    monkeypatch.setattr(manifest.Run, "check", lambda run: checked.append(run))
+    engine.check(manifest.runs("paper", only="plain"))
+    assert sorted(run.entry for run in checked) == ["graded-1", "plain"]
+
+
+def test_a_forecast_reads_each_run_once(project, monkeypatch):
+    runs = manifest.runs("paper")
+    engine.execute(runs, inline=True, report=_quiet)
+    read, about = [], results.about
+    monkeypatch.setattr(results, "about", lambda folder: read.append(folder) or about(folder))
+    assert engine.forecast(runs, 1) is not None
+    assert sorted(read) == sorted(run.folder for run in runs)
+
+
+@pytest.fixture
+def scheduler():
+    """The address of a Dask scheduler with one worker of two threads in this process."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_sweeps_that_share_a_scheduler_do_not_take_one_anothers_runs(project, scheduler, monkeypatch):
+    runs = manifest.runs("smoke")
+    first = engine._on_dask(runs, 1, scheduler, None, 0)
+    assert next(first)[1] == "done"  # and the sweep is still open
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(project / "Others"))
+    assert [status for _, status, _, _ in engine._on_dask(runs, 1, scheduler, None, 0)] == ["done"]
+    assert results.is_complete(runs[0].folder)
+    first.close()
+
+
+def _says_done(*arguments, **options):
+    return "done", "", 0.0
+
+
+def test_a_worker_that_says_done_where_no_result_is_has_failed(project, scheduler, monkeypatch):
+    monkeypatch.setattr(engine, "run_one", _says_done)
+    ((run, status, message, _),) = engine._on_dask(manifest.runs("smoke"), 1, scheduler, None, 0)
+    assert status == "failed" and str(run.folder) in message
+
+
+def _worst(*arguments, **options):
+    raise ZeroDivisionError("a fault of the engine")
+
+
+def _killed(*arguments, **options):
+    from distributed.scheduler import KilledWorker
+
+    raise KilledWorker("run", SimpleNamespace(address="tcp://host:1"), 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"), [(_worst, "ZeroDivisionError: a fault of the engine"), (_killed, "its worker died")]
+)
+def test_only_a_lost_worker_is_called_one(project, scheduler, monkeypatch, fault, sentence):
+    monkeypatch.setattr(engine, "run_one", fault)
+    ((_, status, message, _),) = engine._on_dask(manifest.runs("smoke"), 1, scheduler, None, 0)
+    assert status == "failed" and message.startswith(sentence)
+
+
+def test_threads_of_one_worker_do_not_execute_runs_at_the_same_time(project, scheduler, monkeypatch):
+    at_once = []
+
+    def start(run, place, kernel):
+        at_once.append(1)
+        time.sleep(0.05)
+        assert len(at_once) == 1
+        at_once.clear()
+        results.finish(place, {"status": "done", "epochs": {}, "diagnostics": {}})
+
+    monkeypatch.setattr(engine, "_start", start)
+    assert {message for _, _, message, _ in engine._on_dask(manifest.runs("paper"), 2, scheduler, None, 0)} == {""}
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """A queueing system called `fake`: what was asked of dask-jobqueue, and no job."""
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    import dask
+
+    asked = {}
+
+    class FakeJob:
+        @staticmethod
+        def default_config_name():
+            return "fake"
+
+    class FakeCluster:
+        job_cls = FakeJob
+
+        def __init__(self, **options):
+            asked.update(options)
+
+        def adapt(self, **options):
+            asked.update(options, allowed=dask.config.get("distributed.scheduler.allowed-failures"))
+
+        def close(self, timeout):
+            asked["closed"] = True
+
+    monkeypatch.setattr(dask_jobqueue, "FakeCluster", FakeCluster, raising=False)
+    with dask.config.set({"jobqueue.fake": {"cores": 8, "worker-extra-args": ["--lifetime", "55m"]}}):
+        yield asked
+
+
+def test_a_queue_is_asked_for_one_thread_a_run_and_for_jobs_while_there_are_runs(queue):
+    with engine._cluster(3, 10, "fake"):
+        assert (queue["minimum"], queue["maximum"], queue["processes"]) == (0, 3, 1)
+        assert queue["worker_extra_args"] == ["--lifetime", "55m", "--nthreads", "1"]
+        assert queue["allowed"] >= 100
+    assert queue["closed"]
+
+
+def test_no_more_jobs_are_asked_for_than_there_are_runs(queue):
+    with engine._cluster(50, 4, "fake"):
+        assert queue["maximum"] == 4
+
+
+def test_a_queue_must_be_told_how_many_runs_at_once(project, queue):
+    with pytest.raises(BioplausError, match="SCHEDULER=fake needs WORKERS"):
+        engine.execute(manifest.runs("smoke"), scheduler="fake", report=_quiet)
+    assert queue == {}
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_at_its_walltime_is_replaced_and_its_run_is_done(project, monkeypatch):
+    """dask-jobqueue's own queue, of processes of this machine; the first job is killed while it executes the run."""
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    import dask
+    from dask_jobqueue.local import LocalCluster
+
+    monkeypatch.setattr(dask_jobqueue, "FakeCluster", LocalCluster, raising=False)
+    end = "[os.kill(process, signal.SIGKILL) for process in (os.getppid(), os.getpid())]"
+    _add_cells(project, ("", f"if not Path(folder, 'ended').exists():\n    Path(folder, 'ended').touch()\n    {end}"))
+    _add_cells(project, ("", "results.finish(folder, {'status': 'done', 'epochs': {}, 'diagnostics': {}})"))
+    runs = manifest.runs("smoke", overrides={"mishap": "save-nothing"})
+    settings = {
+        "jobqueue.local.cores": 2,
+        "jobqueue.local.memory": "1GB",
+        "distributed.deploy.lost-worker-timeout": "1s",
+    }
+    with dask.config.set(settings):
+        ((run, status, message, _),) = engine._on_dask(runs, 1, "fake", None, 0)
+    assert (status, message) == ("done", "") and (run.folder / "ended").exists()
+
+
+def _made_with(monkeypatch, digest):
+    monkeypatch.setattr(results, "code", lambda rule: digest)
+
+
+def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_again_only_when_asked(
+    project, monkeypatch
+):
+    runs = manifest.runs("paper", only="plain")
+    _made_with(monkeypatch, "1" * 64)
+    engine.execute(runs[:1], inline=True, report=_quiet)
+    _made_with(monkeypatch, "2" * 64)
+    engine.execute(runs[1:], inline=True, report=_quiet)
+    assert engine.outdated(runs) == runs[:1] and engine.pending(runs) == []
+    assert engine.execute(runs, inline=True, report=_quiet).done == []
+    assert engine.execute(runs, inline=True, again=True, report=_quiet).done == [runs[0].id]
+    assert results.about(runs[0].folder)["code"] == "2" * 64 and engine.outdated(runs) == []
+    assert engine.execute(runs, inline=True, again=True, report=_quiet).done == []
+
+
+def test_a_result_that_does_not_say_its_code_is_never_made_again(project, monkeypatch):
+    runs = manifest.runs("paper", only="plain")
+    engine.execute(runs, inline=True, report=_quiet)  # there is no rule "toy", so no code of it
+    assert "code" not in results.about(runs[0].folder)
+    _made_with(monkeypatch, "2" * 64)
+    assert engine.outdated(runs) == [] and engine.pending(runs, again=True) == []
+
+
+def test_a_collected_result_is_made_again_only_if_it_carries_another_digest(project, monkeypatch):
+    runs = manifest.runs("paper", only="plain")
+    engine.execute(runs[:1], inline=True, report=_quiet)
+    _made_with(monkeypatch, "1" * 64)
+    engine.execute(runs[1:], inline=True, report=_quiet)
+    results.collect(runs[0].experiment_folder)
+    shutil.rmtree(runs[0].experiment_folder)
+    assert engine.outdated(runs) == []
+    _made_with(monkeypatch, "2" * 64)
+    assert engine.pending(runs) == [] and engine.pending(runs, again=True) == runs[1:]
+    assert engine.execute(runs, inline=True, again=True, report=_quiet).done == [runs[1].id]
+    assert engine.outdated(runs) == []  # the folder wins over what was collected
+
+
+def test_the_command_line_says_how_many_finished_runs_other_code_made(project, monkeypatch, capsys):
+    _made_with(monkeypatch, "1" * 64)
+    engine.execute(manifest.runs("paper", only="plain"), inline=True, report=_quiet)
+    sentence = "2 finished runs were made with other code of their rule; --again runs them again."
+
+    def said(*arguments):
+        with pytest.raises(SystemExit):
+            command_line.app([*arguments, "--preset", "paper", "--only", "plain"])
+        return capsys.readouterr().out
+
+    assert sentence not in said("status")
+    _made_with(monkeypatch, "2" * 64)
+    assert sentence in said("status") and sentence in said("run", "--inline")
+    assert "2 to do" in said("run", "--inline", "--again")
+    assert sentence not in said("status")
 
 
 def test_no_user_name_host_or_home_is_in_any_artefact_of_a_kernel_run(project):
