@@ -33,11 +33,11 @@ Only = Annotated[str | None, typer.Option(help="A run id, or a glob over paper/e
 Setting = Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder for results instead of Results.")]
-Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each; 0: one per core.")]
+Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")]
 Scheduler = Annotated[str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, without papermill and Dask.")]
 Device = Annotated[
-    str | None, typer.Option(help="Where runs compute: cpu, cuda, cuda:1, auto; default: what the notebook says (cpu).")
+    str | None, typer.Option(help="Where runs compute: cpu, cuda, cuda:1, auto (a GPU if there is one); default: cpu.")
 ]
 Threads = Annotated[
     int | None,

@@ -36,7 +36,13 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
     near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     if len(known) > MOST_NAMES:
-        nearest = difflib.get_close_matches(str(name).lower(), lower, n=MOST_NAMES, cutoff=0.0)
-        known = [*(lower[each] for each in nearest), f"and {len(known) - len(nearest)} more"]
+        matcher = difflib.SequenceMatcher(b=str(name).lower())
+        nearest = sorted(known, key=lambda each: (-_ratio(matcher, each.lower()), each))
+        known = [*nearest[:MOST_NAMES], f"and {len(known) - MOST_NAMES} more"]
     allowed = ", ".join(known) if known else "none"
     return BioplausError(f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}.")
+
+
+def _ratio(matcher: difflib.SequenceMatcher, name: str) -> float:
+    matcher.set_seq1(name)
+    return matcher.ratio()
