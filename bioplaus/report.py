@@ -7,6 +7,7 @@ the preset's results of that paper, or the versions of the libraries that draw. 
 """
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
 import multiprocessing
@@ -16,7 +17,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -69,15 +70,11 @@ def draw(
         yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
     if not todo:
         return
-    pool = ThreadPoolExecutor(min(workers or engine.cores(), len(todo)))
-    try:
-        futures = {pool.submit(_draw_apart, notebook): notebook for notebook in todo}
-        for number, future in enumerate(as_completed(futures), start=1):
-            notebook, error = futures[future], future.result()
+    drawn = _draw_all(todo, min(workers or engine.cores(), len(todo)))
+    with contextlib.closing(drawn):
+        for number, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
             yield f"[{number}/{len(todo)}] {ended}"
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def render(preset: str) -> Path:
@@ -200,18 +197,35 @@ def _code(with_models: bool) -> str:
     return _files.sha256("\n".join(sorted(sources) + versions).encode())
 
 
-def _draw_apart(notebook: Notebook) -> str:
-    """`_draw_one` in a process of its own, so that one that dies (memory ran out) takes no other notebook with it.
+def _draw_all(todo: list[Notebook], workers: int) -> Iterator[tuple[Notebook, str]]:
+    """Each notebook with the sentence of its error, or nothing, as it ends.
 
-    A fresh interpreter: nothing of the caller (threads, figures, sockets) can reach the notebook.
+    When a process dies (memory ran out), its pool ends and which notebook it drew is not known: those that had not
+    ended are drawn one by one, each in a process of its own, and only what dies there has failed.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_draw_one, notebook).result()
-        except BrokenProcessPool:
-            error = "the process that drew it died"
-            notebook.note({"status": "failed", "error": error})
-            return error
+    pool, unknown_end = _pool(workers), []
+    try:
+        futures = {pool.submit(_draw_one, notebook): notebook for notebook in todo}
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                unknown_end.append(futures[future])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for notebook in unknown_end:
+        with _pool(1) as pool:
+            try:
+                error = pool.submit(_draw_one, notebook).result()
+            except BrokenProcessPool:
+                error = "the process that drew it died"
+                notebook.note({"status": "failed", "error": error})
+        yield notebook, error
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes with fresh interpreters: nothing of the caller (threads, figures, sockets) can reach a notebook."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _draw_one(notebook: Notebook) -> str:

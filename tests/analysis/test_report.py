@@ -1,7 +1,10 @@
 """Drawing: what is executed, what is kept; and the page."""
 
 import json
+import os
 import re
+import signal
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -268,6 +271,26 @@ def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):
     monkeypatch.setattr(kernels, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died")))
     assert report._draw_one(found) == "its kernel died"
     assert report.Notebook(found.path, "corinfomax", "desk").state["status"] == "failed"
+
+
+def _dies_for_the_second(found):
+    """Stands in for `report._draw_one`, in the process that draws."""
+    if found.name.endswith("_b"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5)  # so that others are being drawn, or wait, when one dies
+    return ""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_drawing_fails_its_own_notebook_only(home, monkeypatch):
+    for letter in "abc":
+        notebook(home, f"corinfomax_fig_{letter}", FIGURE)
+    monkeypatch.setattr(report, "_draw_one", _dies_for_the_second)
+    lines = sorted(line.split("] ")[1] for line in report.draw("desk", workers=2))
+    assert lines[:2] == ["drawn  corinfomax_fig_a", "drawn  corinfomax_fig_c"]
+    assert lines[2:] == ["failed corinfomax_fig_b: the process that drew it died"]
+    state = json.loads((home / "Results" / "desk" / "notebooks" / "corinfomax_fig_b.json").read_text())
+    assert state["status"] == "failed"
 
 
 @pytest.mark.slow
