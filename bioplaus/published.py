@@ -54,7 +54,7 @@ _METRICS = {  # as the published files say it, without "final_": as our records 
     "train_acc_top5": "train_top5_accuracy",
 }
 # Parameters that may differ from the published ones without making a run another one.
-_FREE = {"seed", "n_epochs", "diagnose_every", "device", "dtype", "n_threads", "folder"}
+_FREE = {"seed", "n_epochs", "diagnose_every", "dtype"}
 _KEYS = {"setting", "pickle", "condition"}  # columns that any published file may be asked for
 
 
