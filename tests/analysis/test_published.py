@@ -142,8 +142,8 @@ def test_another_network_or_parameter_is_not_compared_and_is_named():
     assert published.difference(changed(n_train=1000), RUN) == "n_train is 1000, published is None"
 
 
-def test_fewer_epochs_another_seed_and_device_are_the_same_experiment():
-    assert published.difference(changed(n_epochs=3, seed=7, device="cuda", n_threads=2), RUN) == ""
+def test_fewer_epochs_another_seed_and_precision_are_the_same_experiment():
+    assert published.difference(changed(n_epochs=3, seed=7, dtype="float64"), RUN) == ""
 
 
 def test_a_mean_at_two_published_deviations_is_within_and_beyond_is_outside():
