@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from bioplaus import engine, manifest, results
 from bioplaus.errors import BioplausError
@@ -215,12 +214,10 @@ def _needed(runs: list[manifest.Run]) -> dict[str, Callable[[], str]]:
 
 def _table(rows: list[dict[str, Any]]) -> None:
     """Rows under their names; on a narrow terminal lines go on rather than being cut."""
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(name, no_wrap=name != "about")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=max(console.width, 160), highlight=False).print(table)
+    lines = [[*rows[0]], *([*map(str, row.values())] for row in rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:  # rich.table takes a millisecond a row, and there are thousands
+        typer.echo(" ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _use(folder: Path | None) -> None:

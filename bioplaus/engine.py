@@ -255,15 +255,14 @@ def _code(run: Run) -> str | None:
 
 
 def _status(run: Run, known: Finished) -> dict[str, Any]:
-    folder = run.folder
-    about = known.here.get(run.key) or results.about(folder)
-    how_far = ""
-    if run.key in known.here:
-        state, how_far = about["status"], _how_far(folder)
-    elif run.key in known.collected:
-        about = known.collected[run.key]
-        state = about["status"]
+    folder, key = run.folder, run.key
+    about, how_far = known.here.get(key) or known.collected.get(key) or {}, ""
+    if about:
+        state, how_far = about["status"], _how_far(folder) if key in known.here else ""
+    elif not folder.is_dir():
+        state = "missing"
     else:
+        about = results.about(folder)
         ended = {"failed": "failed", "running": "interrupted"}.get(str(about.get("status")), "missing")
         state, how_far = "running" if _is_locked(folder) else ended, _how_far(folder)
     return {
