@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,7 +133,7 @@ class Run:
     needs: dict[str, str] = dataclasses.field(default_factory=dict)  # parameter -> id of a run of the same experiment
     execution: dict[str, Any] = dataclasses.field(default_factory=dict)  # device, n_threads; empty: the notebook's
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same everywhere."""
         canonical = json.dumps([self.simulation, self.parameters], sort_keys=True, separators=(",", ":"))

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bioplaus import device, results
+from bioplaus import results
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, unknown
 
@@ -38,6 +38,8 @@ class Simulation:
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the notebook can run with these parameters."""
+        from bioplaus import device  # here, so that the command line need not wait for torch
+
         namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
         device.check(namespace.get("device", "auto"), namespace.get("dtype", "float32"), namespace.get("n_threads", 1))
         for tags, source in self.cells:
