@@ -155,7 +155,7 @@ def lesions(drawn: "pandas.DataFrame", epochs: Mapping[str, int], *, title: str 
         axes.fill_between(x, y - sem, y + sem, color=shade, alpha=0.2, linewidth=0)
     axes.set(xlabel="Epoch", ylabel="Training MSE", title=title)
     axes.set_xlim(left=0)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=13)
     return figure
 
 
