@@ -233,7 +233,7 @@ class Analysis:
                     said.append(f"Shown beside the published numbers, with no verdict, for {who}: {reason}.")
                 else:
                     said.append(
-                        "Nothing was published for any entry."
+                        "No number was published for exactly these runs."
                         if len(names) == len(self.entries) and reason == published.NOTHING
                         else f"No published counterpart for {who}: {reason}."
                     )

@@ -279,6 +279,8 @@ def _c12(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     for k in sorted({k for k, _ in accuracies}):
         (epoch, vanilla), (_, dni) = accuracies[k, "Vanilla"], accuracies[k, "DNI"]
         both, cortex = (at_epoch(found, f"{name}-k{k}", "val_accuracy", epoch) for name in ("ccrnn", "crnn"))
+        if found.about["datasets"] != ["mnist"]:  # epochs of another data set are no counterpart
+            both, cortex = {}, {}
         theirs[k], ours[k] = dni - vanilla, {seed: both[seed] - cortex[seed] for seed in both.keys() & cortex.keys()}
         what = f"discrimination: validation accuracy after {epoch} epochs, ccRNN - cRNN"
         yield _row(found, "C12", what, k, paired(both, cortex), theirs=theirs[k], note=note)

@@ -182,6 +182,13 @@ def test_the_gap_of_2019_is_judged_at_its_epoch_and_against_the_longest_truncati
     assert rows[7, True]["ours"] == pytest.approx(0.11 - 0.022) and rows[7, True]["grade"] == "within"
 
 
+def test_the_gap_of_2019_is_not_held_against_another_data_set():
+    for entry in ("crnn-k1", "ccrnn-k1"):  # at quick: scikit-learn's digits
+        write("discrimination", entry, {521: 0.5, 1243: 0.6}, metric="val_accuracy", n_epochs=15, preset="quick")
+    claims = [row for row in cerebellum_claims.judge(cerebellum.load("quick")) if row["label"] == "C12"]
+    assert claims and {row["grade"] for row in claims} == {"not-run"}
+
+
 def _paper(number):
     return [row for row in cerebellum_claims.judge(cerebellum.load("paper")) if row["label"] == number]
 
