@@ -121,7 +121,7 @@ def collect(preset: Preset = "desk", paper: Paper = None, results_folder: Result
     _use(results_folder)
     for folder in dict.fromkeys(run.experiment_folder for run in _runs(preset, paper)):
         if path := results.collect(folder):
-            console.print(f"{path}: {len(results.collected_status(folder))} runs, {path.stat().st_size:,} bytes")
+            console.print(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
 
 
 @app.command()

@@ -185,11 +185,6 @@ def outcomes(experiment: str | Path) -> Iterator[Outcome]:
         yield Outcome(run, _parse(result, experiment / run_id / "result.pkl"))
 
 
-def collected_status(experiment: str | Path) -> dict[str, str]:
-    """How each run in the collected file of an experiment ended, by id (empty where there is none)."""
-    return {run_id: run["status"] for run_id, run in collected(experiment).items()}
-
-
 def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:
     """The `run.json` of each run in the collected file of an experiment, by id (empty where there is none)."""
     return {run["id"]: run for run, _ in _collected(Path(experiment))}

@@ -1,5 +1,6 @@
 """The epoch loop: order of events, exact resume, divergence, and that looking changes nothing."""
 
+import contextlib
 import dataclasses
 import io
 import time
@@ -129,16 +130,22 @@ def test_a_killed_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(tmp
     assert history.epochs == expected.epochs and history.diagnostics == expected.diagnostics
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_the_result_is_the_same(
-    tmp_path, monkeypatch, capsys
-):
+def _killed_and_damaged(folder, monkeypatch):
+    """A training killed in epoch 3 whose newest checkpoint was damaged then; what it would have learned."""
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
     expected = _line()
     _fit(expected)
     with pytest.raises(Killed):
-        _fit(_line(), folder=tmp_path, on_epoch=_killed_after(3))
-    newest = tmp_path / "checkpoint.pt"
+        _fit(_line(), folder=folder, on_epoch=_killed_after(3))
+    newest = folder / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[:-100])
+    return expected
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_the_result_is_the_same(
+    tmp_path, monkeypatch, capsys
+):
+    expected = _killed_and_damaged(tmp_path, monkeypatch)
     resumed, task = _line(), Regression()
     _fit(resumed, task, folder=tmp_path)
     assert len(task.seen) == 3 * 3 and torch.equal(resumed.w, expected.w)
@@ -146,13 +153,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_the_resul
 
 
 def test_a_save_that_fails_after_a_damaged_checkpoint_leaves_the_good_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    expected = _line()
-    _fit(expected)
-    with pytest.raises(Killed):
-        _fit(_line(), folder=tmp_path, on_epoch=_killed_after(3))
-    newest = tmp_path / "checkpoint.pt"
-    newest.write_bytes(newest.read_bytes()[:-100])
+    expected = _killed_and_damaged(tmp_path, monkeypatch)
     whole = _files.write_atomic
 
     def full_disk(path, content):
@@ -199,13 +200,19 @@ def test_a_checkpoint_made_with_other_code_of_the_rule_is_not_resumed_and_the_lo
     assert len(task.seen) == 6 * 3 and "made with other code of rule test_train" in capsys.readouterr().out
 
 
+@contextlib.contextmanager
+def _changed(path):
+    """A checkpoint's content, written back as it is left."""
+    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
+    yield saved
+    path.write_bytes(_sealed(saved))
+
+
 def test_a_checkpoint_made_on_another_device_is_not_resumed_and_the_log_says_why(tmp_path, capsys):
     _fit(_line(), folder=tmp_path)
-    path = tmp_path / "checkpoint.pt"
-    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
-    assert saved["identity"]["device"] == "cpu"
-    saved["identity"]["device"] = "cuda"
-    path.write_bytes(_sealed(saved))
+    with _changed(tmp_path / "checkpoint.pt") as saved:
+        assert saved["identity"]["device"] == "cpu"
+        saved["identity"]["device"] = "cuda"
     (tmp_path / "checkpoint.previous.pt").unlink(missing_ok=True)
     task = Regression()
     _fit(_line(), task, folder=tmp_path)
@@ -214,10 +221,8 @@ def test_a_checkpoint_made_on_another_device_is_not_resumed_and_the_log_says_why
 
 def test_a_checkpoint_from_before_code_and_device_were_noted_is_resumed(tmp_path, capsys):
     _fit(_line(), folder=tmp_path)
-    path = tmp_path / "checkpoint.pt"
-    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
-    del saved["identity"]["code"], saved["identity"]["device"]
-    path.write_bytes(_sealed(saved))
+    with _changed(tmp_path / "checkpoint.pt") as saved:
+        del saved["identity"]["code"], saved["identity"]["device"]
     task = Regression()
     _fit(_line(), task, folder=tmp_path)
     assert task.seen == [] and "code" not in capsys.readouterr().out

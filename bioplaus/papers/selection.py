@@ -146,10 +146,10 @@ def draw(
                 axes.fill_between(x, y - sd, y + sd, color=shade, alpha=0.2, linewidth=0)
     handles += [Line2D([], [], color="0.4", linestyle=dashes[split], label=split) for split in splits]
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(0, None))
-    late = lines[lines.x >= min(3, lines.x.max())]
     if log:
         axes.set_yscale("log")
     else:
+        late = lines[lines.x >= min(3, lines.x.max())]
         low, high = late.value.min(), late.value.max()
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.legend(handles=handles)
