@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bioplaus.config import Config
+from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
 
 
@@ -26,7 +27,8 @@ class LearningRule(nn.Module):
 
     All that training changes is held in parameters and buffers (or in `get_extra_state`), so `.to(device)`,
     `state_dict` and exact resume come for free. Scratch tensors are plain attributes or non-persistent buffers. A
-    subclass implements `fit_batch` and `predict`, and may override the rest.
+    subclass implements `fit_batch` and `predict`, and may override the rest. What is here of `check_task` and `example`
+    fits a rule that classifies still inputs and whose config has `n_units`, its layer widths, input first.
 
     Parameters
     ----------
@@ -42,7 +44,22 @@ class LearningRule(nn.Module):
 
     @classmethod
     def check_task(cls, config: Config, spec: Spec) -> None:
-        """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`."""
+        """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`.
+
+        Here: unless the task is to classify still inputs and `config.n_units`, where there is one, starts with the
+        number of inputs and ends with that of classes.
+        """
+        if spec.kind != "classification" or spec.n_steps is not None:
+            raise BioplausError(
+                f"{cls.__module__.rpartition('.')[2]} learns to classify still inputs, but task "
+                f"{spec.name!r} is {spec.kind}{' in time' if spec.n_steps is not None else ''}."
+            )
+        widths = getattr(config, "n_units", (spec.n_in, spec.n_out))
+        if (widths[0], widths[-1]) != (spec.n_in, spec.n_out):
+            raise BioplausError(
+                f"n_units is {list(widths)}, but data set {spec.name!r} has {spec.n_in} inputs and "
+                f"{spec.n_out} classes: n_units must start with {spec.n_in} and end with {spec.n_out}."
+            )
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], Spec] | None:

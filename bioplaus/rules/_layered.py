@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.rules._base import LearningRule
-from bioplaus.tasks import Spec
 
 N_PREDICT = 1000  # rows relaxed at once by `predict`: bounds its memory
 
@@ -160,19 +159,6 @@ class LayeredRule(LearningRule):
         self.watch: Watch | None = None
         self._scratch: dict[int, Scratch] = {}
         self.register_buffer("lr_now", torch.zeros(config.n_layers))
-
-    @classmethod
-    def check_task(cls, config: LayeredConfig, spec: Spec) -> None:
-        if spec.kind != "classification" or spec.n_steps is not None:
-            raise BioplausError(
-                f"{cls.__module__.rpartition('.')[2]} learns to classify still inputs, but task "
-                f"{spec.name!r} is {spec.kind}{' in time' if spec.n_steps is not None else ''}."
-            )
-        if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
-            raise BioplausError(
-                f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in} inputs and "
-                f"{spec.n_out} classes: n_units must start with {spec.n_in} and end with {spec.n_out}."
-            )
 
     def scratch(self, n: int) -> Scratch:
         """Scratch memory for `n` rows, allocated once."""

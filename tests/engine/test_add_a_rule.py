@@ -1,6 +1,7 @@
 """The promise to a newcomer: a learning rule is one file and one manifest entry, and then it is in the results."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,54 +11,14 @@ from bioplaus import results
 
 ROOT = Path(__file__).resolve().parents[2]
 
-RULE = '''
-"""Perceptron: the delta rule on one layer, dW = lr (y - softmax(W x)) x^T / N."""
 
-import dataclasses
-
-import torch
-
-from bioplaus.config import Config as _Config
-from bioplaus.errors import BioplausError
-from bioplaus.rules import LearningRule
+def blocks(language):
+    """The fenced blocks of one language under "Add a learning rule" in the README."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add a learning rule")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(_Config):
-    n_units: tuple[int, ...] = (64, 10)  # widths, input first
-    lr: float = 0.5  # weight step, dimensionless
-
-    def __post_init__(self):
-        self.check("lr", low=0)
-
-
-class Rule(LearningRule):
-    def __init__(self, config, generator):
-        super().__init__(config, generator)
-        n_in, n_out = config.n_units[0], config.n_units[-1]
-        self.w = torch.nn.Parameter(0.01 * torch.randn(n_out, n_in, generator=generator), requires_grad=False)
-
-    @classmethod
-    def check_task(cls, config, spec):
-        if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
-            raise BioplausError("n_units does not fit the task")
-
-    def fit_batch(self, x, y, *, epoch, step):
-        target = torch.nn.functional.one_hot(y, self.config.n_units[-1]).to(x.dtype)
-        self.w.addmm_((target - torch.softmax(self.predict(x), 1)).t(), x, alpha=self.config.lr / len(x))
-        return {}
-
-    def predict(self, x):
-        return x @ self.w.t()
-'''
-ENTRY = """      delta:
-        label: Delta rule
-        parameters: {rule: delta, config: {lr: 0.5}}
-        presets: {smoke: {parameters: {config: {n_units: [64, 10]}}}}
-"""
-
-
-def test_adding_a_toy_rule_touches_exactly_two_paths_and_it_learns(tmp_path, monkeypatch):
+def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and_learns(tmp_path, monkeypatch):
     copy = tmp_path / "clone"
     for folder in ("bioplaus", "Simulations"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -66,21 +27,31 @@ def test_adding_a_toy_rule_touches_exactly_two_paths_and_it_learns(tmp_path, mon
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "before"]):
         subprocess.run([*git, *command], check=True)
 
-    (copy / "bioplaus" / "rules" / "delta.py").write_text(RULE.lstrip())
+    (rule,), (entry,) = blocks("python"), blocks("yaml")
+    (copy / "bioplaus" / "rules" / "dfa.py").write_text(rule, encoding="utf-8")
     manifest_file = copy / "Simulations" / "manifests" / "corinfomax.yaml"
     text = manifest_file.read_text()
     place = text.index("    entries:\n", text.index("\n  mnist:\n")) + len("    entries:\n")
-    manifest_file.write_text(text[:place] + ENTRY + text[place:])
+    manifest_file.write_text(text[:place] + entry + text[place:])
 
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     environment.pop("BIOPLAUS_HOME", None)
-    command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", "--only", "mnist/delta", "--inline"]
+    command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", "--only", "mnist/dfa", "--inline"]
     done = subprocess.run([*command, "--set", "n_epochs=5"], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
     assert sorted(line[3:] for line in changed if line) == [
         "Simulations/manifests/corinfomax.yaml",
-        "bioplaus/rules/delta.py",
+        "bioplaus/rules/dfa.py",
     ]
     table = results.frame(results.outcomes(copy / "Results" / "smoke" / "corinfomax" / "mnist"))
-    assert set(table["rule"]) == {"delta"} and table["test_accuracy"].iloc[-1] > 0.5
+    assert set(table["rule"]) == {"dfa"} and table["test_accuracy"].iloc[-1] > 0.5
+
+    contract = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "rules" / "test_contract.py")]
+    kept = subprocess.run(
+        [sys.executable, *contract, "-k", "dfa"], cwd=copy, env=environment, capture_output=True, text=True
+    )
+    assert kept.returncode == 0, kept.stdout
+    benchmark = [sys.executable, "-m", "bioplaus", "benchmark", "dfa", "--rounds", "1"]
+    timed = subprocess.run(benchmark, cwd=copy, env=environment, capture_output=True, text=True)
+    assert "default parameters" in timed.stdout, timed.stderr

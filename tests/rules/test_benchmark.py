@@ -42,12 +42,16 @@ def test_cases_that_are_listed_fit_a_kind_of_task():
             assert len(benchmark.example_batch(spec, 2, device.generator(0, "x"))[0]) == 2
 
 
-def test_a_rule_without_a_case_is_an_error_only_where_it_was_named(quick, monkeypatch):
+def test_a_rule_that_lists_no_case_is_timed_at_its_default_parameters(quick, monkeypatch):
     monkeypatch.delattr(rules.get("bp"), "BENCHMARK")
-    monkeypatch.setattr(rules, "names", lambda: ["bp", "fa"])
-    assert [row.rule for row in benchmark.run(rounds=1)] == ["fa"]
-    with pytest.raises(BioplausError, match="rule bp lists no BENCHMARK"):
-        benchmark.run(["bp"], rounds=1)
+    monkeypatch.setattr(rules, "names", lambda: ["bp"])
+    (row,) = benchmark.run(rounds=1)
+    default = rules.make("bp", {}, benchmark.example_spec(rules.get("bp").Rule, rules.config("bp", {})))
+    assert (row.rule, row.label) == ("bp", "default parameters")
+    assert row.useful_mflop == default.useful_flops(row.batch_size) / 1e6
+
+
+def test_an_unknown_rule_is_refused():
     with pytest.raises(BioplausError, match="unknown rule"):
         benchmark.run(["no_such_rule"], rounds=1)
 
