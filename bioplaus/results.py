@@ -43,7 +43,7 @@ def project_root() -> Path:
     BioplausError
         Where there is no `Simulations` folder in it.
     """
-    home = Path(os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent)
+    home = Path(os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent).expanduser()
     if not (home / "Simulations").is_dir():
         raise BioplausError(
             f"{home} has no folder Simulations; work in a clone of the project (pip install -e .), or set "
@@ -54,7 +54,7 @@ def project_root() -> Path:
 
 def root() -> Path:
     """The folder of all results: BIOPLAUS_RESULTS, or `Results` of the project."""
-    return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results")
+    return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results").expanduser()
 
 
 def save(record: Mapping[str, Any], path: str | Path) -> str:
@@ -205,10 +205,16 @@ def code(source: str | Path) -> str | None:
     -------
     None where there is no such file.
     """
+    found = sources(source)
+    return digest_of(found) if found else None
+
+
+def sources(source: str | Path) -> dict[Path, str]:
+    """The files that `code` is of, a rule's own first, each with its sha256; empty where there is no such rule."""
     package = Path(__file__).resolve().parent
-    path = source if isinstance(source, Path) else package / "rules" / f"{source}.py"
+    path = source.resolve() if isinstance(source, Path) else package / "rules" / f"{source}.py"
     if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
-        return None
+        return {}
     found: dict[Path, str] = {}
     todo = [path]
     while todo:
@@ -216,16 +222,22 @@ def code(source: str | Path) -> str | None:
         if path not in found:
             found[path], imported = _source(path, path.stat().st_mtime_ns, package)
             todo += imported
-    digests = [found.pop(next(iter(found)))]  # its own first, whatever its folder is called
-    digests += sorted(f"{path.relative_to(package)} {digest}" for path, digest in found.items())
-    return _files.sha256("\n".join(digests).encode())
+    return found
+
+
+def digest_of(found: Mapping[Path, str]) -> str:
+    """What `code` gives for these `sources`."""
+    package = Path(__file__).resolve().parent
+    own, *others = found.items()
+    digests = [own[1], *sorted(f"{path.relative_to(package)} {digest}" for path, digest in others)]
+    return _files.sha256("\n".join(digests).encode())  # its own without its path, whatever its folder is called
 
 
 def frame(found: Iterable[Outcome]) -> "pandas.DataFrame":
     """The epochs of many runs as a tidy DataFrame: one row an epoch and run.
 
-    Columns: run_id, entry, rule, dataset, seed, status, epoch (1-based: the number of epochs learned), then the metrics
-    as recorded. A diverged run keeps the epochs before it diverged; nothing is filled in.
+    Columns: run_id, entry, rule (the one that ran), dataset, seed, status, epoch (1-based: the number of epochs
+    learned), then the metrics as recorded. A diverged run keeps the epochs before it diverged; nothing is filled in.
     """
     return _tidy(found, "epochs", {"epoch": lambda column: column + 1})
 
@@ -247,7 +259,7 @@ def _tidy(found: Iterable[Outcome], part: str, change: dict[str, Any]) -> "panda
         about = {
             "run_id": outcome.run["id"],
             "entry": outcome.run.get("entry"),
-            "rule": parameters.get("rule"),
+            "rule": outcome.record.get("rule", outcome.run.get("rule", parameters.get("rule"))),
             "dataset": parameters.get("dataset"),
             "seed": outcome.run.get("seed"),
             "status": outcome.record.get("status", "done"),
@@ -313,7 +325,10 @@ def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, .
     except (SyntaxError, ValueError):
         statements = []
     names = [
-        f"{node.module}.{one.name}" for node in statements if isinstance(node, ast.ImportFrom) for one in node.names
+        f"{_module(node, path, package)}.{one.name}"
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        for one in node.names
     ]
     names += [one.name for node in statements if isinstance(node, ast.Import) for one in node.names]
     imported = []
@@ -329,6 +344,14 @@ def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, .
             )
             imported += [place for place in places if place.is_file()][:1]
     return _files.sha256(content), tuple(dict.fromkeys(imported))
+
+
+def _module(node: ast.ImportFrom, path: Path, package: Path) -> str:
+    """The full name of the module that `from ... import` in the file `path` names; one dot is the file's own folder."""
+    if not node.level or not path.is_relative_to(package):
+        return node.module or ""
+    folders = path.relative_to(package.parent).parts[: -node.level]
+    return ".".join([*folders, *filter(None, [node.module])])
 
 
 @cache

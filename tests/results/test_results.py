@@ -214,6 +214,7 @@ def package(tmp_path, monkeypatch):
     files = {
         "rules/plain.py": "from bioplaus.rules._base import Base",
         "rules/built.py": "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net",
+        "rules/near.py": "from . import plain\nfrom ..nets.layer import Layer\nfrom .... import x",
         "rules/_base.py": "from bioplaus.config import Config",
         "rules/__init__.py": "",
         "rules/other.py": "x = 1",
@@ -239,6 +240,7 @@ def package(tmp_path, monkeypatch):
     [
         ("plain", {"rules/plain.py", "rules/_base.py"}),
         ("built", {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"}),
+        ("near", {"rules/near.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"}),
     ],
 )
 def test_the_code_of_a_rule_is_its_own_file_and_what_it_is_built_from_in_rules_and_nets(package, rule, parts):
@@ -302,3 +304,21 @@ def test_a_run_that_diverged_is_still_said_to_when_only_its_collected_copy_is_le
 
 def test_collecting_nothing_writes_nothing(tmp_path):
     assert results.collect(tmp_path / "none") is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_says_the_rule_that_ran_where_the_parameters_name_none(tmp_path):
+    for name, (record, run) in {"a": ({"rule": "x"}, {}), "b": ({}, {"rule": "x"}), "c": ({}, {})}.items():
+        results.begin(
+            tmp_path / "mnist" / name, {"id": name, "parameters": {"rule": "x"} if name == "c" else {}, **run}
+        )
+        results.finish(tmp_path / "mnist" / name, {**RECORD, **record})
+    assert set(results.frame(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}
+
+
+@pytest.mark.parametrize("name", ["BIOPLAUS_RESULTS", "BIOPLAUS_HOME"])
+def test_a_tilde_in_a_folder_of_the_environment_is_the_home_folder(tmp_path, monkeypatch, name):
+    (tmp_path / "work" / "Simulations").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "~/work")
+    found = results.root() if name == "BIOPLAUS_RESULTS" else results.project_root()
+    assert found == tmp_path / "work"
