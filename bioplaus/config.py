@@ -20,7 +20,8 @@ from bioplaus.errors import BioplausError, unknown
 class Config:
     """Base class: subclass it as a frozen keyword-only dataclass whose fields are builtins.
 
-    Allowed field types: bool, int, float, str, `Literal[...]`, `tuple[T, ...]`, `list`, `dict`, and `T | None`.
+    Allowed field types: bool, int, float, str, `Literal[...]`, `tuple[T, ...]`, `tuple[T, T]` (a pair), `list`,
+    `dict`, and `T | None`.
     Ranges are checked in `__post_init__` with `check`.
     """
 
@@ -37,13 +38,20 @@ class Config:
         Raises
         ------
         BioplausError
-            Unknown name (nearest one suggested), wrong type, or value out of range.
+            Unknown name (nearest one suggested), wrong type, or value out of range; a field declared without a type.
         """
         hints = typing.get_type_hints(cls)
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
-            if name not in known:
-                raise unknown(kind, name, known)
+            if name in known:
+                continue
+            constant = getattr(cls, name, None)
+            if name not in hints and isinstance(constant, bool | int | float | str | tuple | list | dict):
+                raise BioplausError(
+                    f"{kind} {name!r} has no type in its Config and so is no field: write "
+                    f"`{name}: {type(constant).__name__} = {constant!r}`."
+                )
+            raise unknown(kind, name, known)
         return cls(**{name: _convert(hints[name], value, f"{kind} {name!r}") for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,9 +109,11 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if value in arguments and isinstance(value, type(arguments[0])):
             return value
         raise unknown(name, value, [str(a) for a in arguments])
+    if hint is tuple:
+        raise BioplausError(f"{name} has the type `tuple` in its Config, which must say of what: `tuple[int, ...]`.")
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise BioplausError(f"{name} is {value!r}, but must be a list of {_type_name(arguments[0])}.")
+        if not isinstance(value, list | tuple) or (_is_pair(hint) and len(value) != 2):
+            raise BioplausError(f"{name} is {_plain(value)!r}, but must be {_type_name(hint)}.")
         return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
@@ -112,16 +122,28 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     raise BioplausError(f"{name} is {value!r}, but must be {_type_name(hint)}.")
 
 
-def _type_name(hint: Any) -> str:
-    names = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        bool: "true or false",
-        list: "a list",
-        dict: "a table of names and values",
-    }
-    if hint in names:
-        return names[hint]
-    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
-    return f"{_type_name(arguments[0])} or null" if arguments else str(hint)
+def _is_pair(hint: Any) -> bool:
+    arguments = typing.get_args(hint)
+    return len(arguments) == 2 and Ellipsis not in arguments
+
+
+_TYPE_NAMES = {  # one, several
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("true or false", "true or false"),
+    list: ("a list", "lists"),
+    dict: ("a table of names and values", "tables of names and values"),
+}
+
+
+def _type_name(hint: Any, is_many: bool = False) -> str:
+    """A type in words, of one value or of many."""
+    if hint in _TYPE_NAMES:
+        return _TYPE_NAMES[hint][is_many]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        kind = "pair" if _is_pair(hint) else "list"
+        return f"{f'{kind}s' if is_many else f'a {kind}'} of {_type_name(arguments[0], True)}"
+    some = [a for a in arguments if a is not type(None)]
+    return f"{_type_name(some[0], is_many)} or null" if some else str(hint)

@@ -41,7 +41,7 @@ class Config(NudgedConfig):
 
     lr_ff: tuple[float, ...] = (1.0, 0.7)  # step of W by layer, dimensionless
     lr_fb: tuple[float, ...] = (0.15,)  # step of V by pair of layers (k, k+1), k = 1..L-1, dimensionless
-    lr_schedule: tuple[tuple[float, ...], ...] = (
+    lr_schedule: tuple[tuple[float, float], ...] = (
         (0, 0.95),
         (15, 0.9),
     )  # (first epoch, base): factor base**epoch from there
@@ -286,8 +286,9 @@ class Rule(NudgedRule):
 
     def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
         """Sum of the layers' objectives, each of whose gradients in its own r_k is du_k/dt but for g, the leak of the
-        output and the nudge: gamma r_k^T B_k r_k - (|r_k - W_k r_{k-1}|^2 + |r_k - V_k r_{k+1}|^2) / (2 eps), half the
-        first term and no V at the output."""
+        output and the nudge, where u_k = r_k (a clipped unit leaks -2 u_k / eps, the gradient has -2 r_k / eps):
+        gamma r_k^T B_k r_k - (|r_k - W_k r_{k-1}|^2 + |r_k - V_k r_{k+1}|^2) / (2 eps), half the first term and no V at
+        the output. Each layer climbs its own term, so the sum may fall: r_k is in its neighbours' terms, too."""
         c, r, total = self.config, state["r"], torch.zeros_like(x[:, 0])
         for k, (below, here) in enumerate(zip([x, *r], r, strict=False)):
             is_output = k == c.n_layers - 1

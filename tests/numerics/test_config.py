@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -22,6 +22,7 @@ class Example(Config):
     kind: Literal["one", "two"] = "one"  # a choice
     widths: tuple[int, ...] = (4, 2)  # whole numbers from 1
     pairs: tuple[tuple[float, ...], ...] = ((0, 0.9),)  # any pairs
+    couples: tuple[tuple[float, float], ...] = ()  # pairs of numbers
     limit: float | None = None  # nothing, or from 0 to 1, 1 not included
 
     def __post_init__(self) -> None:
@@ -54,7 +55,11 @@ def test_nothing_else_is_converted():
     refused({"rate": True}, "rate.* is True")
     refused({"use_it": 1}, "use_it.* is 1, but must be true or false")
     refused({"name": 3}, "name.* is 3, but must be a text")
-    refused({"widths": 3}, "widths.* is 3, but must be a list of a whole number")
+    refused({"widths": 3}, "widths.* is 3, but must be a list of whole numbers")
+    refused({"couples": [0, 0.9]}, r"couples'\[0\] is 0, but must be a pair of numbers")
+    refused({"couples": 1}, "couples' is 1, but must be a list of pairs of numbers")
+    refused({"couples": [[0, 0.9, 1]]}, r"is \[0, 0.9, 1\], but must be a pair of numbers")
+    refused({"pairs": [0, 0.9]}, r"pairs'\[0\] is 0, but must be a list of numbers")
     refused({"widths": [1, "2"]}, r"widths.*1.* is '2', but must be a whole number")
     refused({"rate": None}, "rate.* is None")
 
@@ -62,6 +67,26 @@ def test_nothing_else_is_converted():
 def test_a_misspelt_name_or_choice_is_refused_with_the_nearest_one():
     refused({"n_step": 3}, "'n_step'; did you mean 'n_steps'")
     refused({"kind": "tow"}, "'tow'.*(one.*two|did you mean 'two')")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lr", "'lr' has no type in its Config and so is no field: write `lr: float = 0.05`"),
+        ("widths", r"'widths' has the type `tuple` in its Config, which must say of what: `tuple\[int, ...\]`"),
+        ("constant", "unknown parameter 'constant'; Allowed: widths"),
+        ("check", "unknown parameter 'check'"),
+    ],
+)
+def test_a_field_that_is_declared_wrongly_is_named_with_what_it_lacks(name, words):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Wrong(Config):
+        lr = 0.05
+        constant: ClassVar[float] = 0.1
+        widths: tuple = (4, 2)
+
+    with pytest.raises(BioplausError, match=words):
+        Wrong.from_dict({name: [1]})
 
 
 @pytest.mark.parametrize(

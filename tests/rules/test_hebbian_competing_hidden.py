@@ -236,6 +236,7 @@ def test_snapshots_are_the_weights_after_so_many_epochs():
         ({"lr": -1.0}, "lr is -1.0"),
         ({"n_units": [784, 100, 10]}, "must be two numbers: inputs and hidden units"),
         ({"n_units": [784, 0]}, "n_units is"),
+        ({"n_units": [784, 1]}, "n_units is [784, 1], but hidden units compete: there must be at least 2, not 1"),
         ({"power": 0.0}, "power is 0.0, but must be finite and above 0"),
         ({"snapshot_epochs": [200]}, "snapshot_epochs is"),
         ({"kk": 2}, "unknown parameter of rule competing_hidden"),
