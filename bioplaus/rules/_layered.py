@@ -68,6 +68,14 @@ class LayeredConfig(Config):
                 "epochs rise from 0 and whose bases are above 0."
             )
 
+    def check_stop(self) -> None:
+        """Raise where steps would fall from `lr_neural` to a larger `lr_neural_stop`: none of them would be another."""
+        if self.lr_neural_rule != "constant" and self.lr_neural_stop > self.lr_neural:
+            raise BioplausError(
+                f"lr_neural_stop is {self.lr_neural_stop}, but must be at most lr_neural, {self.lr_neural}, from which "
+                f"the steps of rule {self.lr_neural_rule!r} fall."
+            )
+
 
 def schedule_factor(pairs: Sequence[Sequence[float]], epoch: int) -> float:
     """The factor base**epoch of the last (first epoch, base) pair that has begun; `epoch` is 0-based."""

@@ -25,7 +25,7 @@ class PredictiveConfig(LayeredConfig):
     n_steps: int = 50  # iterations of the relaxation
     lr_neural: float = 0.1  # first step of the relaxation, dimensionless
     lr_neural_rule: StepRule = "constant"  # later steps: the same, / (t + 1), or / (1 + lr_neural_decay t)
-    lr_neural_stop: float = 0.001  # least step, dimensionless; unused by "constant"
+    lr_neural_stop: float = 0.001  # least step, at most lr_neural, dimensionless; unused by "constant"
     lr_neural_decay: float = 0.01  # of rule "slow", per iteration
 
     def __post_init__(self) -> None:
@@ -35,6 +35,7 @@ class PredictiveConfig(LayeredConfig):
         self.check("lr_neural", low=0, open_low=True)
         for name in ("lr", "lr_neural_stop", "lr_neural_decay"):
             self.check(name, low=0)
+        self.check_stop()
 
 
 class PredictiveRule(LayeredRule):

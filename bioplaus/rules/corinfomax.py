@@ -50,7 +50,7 @@ class Config(NudgedConfig):
     is_three_phase: bool = False  # nudge by -beta too, and compare the two nudged phases
     lr_neural: float = 0.05  # first step of a phase, dimensionless
     lr_neural_rule: StepRule = "constant"  # later steps: the same, / (t + 1), or / (1 + lr_neural_decay t)
-    lr_neural_stop: float = 0.001  # least step, dimensionless; unused by "constant"
+    lr_neural_stop: float = 0.001  # least step, at most lr_neural, dimensionless; unused by "constant"
     lr_neural_decay: float = 0.01  # of rule "slow", per iteration
     epsilon: float = 0.15  # variance of the prediction errors, dimensionless
     g_leak: float = 0.5  # pull of the potential towards its rate, dimensionless
@@ -69,6 +69,7 @@ class Config(NudgedConfig):
             self.check(name, low=1)
         for name in ("lr_neural", "epsilon"):
             self.check(name, low=0, open_low=True)
+        self.check_stop()
         self.check("lambda_forget", low=0, high=1, open_low=True, open_high=True)
 
     @property

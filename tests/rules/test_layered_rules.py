@@ -574,6 +574,18 @@ def test_a_value_out_of_range_is_refused_and_the_range_named(name, values, words
         rules.config(name, values)
 
 
+@pytest.mark.parametrize("name", ["corinfomax", "corinfomax_sparse", "pc", "pc_nudge"])
+def test_steps_that_fall_end_at_most_where_they_start(name):
+    values = {"lr_neural": 0.05, "lr_neural_stop": 0.06}
+    for rule in ("loop_index", "slow"):
+        with pytest.raises(
+            BioplausError, match="lr_neural_stop is 0.06, but must be at most lr_neural, 0.05, .*" + rule
+        ):
+            rules.config(name, {**values, "lr_neural_rule": rule})
+        assert rules.config(name, {**values, "lr_neural_stop": 0.05, "lr_neural_rule": rule}).lr_neural_stop == 0.05
+    assert rules.config(name, {**values, "lr_neural_rule": "constant"}).lr_neural_stop == 0.06  # not used there
+
+
 def test_a_network_that_does_not_fit_the_data_is_refused_with_both_sizes_named():
     spec = Spec(name="digits", kind="classification", n_in=64, n_out=10)
     with pytest.raises(
