@@ -22,7 +22,7 @@ READY := .venv/installed
 endif
 
 ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
-SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results $(RESULTS))
+SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results '$(RESULTS)')
 ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE)) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
@@ -33,6 +33,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 	@echo "Variables: PRESET=$(PRESET) (smoke quick desk paper)  PAPER=$(PAPER)  ONLY=$(ONLY)  WORKERS=$(WORKERS) (0: one per core)  SCHEDULER=$(SCHEDULER)"
 	@echo "           DEVICE=$(DEVICE) (cpu cuda auto; none: cpu)"
+	@echo "           RESULTS=$(RESULTS) (folder of results; none: Results)"
 	@echo "           AGAIN=1 also runs again what was made with other code of its rule"
 	@echo "           PYTHON=<interpreter> uses that environment instead of making .venv"
 

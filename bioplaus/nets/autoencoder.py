@@ -88,7 +88,10 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder with inverted widths and ReLU, decoder with GELU; gives (code, image)."""
+    """Encoder with inverted widths and ReLU, decoder with GELU; gives (code, image).
+
+    The published network as a whole, as its golden replays it; hemispheres have the encoder alone.
+    """
 
     def __init__(
         self,

@@ -107,6 +107,31 @@ def test_what_is_imported_is_declared():
         assert used <= _requirements(*extras).keys()
 
 
+NOT_IMPORTED = {
+    "ipykernel": "the kernel that papermill starts",
+    "jupyterlab": "what the notebooks are opened with",
+    "pycocotools": "torchvision reads COCO with it, and does not require it",
+    "nbstripout": "run as a program",
+    "nbval": "plugin of pytest",
+    "pytest-timeout": "plugin of pytest",
+    "pytest-xdist": "plugin of pytest",
+    "ruff": "run as a program",
+    "torchvision": "imported by name, after a mend",
+}
+
+
+def test_what_is_declared_is_imported_or_has_a_reason():
+    places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb"), ("tests", "**/*.py")]
+    used = {canonicalize_name(IMPORTED_AS.get(name, name)) for place in places for name in _imported(*place)}
+    assert _requirements("lab", "test", "cluster").keys() - used == NOT_IMPORTED.keys()
+
+
+def test_hooks_run_the_tools_that_the_tests_run():
+    hooks = YAML(typ="safe", pure=True).load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    revisions = {Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"]) for hook in hooks}
+    assert revisions == {name: _lock()[name] for name in ("ruff", "nbstripout")}
+
+
 def test_freed_memory_is_simply_not_kept_where_the_c_library_cannot_be_had(monkeypatch):
     def windows(name):
         raise TypeError("argument of type 'NoneType' is not iterable")
@@ -212,7 +237,7 @@ def test_make_without_a_target_lists_every_target_with_one_line_each():
     )
     for target in targets:
         assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target
-    for variable in ("PRESET", "PAPER", "ONLY", "WORKERS", "SCHEDULER", "DEVICE"):
+    for variable in ("PRESET", "PAPER", "ONLY", "WORKERS", "SCHEDULER", "DEVICE", "RESULTS"):
         assert variable in done.stdout
 
 
@@ -239,7 +264,7 @@ def test_make_clean_keeps_results_and_clean_results_removes_them_only_when_told_
 
 @pytest.mark.parametrize("target", ["data", "reproduce-figures", "status", "report"])
 def test_every_option_that_make_passes_is_one_that_the_command_has(target):
-    given = ["PYTHON=python", "RESULTS=/x", "PAPER=corinfomax", "ONLY=mnist", "DEVICE=auto"]
+    given = ["PYTHON=python", "RESULTS=/a folder/x", "PAPER=corinfomax", "ONLY=mnist", "DEVICE=auto"]
     (line,) = (one for one in _make("--dry-run", target, *given).stdout.splitlines() if "-m bioplaus" in one)
     command, *arguments = shlex.split(line.partition("-m bioplaus ")[2])
     found = typer.main.get_command(app).commands[command]
@@ -247,6 +272,7 @@ def test_every_option_that_make_passes_is_one_that_the_command_has(target):
         found = found.commands[arguments.pop(0)]
     known = {option for parameter in found.params for option in parameter.opts}
     assert {argument for argument in arguments if argument.startswith("--")} <= known
+    assert "/a folder/x" in arguments or command == "data"
 
 
 def test_citation_names_the_papers():
