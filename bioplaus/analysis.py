@@ -238,10 +238,11 @@ class Analysis:
                         else f"No published counterpart for {who}: {reason}."
                     )
         if self.alone:
-            names = [run.label for run in self.alone]
-            who = ", ".join(names) if len(names) <= 8 else f"{len(names)} entries"
             more = command("paper", self.paper, self.experiment)
-            said.append(f"Published alone, not run at preset {self.preset}: {who}. As published they run with {more}.")
+            said.append(
+                f"Published alone stands what nothing at preset {self.preset} can be held against; as published it "
+                f"runs with {more}."
+            )
         return said
 
     @property

@@ -194,7 +194,7 @@ def difference(run: "Run", reference: "Run | None") -> str:
         mine, its = _flat(ours), _flat(reference.parameters)
         for name in sorted(mine.keys() | its.keys()):
             if name not in _FREE and mine.get(name) != its.get(name):
-                return f"{name} is {mine.get(name)}, published is {its.get(name)}"
+                return f"{name} is {mine.get(name)}, at preset paper it is {its.get(name)}"
     return ""
 
 

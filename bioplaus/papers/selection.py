@@ -7,7 +7,7 @@ to it stand the last epoch, which nobody chose, and the epoch chosen on validati
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,7 @@ def claim(
     *,
     published_metric: str | None = None,
     is_error: bool = False,
+    unlike: str = "",
 ) -> dict[str, Any]:
     """An entry's accuracy, chosen by `how`, beside a published number: a row for `tables.save`.
 
@@ -64,17 +65,30 @@ def claim(
     published_metric : text in the column `metric` of the published file, for the rows that the manifest's entry names;
         None compares with nothing.
     is_error : the published number is an error rate; its complement is compared.
+    unlike : how the published network is another one than ours. The number is then only shown: this is the row's note,
+        and there is no difference and no verdict.
     """
     states = [found.status[run.id] for run in found.runs if run.entry == entry]
     records = [o.record for o in found.outcomes if o.run["entry"] == entry and found.status[o.run["id"]] == "done"]
     ours = [value for value in (pick(record["epochs"], metric, how) for record in records) if math.isfinite(value)]
     run = next(run for run in found.runs if run.entry == entry)
     theirs = _counterpart(run, published_metric, is_error) if published_metric else None
+    if theirs and unlike:
+        theirs = dataclasses.replace(theirs, note=unlike)
     compared = published.compare(ours, theirs, left_out=states.count("collapsed") + states.count("diverged"))
+    if theirs and unlike and ours:
+        compared = dataclasses.replace(compared, difference=None, k=None, chance=None, verdict="no verdict")
     n_epochs = max((len(record["epochs"]["epoch"]) for record in records), default=0)
     about = {"paper": found.paper, "experiment": found.experiment, "entry": entry, "label": found.label(entry)}
     about |= {"metric": metric, "axis": HOW[how], "x": n_epochs}
     return {**about, **vars(compared), "grade": compared.grade}
+
+
+def about(found: "Analysis", claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """`Analysis.about` of a table of `claims`: how ours differ from the published is said by the rows that show it."""
+    shown = {claim["entry"] for claim in claims if claim["published"] is not None}
+    differences = {entry: "" if entry in shown else why for entry, why in found.differences.items()}
+    return dataclasses.replace(found, differences=differences).about
 
 
 def _counterpart(run: "Run", metric: str, is_error: bool) -> published.Published | None:

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from bioplaus import analysis as loaded
 from bioplaus import manifest
 from bioplaus.errors import BioplausError
 from bioplaus.papers import selection
@@ -111,3 +112,22 @@ def test_runs_that_are_not_done_are_left_out_and_counted():
         found, "bio", "test_accuracy", "best", published_metric="best accuracy over epochs on the TEST set (10000)"
     )
     assert row["n"] == 1 and "1 of 2 seeds collapsed or diverged" in row["note"]
+
+
+def test_number_of_another_network_is_shown_without_difference_or_verdict():
+    found = analysis("paper", "bp", [EPOCHS], "mnist")
+    how = {"published_metric": "test error at epoch 300", "is_error": True, "unlike": "of a wider network"}
+    row = selection.claim(found, "bp", "test_accuracy", "last", **how)
+    assert row["published"] == pytest.approx(0.985) and row["ours"] == pytest.approx(0.8)
+    assert (row["difference"], row["k"], row["verdict"]) == (None, None, "no verdict")
+    assert (row["note"], row["grade"]) == ("of a wider network", "open")
+    found = analysis("quick", "bp", [EPOCHS], "mnist")  # on digits: there is nothing to be unlike
+    assert selection.claim(found, "bp", "test_accuracy", "last", **how)["verdict"] == "no published counterpart"
+
+
+def test_remarks_of_a_table_deny_no_number_that_its_rows_show():
+    found = loaded.load("hebbian", "cifar10", "desk")
+    claims = [{"entry": "bio", "published": 0.5}, {"entry": "bio", "published": None}]
+    said = " ".join(selection.about(found, claims)["remarks"])
+    assert "No published counterpart for BP, linear control: the data set is cifar10-jpeg" in said
+    assert "BIO" not in said and "BIO" in " ".join(found.remarks())

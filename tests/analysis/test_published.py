@@ -136,10 +136,10 @@ def test_the_jpeg_copy_of_cifar10_is_not_cifar10():
 def test_another_network_or_parameter_is_not_compared_and_is_named():
     narrow = changed(config={"n_units": [784, 100, 10], "lr": 0.1})
     assert published.difference(narrow, RUN) == "the network is 784-100-10, published is 784-500-10"
-    assert published.difference(changed(batch_size=64), RUN) == "batch_size is 64, published is 20"
+    assert published.difference(changed(batch_size=64), RUN) == "batch_size is 64, at preset paper it is 20"
     faster = changed(config={"n_units": [784, 500, 10], "lr": 0.2})
-    assert published.difference(faster, RUN) == "config.lr is 0.2, published is 0.1"
-    assert published.difference(changed(n_train=1000), RUN) == "n_train is 1000, published is None"
+    assert published.difference(faster, RUN) == "config.lr is 0.2, at preset paper it is 0.1"
+    assert published.difference(changed(n_train=1000), RUN) == "n_train is 1000, at preset paper it is None"
 
 
 def test_fewer_epochs_another_seed_and_precision_are_the_same_experiment():

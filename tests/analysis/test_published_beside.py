@@ -104,6 +104,12 @@ def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(proj
     assert set(drawn.entry) == {"cifar10/corinfomax/test_accuracy", "cifar10/ep/test_accuracy"}
 
 
+def test_what_is_drawn_of_ours_is_not_said_to_be_not_run(project, write):
+    write("quick", "ep", 0, CURVE)  # on digits, drawn beside the panel of what is published alone
+    (said,) = (remark for remark in load("quick").remarks() if remark.startswith("Published alone"))
+    assert "not run" not in said and "EP" not in said and "PRESET=paper" in said
+
+
 def test_with_nothing_of_ours_everything_published_is_in_one_panel(project):
     figure, drawn = draw(load("desk"), "corinfomax", "ep")  # the first is planned, but was not run
     assert [axes.get_title() for axes in figure.axes] == ["theirs"]
