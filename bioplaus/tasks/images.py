@@ -163,6 +163,18 @@ def load(
     return ImageTask(specification, settings, images, top=about.top, device=place, dtype=dtype)
 
 
+def check_batch_size(batch_size: int, dataset: str, *, name: str = "batch_size", **values: Any) -> None:
+    """Raise `BioplausError` unless a batch of this size fits into the training images of `load(dataset, **values)`.
+
+    Parameters
+    ----------
+    name : what the size is called, for the error.
+    """
+    settings, about, _ = _plan({"dataset": dataset, **values})
+    n_train = settings.n_train or about.n_train
+    _check_batch_size(batch_size, n_train - round(settings.validation * n_train), name)
+
+
 class ImageTask:
     """Images to classify; keeps the contract of `tasks.Task`.
 
@@ -220,9 +232,9 @@ class ImageTask:
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches in one epoch, the last partial one included."""
-        if batch_size < 1:
-            raise BioplausError(f"batch_size is {batch_size!r}, but must be at least 1.")
-        return -(-len(self.splits["train"][0]) // batch_size)
+        n_train = len(self.splits["train"][0])
+        _check_batch_size(batch_size, n_train)
+        return -(-n_train // batch_size)
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of training batches (x, y) in an order drawn from `generator`; each image comes once.
@@ -260,6 +272,13 @@ class ImageTask:
             for name, count in right.items():
                 fractions[f"{split}_{name}"] = count / len(y)
         return dict(zip(fractions, torch.stack(list(fractions.values())).tolist(), strict=True))
+
+
+def _check_batch_size(batch_size: int, n_train: int, name: str = "batch_size") -> None:
+    if not 1 <= batch_size <= n_train:
+        raise BioplausError(
+            f"{name} is {batch_size!r}, but must be from 1 to {n_train}, the number of training images."
+        )
 
 
 def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:

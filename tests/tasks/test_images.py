@@ -190,7 +190,7 @@ def test_download_is_passed_on(monkeypatch):
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 51, 1000])
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 49, 50])
 def test_an_epoch_holds_every_image_once_with_its_own_label(numbered, batch_size):
     raw = numbered()
     task = images.load("synthetic")
@@ -229,11 +229,11 @@ def test_batches_share_no_memory_with_the_data_or_with_each_other(numbered):
     assert x1.untyped_storage().data_ptr() != x2.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("batch_size", [0, -3])
-def test_a_batch_size_below_one_is_refused(numbered, batch_size):
+@pytest.mark.parametrize("batch_size", [0, -3, 51])
+def test_a_batch_of_no_image_or_of_more_than_there_are_is_refused(numbered, batch_size):
     task = images.load("synthetic")
     for ask in (lambda: task.n_batches(batch_size), lambda: next(task.batches(batch_size, generator()))):
-        with pytest.raises(BioplausError, match=f"batch_size is {batch_size}"):
+        with pytest.raises(BioplausError, match=f"batch_size is {batch_size}, but must be from 1 to 50"):
             ask()
 
 
