@@ -30,7 +30,7 @@ Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)
 Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
 Only = Annotated[str | None, typer.Option(help="A run id, or a glob over paper/experiment/entry/id or a part of it.")]
 Setting = Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2; each is run once.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder for results instead of Results.")]
 Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")]
 Scheduler = Annotated[str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")]
@@ -102,17 +102,24 @@ def report(preset: Preset = "quick", paper: Paper = None, results_folder: Result
 
 
 @app.command()
-def status(preset: Preset = "quick", paper: Paper = None, only: Only = None, results_folder: Results = None) -> None:
+def status(
+    preset: Preset = "quick",
+    paper: Paper = None,
+    only: Only = None,
+    setting: Setting = None,
+    seeds: Seeds = None,
+    results_folder: Results = None,
+) -> None:
     """List every run of a preset: done, running, interrupted, failed or missing."""
     _use(results_folder)
-    runs = _runs(preset, paper, only)
+    runs = _runs(preset, paper, only, setting, seeds)
     known = engine.finished(runs)
     rows = engine.status(runs, known)
     console.print(f"Preset {preset}:")
     _table(rows)
     counts = {state: sum(row["status"] == state for row in rows) for state in dict.fromkeys(r["status"] for r in rows)}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    _tell_outdated(len(engine.outdated(runs, known)))
+    _tell_of_code(runs, known)
 
 
 @app.command()
@@ -150,7 +157,8 @@ def benchmark(
     """Time one training step of each rule on one thread, against this machine's matrix product."""
     from bioplaus import benchmark as measuring
 
-    typer.echo(measuring.render(measuring.run(names or None, rounds=rounds), as_json=json))
+    rows = measuring.run(names or None, rounds=rounds, report=partial(typer.echo, err=True))
+    typer.echo(measuring.render(rows, as_json=json))
 
 
 @app.command()
@@ -222,7 +230,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 
 def _use(folder: Path | None) -> None:
     if folder is not None:
-        os.environ["BIOPLAUS_RESULTS"] = str(folder.resolve())
+        os.environ["BIOPLAUS_RESULTS"] = str(folder.expanduser().resolve())
 
 
 def _runs(
@@ -270,8 +278,7 @@ def _run(
 ) -> None:
     engine.check(runs, None if inline else kernel)
     known = engine.finished(runs)
-    if not again:
-        _tell_outdated(len(engine.outdated(runs, known)))
+    _tell_of_code(runs, known, again)
     todo = engine.pending(runs, again, known)
     at_once = 1 if inline else workers or engine.cores()
     console.print(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
@@ -291,10 +298,14 @@ def _run(
         raise engine.SweepError(f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}")
 
 
-def _tell_outdated(count: int) -> None:
-    if count:
+def _tell_of_code(runs: list[manifest.Run], known: engine.Finished, again: bool = False) -> None:
+    """Say which finished runs other code made, unless they are made `again`, and which do not say what made them."""
+    if count := 0 if again else len(engine.outdated(runs, known)):
         made = "1 finished run was" if count == 1 else f"{count} finished runs were"
         console.print(f"{made} made with other code of their rule; --again runs them again.")
+    if count := len(engine.unsaid(runs, known)):
+        they = "1 finished run does" if count == 1 else f"{count} finished runs do"
+        console.print(f"{they} not say which code made them; --again leaves them.")
 
 
 def _forecast(todo: list[manifest.Run], at_once: int) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bioplaus import device, rules
 from bioplaus.config import Config
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.errors import BioplausError, told, unknown
 from bioplaus.rules import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
@@ -54,20 +54,27 @@ class Row:
     fraction: float
 
 
-def run(names: Iterable[str] | None = None, *, rounds: int = 9) -> list[Row]:
+def run(names: Iterable[str] | None = None, *, rounds: int = 9, report: Callable[[str], object] = print) -> list[Row]:
     """Time the `BENCHMARK` cases of rules, in interleaved rounds.
 
     Parameters
     ----------
     names : keys of rules; None takes all. A rule that lists no case is timed at its default parameters.
     rounds : measurements of each case; the median is reported.
+    report : where all rules are timed, receives one line for each that raised: it is left out.
     """
-    cases = []
-    for name in rules.names() if names is None else names:
-        found = getattr(rules.get(name), "BENCHMARK", (BenchmarkCase(label="default parameters"),))
-        cases += [(name, case) for case in found]
+    cases, steps = [], []
     with device.threads(1):
-        steps = [_step(name, case) for name, case in cases]
+        for name in rules.names() if names is None else names:
+            try:
+                found = getattr(rules.get(name), "BENCHMARK", (BenchmarkCase(label="default parameters"),))
+                steps += [_step(name, case) for case in found]
+            except Exception as error:
+                if names is not None:
+                    raise
+                report(f"rule {name} is left out: {told(error)}")
+            else:
+                cases += [(name, case) for case in found]
         flops = [flop for _, flop in steps]
         seconds, rates = _measure([step for step, _ in steps], rounds)
     return [_row(*case, *found) for case, *found in zip(cases, flops, seconds, rates, strict=True)]

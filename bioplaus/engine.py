@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from bioplaus import _files, results, simulation
-from bioplaus.errors import BioplausError, RunError, unknown
+from bioplaus.errors import BioplausError, RunError, is_library, told, unknown, where
 from bioplaus.manifest import Run
 
 KERNEL_SECONDS = 6.0  # to start a kernel and import torch, for the forecast
@@ -38,6 +39,7 @@ _JOBQUEUE = {
 }
 _FOLDERS = ("BIOPLAUS_DATA", "BIOPLAUS_HOME", "BIOPLAUS_RESULTS")
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)  # in a traceback as IPython writes it
 _one_at_once = threading.Lock()  # runs of one process: each sets environment and standard output of all its threads
 
 
@@ -139,31 +141,27 @@ def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = N
 def outdated(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
     """The complete runs that were made with other code of their rule than there is now (`results.code`), one a folder.
 
-    A result that does not say which code it was made with, as those of earlier versions, is not among them.
+    A result that does not say which code it was made with, as those of earlier versions, is not among them (`unsaid`).
     """
-    known = known or finished(runs)
-    made = known.collected | known.here
-    found: dict[Path, Run] = {}
-    for run in runs:
-        if run.key in made and _is_outdated(run, made[run.key]):
-            found.setdefault(run.folder, run)
-    return [*found.values()]
+    return _of_finished(runs, known, _is_outdated)
+
+
+def unsaid(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
+    """The complete runs of rules that do not say which code made them, one a folder; nothing makes them again."""
+    return _of_finished(runs, known, lambda run, about: "code" not in about and _code(run) is not None)
 
 
 def forecast(runs: Sequence[Run], workers: int) -> float | None:
     """Expected wall seconds of these runs on `workers` processes: what like runs took here, else the manifest's figure.
 
-    None where neither is known for some run.
+    What a run of another number of epochs took is taken in proportion. None where neither is known for some run.
     """
-    total = 0.0
-    here = {folder: _seconds_here(folder) for folder in {run.experiment_folder for run in runs}}
-    for run in runs:
-        seconds = here[run.experiment_folder].get(run.entry, run.seconds)
-        if seconds is None:
-            return None
-        total += seconds + KERNEL_SECONDS
-    longest = max((run.seconds or 0 for run in runs), default=0)
-    return max(total / max(1, workers), longest)
+    here = {folder: _like_runs(folder) for folder in {run.experiment_folder for run in runs}}
+    each = [_seconds(run, here[run.experiment_folder].get(run.entry)) for run in runs]
+    known = [seconds + KERNEL_SECONDS for seconds in each if seconds is not None]
+    if len(known) < len(each):
+        return None
+    return max(sum(known) / max(1, workers), max(known, default=0.0))
 
 
 def execute(
@@ -245,13 +243,26 @@ def _without_seed(run: Run) -> str:
     return parameters
 
 
+def _of_finished(
+    runs: Sequence[Run], known: Finished | None, is_wanted: Callable[[Run, Mapping[str, Any]], bool]
+) -> list[Run]:
+    """The complete runs whose `run.json` is wanted, one a folder."""
+    known = known or finished(runs)
+    made = known.collected | known.here
+    found: dict[Path, Run] = {}
+    for run in runs:
+        if run.key in made and is_wanted(run, made[run.key]):
+            found.setdefault(run.folder, run)
+    return [*found.values()]
+
+
 def _is_outdated(run: Run, about: Mapping[str, Any]) -> bool:
     made = about.get("code")
     return made is not None and _code(run) not in (made, None)
 
 
 def _code(run: Run) -> str | None:
-    return results.code(str(run.parameters.get("rule")))
+    return results.code(run.rule) if run.rule else None
 
 
 def _status(run: Run, known: Finished) -> dict[str, Any]:
@@ -306,7 +317,7 @@ def run_one(
             blocked = next(filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), "")
             status, message = ("failed", blocked) if blocked else _locked(run, place, kernel, retries, again)
         except Exception as error:
-            status, message = "failed", _sentence(error)
+            status, message = "failed", told(error)
         return status, message, time.monotonic() - started
 
 
@@ -326,23 +337,56 @@ def _locked(run: Run, place: Path, kernel: str | None, retries: int, again: bool
             message = message or f"{run.simulation}.ipynb ended without saving a result"
             return "failed", _fail(place, message, trace)
         about = results.about(place)
-        if message:  # it came after the result was saved
-            message = f"its result is whole, but a later cell failed: {message}"
-            _files.write_json(place / "run.json", {**about, "error": message})
-    return about["status"], message
+        notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
+        notes += _divergence(place) if about["status"] == "diverged" else []
+        if notes:
+            _files.write_json(place / "run.json", {**about, "error": "; ".join(notes)})
+    return about["status"], "; ".join([*_anew(place), *notes])
 
 
 def _attempt(run: Run, place: Path, kernel: str | None) -> tuple[str, str]:
     """Execute a run once; the sentence and the traceback of what it raised, or nothing."""
     try:
         _start(run, place, kernel)
-    except Exception as error:  # one failure never stops the sweep
-        return _sentence(error), getattr(error, "traceback", tracebacks.format_exc())
+    except (Exception, SystemExit) as error:  # one failure never stops the sweep
+        trace = getattr(error, "traceback", "")  # of a kernel
+        return told(error) + _pointer(error, trace, run, place), trace or tracebacks.format_exc()
     return "", ""
 
 
-def _sentence(error: Exception) -> str:
-    return str(error) if isinstance(error, BioplausError) else f"{type(error).__name__}: {error}".splitlines()[0]
+def _pointer(error: BaseException, trace: str, run: Run, place: Path) -> str:
+    """Where a run raised, and where its traceback is; empty for errors that say all there is to say."""
+    if isinstance(error, BioplausError) and (not isinstance(error, RunError) or trace in ("", str(error))):
+        return ""
+    parts = [_where_in(trace) if trace else where(error)]
+    if (place / "run.log").is_file():
+        log = Path(results.root().name, run.preset, run.paper, run.experiment, place.name, "run.log")
+        parts.append(f"traceback in {log}")
+    return f" ({'; '.join(filter(None, parts))})"
+
+
+def _where_in(trace: str) -> str:
+    """What `errors.where` says, of a traceback that a kernel wrote: the last frame outside libraries."""
+    for path, line, function in reversed(_FRAME.findall(trace)):
+        if not is_library(os.path.expanduser(path)):
+            return f"{Path(path).name}, line {line}, in {function.rpartition('.')[2]}"
+    return ""
+
+
+def _divergence(place: Path) -> list[str]:
+    """Where the numbers of a diverged run stopped being finite, epoch and batch counted from 1."""
+    match results.load(place / "result.pkl").get("divergence"):
+        case {"epoch": epoch, "batch": batch, "tensor": tensor}:
+            return [f"{tensor} not finite in epoch {epoch + 1}, batch {batch + 1}"]
+    return []
+
+
+def _anew(place: Path) -> list[str]:
+    """Why training began again although there was a checkpoint, if it did."""
+    match _files.read_json(place / "progress.json"):
+        case {"passed_over": str(reason)} if reason:
+            return [f"started anew: {reason}"]
+    return []
 
 
 def _blocked(folder: Path) -> str:
@@ -359,8 +403,16 @@ def _start(run: Run, place: Path, kernel: str | None) -> None:
     chosen = simulation.load(run.simulation)
     parameters = {**run.inputs, "folder": str(place)}
     if kernel is None:
+        from bioplaus import rules  # here, so that the command line need not wait for torch
+
+        if run.rule:
+            rules.check_unedited(run.rule)
         with open(place / "run.log", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-            chosen.run(parameters)
+            try:
+                chosen.run(parameters)
+            except (Exception, SystemExit):
+                tracebacks.print_exc(file=log)
+                raise
         return
     from bioplaus import kernels
 
@@ -388,6 +440,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "simulation": run.simulation,
         "seed": run.seed,
         "parameters": run.parameters,
+        **({"rule": run.rule} if run.rule else {}),
         **({"code": code} if (code := _code(run)) else {}),
     }
 
@@ -453,7 +506,7 @@ def _on_dask(
                 lost = [other for other in needs if submitted[other.folder].status == "error"]
                 # a worker was lost more often than Dask allows, or the scheduler was; anything else says what it is
                 is_lost = isinstance(error, KilledWorker | CommClosedError | FutureCancelledError | TimeoutError)
-                message = f"its worker died ({type(error).__name__})" if is_lost else _sentence(error)
+                message = f"its worker died ({type(error).__name__})" if is_lost else told(error)
                 outcome = "failed", _blocked(lost[0].folder) if lost else message, 0.0
             if outcome[0] != "failed" and not results.is_complete(run.folder):
                 message = f"its worker says {outcome[0]}, but {run.folder} has no whole result; do both see one disk?"
@@ -559,15 +612,24 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _seconds_here(experiment: Path) -> dict[str, float]:
-    """Training and evaluation seconds of the first complete run in an experiment's folder, by entry."""
-    found: dict[str, float] = {}
+def _seconds(run: Run, like: tuple[float, Any] | None) -> float | None:
+    """Expected seconds of a run: those of a like one, in proportion to the epochs, else the manifest's figure."""
+    if like is None:
+        return run.seconds
+    seconds, n_epochs = like
+    wanted = run.parameters.get("n_epochs")
+    return seconds * wanted / n_epochs if wanted and n_epochs else seconds
+
+
+def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
+    """The first complete run in an experiment's folder, by entry: seconds of training and evaluation, and n_epochs."""
+    found: dict[str, tuple[float, Any]] = {}
     for path in sorted(experiment.glob("*/run.json")):
         about = results.about(path.parent)
         if about.get("sha256") and about.get("entry") not in found:
             wall = (values for name, values in about.get("seconds", {}).items() if not name.endswith("_cpu"))
             if seconds := sum(map(sum, wall)):
-                found[about["entry"]] = seconds
+                found[about["entry"]] = seconds, about.get("parameters", {}).get("n_epochs")
     return found
 
 

@@ -4,7 +4,10 @@ The command line prints that sentence without a traceback and exits with `exit_c
 """
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 MOST_NAMES = 20  # listed in a sentence
 
@@ -41,6 +44,36 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
         known = [*nearest[:MOST_NAMES], f"and {len(known) - MOST_NAMES} more"]
     allowed = ", ".join(known) if known else "none"
     return BioplausError(f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}.")
+
+
+def told(error: BaseException) -> str:
+    """The sentence of a `BioplausError`; of any other error its kind and the first line of what it says."""
+    if isinstance(error, BioplausError):
+        return str(error)
+    text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def where(error: BaseException) -> str:
+    """The innermost place outside libraries that an error came from, as in "ep.py, line 47, in fit_batch"; or nothing.
+
+    A file that Python could not read is the place of its `SyntaxError`.
+    """
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not is_library(frame.filename):
+            function = "" if frame.name.startswith("<") else f", in {frame.name}"
+            return f"{Path(frame.filename).name}, line {frame.lineno}{function}"
+    return ""
+
+
+def is_library(file: str) -> bool:
+    """Whether a source file is of Python or an installed package, this one aside."""
+    paths = sysconfig.get_paths()
+    libraries = tuple(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    is_ours = file.startswith(str(Path(__file__).parent))
+    return file.startswith("<") or (file.startswith(libraries) and not is_ours)
 
 
 def _ratio(matcher: difflib.SequenceMatcher, name: str) -> float:

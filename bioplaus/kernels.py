@@ -79,7 +79,7 @@ def _with(error: BioplausError, traceback: str) -> BioplausError:
 
 
 def _explain(name: str, error: Any) -> str:
-    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
+    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
     if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
         what += "; use a smaller batch_size or fewer WORKERS"
     return f"{name}, cell {error.cell_index}: {what}"

@@ -89,6 +89,7 @@ class Experiment(_Part):
     title: str
     simulation: str
     source: str | None = None
+    rule: str | None = None  # of entries whose parameters name none: the simulation's default, said; no part of an id
     parameters: dict[str, Any] = {}
     seeds: Seeds
     seconds: float | None = None
@@ -131,6 +132,7 @@ class Run:
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
     needs: dict[str, str] = dataclasses.field(default_factory=dict)  # parameter -> id of a run of the same experiment
+    stated_rule: str | None = None  # the experiment's `rule`
     execution: dict[str, Any] = dataclasses.field(default_factory=dict)  # device, n_threads; empty: the notebook's
 
     @cached_property
@@ -143,6 +145,11 @@ class Run:
         ]
         clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
         return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def rule(self) -> str | None:
+        """The key of the rule that runs; None only where manifest and notebook know none (see `check`)."""
+        return self.parameters.get("rule", self.stated_rule)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -170,9 +177,19 @@ class Run:
         return [self.experiment_folder / run_id for run_id in self.needs.values()]
 
     def check(self) -> None:
-        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters."""
+        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters.
+
+        An entry says which rule it runs: it is not left to the default of the notebook, unawares.
+        """
         try:
-            simulation.load(self.simulation).check({**self.inputs, "folder": str(self.folder)})
+            chosen = simulation.load(self.simulation)
+            if chosen.rule != self.rule and "rule" not in self.parameters:
+                said = f"the experiment says rule: {self.rule}" if self.rule else "it names no rule"
+                raise BioplausError(
+                    f"{said}, but {self.simulation} would run its default, {chosen.rule}; give `rule` among the "
+                    "parameters of the entry."
+                )
+            chosen.check({**self.inputs, "folder": str(self.folder)})
         except BioplausError as error:
             place = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
             raise type(error)(f"{place}: {error}") from None
@@ -415,6 +432,8 @@ def _check_json(value: Any, place: str) -> None:
 
 def _check_lists(entry: Entry, place: str) -> None:
     """Raise where a list that goes along the grid does not fit it."""
+    if isinstance(entry.label, list) and not entry.grid:
+        raise BioplausError(f"{place}: a list of labels needs a grid; without one, label is one text.")
     n_points = len(_points(entry.grid)) if entry.grid else 0
     if isinstance(entry.label, list) and len(entry.label) != n_points:
         raise BioplausError(f"{place}: label has {len(entry.label)} names, but the grid has {n_points} points.")
@@ -468,6 +487,7 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
                         parameters=_merge(parameters, {"seed": seed}),
                         published=_published_of(entry.published, number),
                         seconds=forecast,
+                        stated_rule=experiment.rule,
                         needs=entry.needs,  # names of entries, until `_expand` puts ids in their place
                     )
 
@@ -521,6 +541,11 @@ def _sentence(error: pydantic.ValidationError, file: str) -> BioplausError:
         return unknown("key", place[-1], _allowed(place[:-1]), f"{file}, {'/'.join(place[:-1]) or 'top level'}")
     if first["type"] == "literal_error" and "[key]" in place:
         return unknown("preset", first["input"], PRESETS, f"{file}, {'/'.join(place[:-2])}")
+    if first["type"] == "string_pattern_mismatch":  # the one pattern is that of names
+        where = "/".join(part for part in place if part != "[key]")
+        return BioplausError(
+            f"{file}, {where}: a name is of small letters, digits, _ and -, a letter first, not {first['input']!r}."
+        )
     return BioplausError(f"{file}, {'/'.join(place) or 'top level'}: {first['msg']}, not {first.get('input')!r}.")
 
 

@@ -36,6 +36,11 @@ class Simulation:
     cells: tuple[tuple[frozenset[str], str], ...]  # (tags, source) of the code cells, in order
     parameters: type[Config]  # a Config with the declared names, types and defaults
 
+    @property
+    def rule(self) -> str | None:
+        """The rule that runs where no parameter names one; None for a notebook that declares no `rule`."""
+        return getattr(self.parameters(), "rule", None)
+
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the notebook can run with these parameters."""
         from bioplaus import device  # here, so that the command line need not wait for torch

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bioplaus import _files, results
+from bioplaus import _files, rules
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.rules import LearningRule
@@ -114,7 +113,8 @@ def fit(
     keep_best : metric; the rule ends with the state after the evaluated epoch in which it was lowest, not the last.
     folder : where `checkpoint.pt` (with `checkpoint.previous.pt`) and `progress.json` are kept; None keeps nothing. A
         checkpoint found there is resumed, if it belongs to the same training, made with the same code of the rule
-        (`results.code`); a damaged one is passed over for the one before it.
+        (`rules.code`); a damaged one is passed over for the one before it. Why none is resumed is printed, and kept in
+        `progress.json`.
     progress : show a bar (needs tqdm).
     on_epoch : called as on_epoch(epoch, metrics) after each epoch, for live plots; it must not draw from the rule.
 
@@ -125,7 +125,8 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, or a folder that cannot be read or written.
+        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict of 0-d tensors, or a
+        folder that cannot be read or written.
     """
     check(n_epochs=n_epochs, batch_size=batch_size, evaluate_every=evaluate_every, diagnose_every=diagnose_every)
     keeper = _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed)) if folder else None
@@ -135,6 +136,8 @@ def fit(
         rule.load_state_dict(saved["rule"])
         shuffle.set_state(saved["shuffle"])
         history, best = History(**saved["history"]), saved.get("best")
+    if keeper:
+        keeper.tell(history)
     place = next((p.device for p in rule.parameters()), torch.device("cpu"))
     meter = _device.Meter(place)
     epochs = _bar(range(len(history.seconds["train"]), n_epochs), n_epochs, progress)
@@ -148,8 +151,7 @@ def fit(
         if not history.divergence and (epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1):
             rule.eval()
             metrics = {"epoch": epoch, **means, **task.evaluate(rule)}
-            bad = next((name for name, value in metrics.items() if not np.isfinite(value)), None)
-            if bad:
+            if bad := next((name for name, value in metrics.items() if not np.isfinite(value)), None):
                 history.divergence = {"epoch": epoch, "batch": task.n_batches(batch_size) - 1, "tensor": bad}
             else:
                 history.epochs.append(metrics)
@@ -161,10 +163,7 @@ def fit(
         if history.divergence:
             break
         if history.epochs and history.epochs[-1]["epoch"] == epoch:
-            if hasattr(epochs, "set_postfix"):
-                epochs.set_postfix(
-                    {k: f"{v:.4f}" for k, v in history.epochs[-1].items() if k != "epoch"}, refresh=False
-                )
+            _show(epochs, history.epochs[-1])
             if on_epoch:
                 on_epoch(epoch, history.epochs[-1])
     if best:
@@ -202,7 +201,7 @@ def _one_epoch(
     for step, batch in enumerate(task.batches(batch_size, shuffle)):
         n = len(batch[0])
         n_samples += n
-        for name, value in rule.fit_batch(*batch, epoch=epoch, step=step).items():
+        for name, value in _measured(rule, rule.fit_batch(*batch, epoch=epoch, step=step)).items():
             sums[name] = sums[name] + n * value.detach() if name in sums else n * value.detach()
         if step % diagnose_every == 0:
             if bad := _first_not_finite(rule):
@@ -212,6 +211,23 @@ def _one_epoch(
     if bad := _first_not_finite(rule):
         return {}, {"epoch": epoch, "batch": n_batches - 1, "tensor": bad}
     return {name: (value / n_samples).item() for name, value in sums.items()}, None
+
+
+def _measured(rule: LearningRule, found: Any) -> dict[str, torch.Tensor]:
+    """What `fit_batch` gave, if it is what the contract asks for."""
+    wrong = None if isinstance(found, dict) else type(found).__name__
+    for name, value in found.items() if wrong is None else ():
+        if not isinstance(value, torch.Tensor):
+            wrong = f"{name!r}: {type(value).__name__}"
+        elif value.ndim:
+            wrong = f"{name!r}: a tensor of shape {(*value.shape,)}"
+    if wrong:
+        raise BioplausError(f"fit_batch of rule {_key(rule)} must return a dict of 0-d tensors, not {wrong}.")
+    return found
+
+
+def _key(rule: LearningRule) -> str:
+    return type(rule).__module__.rpartition(".")[2]
 
 
 def _first_not_finite(rule: LearningRule) -> str | None:
@@ -226,11 +242,10 @@ def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, se
     """What must be equal for a checkpoint to belong to this training."""
     state = {name: [*value.shape] for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
     first = next(rule.parameters(), torch.zeros(()))
-    source = getattr(sys.modules.get(type(rule).__module__), "__file__", None)  # a rule of a notebook has none
     return {
         "state": state,  # also told apart by it: checkpoints of another version of the rule
         "rule": type(rule).__module__,
-        "code": results.code(Path(source)) if source else None,
+        "code": rules.code(type(rule)),
         "config": rule.config.to_dict(),
         "data": task.fingerprint,
         "task": task.spec.name,
@@ -249,6 +264,7 @@ class _Checkpoints:
         self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
         self.progress = folder / "progress.json"
         self.identity = identity
+        self.passed_over = ""  # why the first checkpoint found was not resumed, where none was
         self.is_newest_good = False  # whether the newest is one to fall back on
         self.saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,6 +272,7 @@ class _Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest whole checkpoint of this very training, or None; why one is passed over is printed."""
+        reasons = []
         for path in (self.newest, self.previous):
             if path.is_file():
                 try:
@@ -269,20 +286,35 @@ class _Checkpoints:
                     identity = {"code": self.identity["code"], "device": "cpu", **saved["identity"]}
                 except BioplausError as error:
                     print(f"{error} Going on from the checkpoint before it, if there is one.")
+                    reasons.append("is damaged")
                     continue
                 except Exception as error:  # a file that is whole, but no checkpoint of this version
                     print(f"{path.name} is no checkpoint that can be read ({type(error).__name__}); it is passed over.")
+                    reasons.append("cannot be read")
                     continue
                 if identity == self.identity:
                     self.is_newest_good = path == self.newest
                     return saved
                 changed = [name for name, value in self.identity.items() if identity.get(name) != value]
                 if changed == ["code"]:
-                    rule = self.identity["rule"].rpartition(".")[2]
-                    print(f"{path.name} was made with other code of rule {rule}; it is not resumed.")
+                    reasons.append(f"was made with other code of rule {self.identity['rule'].rpartition('.')[2]}")
                 else:
-                    print(f"{path.name} is of another training ({', '.join(changed)} differ); it is not resumed.")
+                    reasons.append(f"is of another training ({', '.join(changed)} differ)")
+                print(f"{path.name} {reasons[-1]}; it is not resumed.")
+        self.passed_over = f"its checkpoint {reasons[0]}" if reasons else ""
         return None
+
+    def tell(self, history: History) -> None:
+        """Say in `progress.json` how far training is, and why it did not go on from a checkpoint that was there."""
+        _files.write_json(
+            self.progress,
+            {
+                "epochs_done": len(history.seconds["train"]),
+                "n_epochs": self.identity["n_epochs"],
+                "last": history.epochs[-1] if history.epochs else None,
+                "passed_over": self.passed_over,
+            },
+        )
 
     def save(
         self,
@@ -294,15 +326,7 @@ class _Checkpoints:
         force: bool,
     ) -> None:
         """Keep the state after an epoch, unless the last save was a moment ago; always say how far training is."""
-        done = len(history.seconds["train"])
-        _files.write_json(
-            self.progress,
-            {
-                "epochs_done": done,
-                "n_epochs": self.identity["n_epochs"],
-                "last": history.epochs[-1] if history.epochs else None,
-            },
-        )
+        self.tell(history)
         if not force and time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
             return
         buffer = io.BytesIO()
@@ -328,6 +352,12 @@ def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     """Rows of numbers as numpy columns: int64 if all values are integers, else float64 (NaN where a row has none)."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def _show(bar: Any, metrics: dict[str, float]) -> None:
+    """Write an epoch's metrics behind a bar, where there is one."""
+    if hasattr(bar, "set_postfix"):
+        bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.items() if k != "epoch"}, refresh=False)
 
 
 def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:

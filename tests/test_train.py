@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import _files, device, train
+from bioplaus import _files, device, results, train
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.rules import LearningRule
@@ -194,10 +194,19 @@ def test_a_checkpoint_made_with_other_code_of_the_rule_is_not_resumed_and_the_lo
     tmp_path, monkeypatch, capsys
 ):
     _fit(_line(), folder=tmp_path)
-    monkeypatch.setattr(train.results, "code", lambda source: "0" * 64)
-    task = Regression()
-    _fit(_line(), task, folder=tmp_path)
-    assert len(task.seen) == 6 * 3 and "made with other code of rule test_train" in capsys.readouterr().out
+    assert _files.read_json(tmp_path / "progress.json")["passed_over"] == ""
+    monkeypatch.setattr(results, "code", lambda source: "0" * 64)
+    task, passed_over = Regression(), []
+
+    def look(epoch, metrics):
+        passed_over.append(_files.read_json(tmp_path / "progress.json")["passed_over"])
+
+    _fit(_line(), task, folder=tmp_path, on_epoch=look)
+    sentence = "checkpoint was made with other code of rule test_train"
+    assert len(task.seen) == 6 * 3 and sentence.split("checkpoint ")[1] in capsys.readouterr().out
+    assert passed_over == [f"its {sentence}"] * 6
+    _fit(_line(), folder=tmp_path)  # which goes on from the new one
+    assert _files.read_json(tmp_path / "progress.json")["passed_over"] == ""
 
 
 @contextlib.contextmanager
@@ -327,3 +336,22 @@ def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoi
     keeper.save(rule, device.generator(0, "shuffle"), saved, None, force=True)
     resumed = _fit(_line(), n_epochs=2, folder=tmp_path)
     assert len(resumed.seconds["train"]) == 2 and len(resumed.seconds["train_cpu"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "NoneType"),
+        (torch.zeros(()), "Tensor"),
+        ({"loss": 0.5}, "'loss': float"),
+        ({"loss": torch.zeros(2, 3)}, "'loss': a tensor of shape (2, 3)"),
+    ],
+)
+def test_a_step_that_gives_no_dict_of_0_d_tensors_is_one_sentence_naming_the_rule(given, told):
+    class Careless(Line):
+        def fit_batch(self, x, y, *, epoch, step):
+            return given
+
+    with pytest.raises(BioplausError) as caught:
+        _fit(Careless(LineConfig(), device.generator(0, "rule")))
+    assert str(caught.value) == f"fit_batch of rule test_train must return a dict of 0-d tensors, not {told}."

@@ -6,19 +6,25 @@ Files that start with an underscore are shared parts, not rules.
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from bioplaus import device as _device
+from bioplaus import results as _results
 from bioplaus.config import Config
-from bioplaus.errors import unknown
+from bioplaus.errors import BioplausError, told, unknown, where
 from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
-__all__ = ["BenchmarkCase", "Config", "LearningRule", "config", "get", "make", "names"]
+__all__ = ["BenchmarkCase", "Config", "LearningRule", "check_unedited", "code", "config", "get", "make", "names"]
+
+_imported: dict[str, tuple[ModuleSpec | None, dict[Path, str]]] = {}  # by module: its import, and its sources then
 
 
 def names() -> list[str]:
@@ -32,11 +38,50 @@ def get(name: str) -> ModuleType:
     Raises
     ------
     BioplausError
-        If there is no such rule; the nearest name is suggested.
+        If there is no such rule, where the nearest name is suggested, or its file cannot be imported or lacks one of
+        the two; the place is named.
     """
     if name not in names():
         raise unknown("rule", name, names())
-    return importlib.import_module(f"{__name__}.{name}")
+    sources = _results.sources(name)  # before the import: an edit after it must show
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except BioplausError as error:
+        raise BioplausError(f"rule {name}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the file does
+        raise BioplausError(f"rule {name} ({where(error) or f'{name}.py'}): {told(error)}") from error
+    try:
+        _check_contract(name, module)
+    except BioplausError:
+        del sys.modules[module.__name__]  # so that it is read again once it is mended
+        raise
+    if sources and not _is_noted(module):
+        _imported[module.__name__] = module.__spec__, sources
+    return module
+
+
+def code(rule: type[LearningRule]) -> str | None:
+    """sha256 of the code that a rule runs (`results.code`), which is that of its files as they were when imported.
+
+    None for a rule without a file, as one of a notebook.
+    """
+    module = sys.modules.get(rule.__module__)
+    if module and _is_noted(module):
+        return _results.digest_of(_imported[module.__name__][1])
+    source = getattr(module, "__file__", None)
+    return _results.code(Path(source)) if source else None
+
+
+def check_unedited(name: str) -> None:
+    """Raise `BioplausError` if a file of rule `name` was edited since it was imported: the older code would run."""
+    module = sys.modules.get(f"{__name__}.{name}")
+    if module and _is_noted(module):
+        now = _results.sources(name)
+        for path, digest in _imported[module.__name__][1].items():
+            if now.get(path) != digest:
+                raise BioplausError(
+                    f"{path.name} was edited since rule {name} was loaded from it; run the command again."
+                )
 
 
 def config(name: str, values: Mapping[str, Any], spec: Spec | None = None) -> Config:
@@ -69,3 +114,23 @@ def make(
     """
     checked = config(name, values or {}, spec)
     return get(name).Rule(checked, _device.generator(seed, "rule")).to(device=device, dtype=dtype)
+
+
+def _check_contract(name: str, module: ModuleType) -> None:
+    """Raise `BioplausError` unless a rule's module has the `Rule` and `Config` that `get` promises."""
+    bases = {"Rule": (LearningRule, "bioplaus.rules.LearningRule"), "Config": (Config, "bioplaus.config.Config")}
+    for wanted, (base, base_name) in bases.items():
+        found = getattr(module, wanted, None)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise BioplausError(f"rule {name} ({name}.py): it must define a class {wanted} derived from {base_name}.")
+    made = vars(module.Config).get("__dataclass_params__")  # its own: its base has some, too
+    if not (made and made.frozen):
+        raise BioplausError(
+            f"rule {name} ({name}.py): its Config must be a frozen dataclass; put "
+            "@dataclasses.dataclass(frozen=True, kw_only=True) above it."
+        )
+
+
+def _is_noted(module: ModuleType) -> bool:
+    """Whether the sources of a rule's module are noted, and it was not reloaded since, as autoreload does."""
+    return module.__name__ in _imported and _imported[module.__name__][0] is module.__spec__

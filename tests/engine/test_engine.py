@@ -139,6 +139,18 @@ def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, m
     assert "unlucky" in message and "No space" in message
 
 
+def test_an_exit_in_a_cell_is_a_failure_like_any_other(project):
+    _add_cells(project, ("", "if seed == 0:\n    raise SystemExit(3)"))
+    path = project / "Simulations" / "act.ipynb"
+    content = json.loads(path.read_text())
+    content["cells"].insert(2, content["cells"].pop())
+    path.write_text(json.dumps(content))
+    runs = manifest.runs("paper", only="plain")
+    summary = engine.execute(runs, inline=True, report=_quiet)
+    assert list(summary.failed) == [runs[0].id] and summary.done == [runs[1].id]
+    assert summary.failed[runs[0].id].startswith("SystemExit: 3 (act.ipynb cell 2, line 2; traceback in ")
+
+
 def test_run_json_that_is_no_table_is_a_missing_run(project):
     run = manifest.runs("smoke")[0]
     run.folder.mkdir(parents=True)
@@ -167,6 +179,25 @@ def test_a_diverged_run_counts_as_diverged_and_is_not_tried_again(project, rewri
     assert engine.execute(runs, inline=True, report=_quiet).diverged == [runs[0].id]
     assert engine.execute(runs, inline=True, report=_quiet).skipped == [runs[0].id]
     assert engine.status(runs)[0]["status"] == "diverged"
+
+
+def test_a_diverged_run_says_where_counted_from_one(project):
+    found = "{'status': 'diverged', 'divergence': {'epoch': 0, 'batch': 5, 'tensor': 'w.0'}, 'epochs': {}}"
+    _add_cells(project, ("", f"results.finish(folder, {found})"))
+    runs, said = manifest.runs("smoke"), []
+    engine.execute(runs, inline=True, report=said.append)
+    assert said[0].endswith(": w.0 not finite in epoch 1, batch 6")
+    assert engine.status(runs)[0]["error"] == "w.0 not finite in epoch 1, batch 6"
+
+
+@pytest.mark.parametrize("kernel", [None, "python3"])
+def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
+    reason = "its checkpoint was made with other code of rule toy"
+    note = f"results._files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
+    _add_cells(project, ("", note))
+    run = manifest.runs("smoke")[0]
+    ended = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
+    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.about(run.folder)
 
 
 def test_everything_is_checked_before_anything_starts(project):
@@ -281,7 +312,16 @@ def test_a_forecast_uses_what_like_runs_took_and_else_the_manifest(project, rewr
     runs = manifest.runs("paper", only="plain")
     assert engine.forecast(runs, 1) == 2 * (30 + engine.KERNEL_SECONDS)
     engine.execute(runs[:1], inline=True, report=_quiet)  # says it took 0.1 s
-    assert engine.forecast(runs[1:], 1) == pytest.approx(max(30, 0.1 + engine.KERNEL_SECONDS))
+    assert engine.forecast(runs[1:], 1) == pytest.approx(0.1 + engine.KERNEL_SECONDS)
+    assert engine.forecast(runs, 2) == pytest.approx(0.1 + engine.KERNEL_SECONDS)  # no run is split
+
+
+def test_a_forecast_is_in_proportion_to_the_epochs(project):
+    path = project / "Simulations" / "act.ipynb"
+    path.write_text(path.read_text().replace("seed: int = 0", "seed: int = 0\\nn_epochs: int = 1"))
+    engine.execute(manifest.runs("smoke", overrides={"n_epochs": 2}), inline=True, report=_quiet)  # says it took 0.1 s
+    longer = manifest.runs("smoke", overrides={"n_epochs": 200})
+    assert engine.forecast(longer, 1) == pytest.approx(10 + engine.KERNEL_SECONDS)
 
 
 def test_a_notebook_with_the_same_parameters_is_checked_once_whatever_the_seed(project, monkeypatch):
@@ -446,6 +486,13 @@ def _made_with(monkeypatch, digest):
     monkeypatch.setattr(results, "code", lambda rule: digest)
 
 
+def _said(capsys, *arguments):
+    """What a command prints of the toy paper's entry `plain`."""
+    with pytest.raises(SystemExit):
+        command_line.app([*arguments, "--preset", "paper", "--only", "plain"])
+    return capsys.readouterr().out
+
+
 def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_again_only_when_asked(
     project, monkeypatch
 ):
@@ -461,12 +508,36 @@ def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_aga
     assert engine.execute(runs, inline=True, again=True, report=_quiet).done == []
 
 
-def test_a_result_that_does_not_say_its_code_is_never_made_again(project, monkeypatch):
+def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(project, monkeypatch, capsys):
     runs = manifest.runs("paper", only="plain")
     engine.execute(runs, inline=True, report=_quiet)  # there is no rule "toy", so no code of it
     assert "code" not in results.about(runs[0].folder)
+    sentence = "2 finished runs do not say which code made them"
+    commands = (["status"], ["run", "--inline"], ["run", "--inline", "--again"])
+    assert not any(sentence in _said(capsys, *command) for command in commands)
     _made_with(monkeypatch, "2" * 64)
     assert engine.outdated(runs) == [] and engine.pending(runs, again=True) == []
+    assert all(_said(capsys, *command).count(sentence) == 1 for command in commands)
+
+
+def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(project, rewrite, monkeypatch):
+    rewrite("{rule: toy, rate: 1e-4}", "{rate: 1e-4}")
+    rewrite("    simulation: act", "    simulation: act\n    rule: toy")
+    monkeypatch.setattr(results, "code", lambda rule: {"toy": "1" * 64}.get(rule))
+    runs = manifest.runs("smoke")
+    engine.execute(runs, inline=True, report=_quiet)
+    about = results.about(runs[0].folder)
+    assert (about["code"], about["rule"], "rule" in about["parameters"]) == ("1" * 64, "toy", False)
+    monkeypatch.setattr(results, "code", lambda rule: {"toy": "2" * 64}.get(rule))
+    assert engine.outdated(runs) == runs
+
+
+def test_status_shows_runs_of_other_parameters_and_seeds(project, capsys):
+    engine.execute(
+        manifest.runs("paper", only="plain", overrides={"value": 5.0}, seeds=[3]), inline=True, report=_quiet
+    )
+    assert "1 done" in _said(capsys, "status", "--set", "value=5.0", "--seeds", "3")
+    assert "1 missing" in _said(capsys, "status", "--seeds", "3")
 
 
 def test_a_collected_result_is_made_again_only_if_it_carries_another_digest(project, monkeypatch):
@@ -487,17 +558,11 @@ def test_the_command_line_says_how_many_finished_runs_other_code_made(project, m
     _made_with(monkeypatch, "1" * 64)
     engine.execute(manifest.runs("paper", only="plain"), inline=True, report=_quiet)
     sentence = "2 finished runs were made with other code of their rule; --again runs them again."
-
-    def said(*arguments):
-        with pytest.raises(SystemExit):
-            command_line.app([*arguments, "--preset", "paper", "--only", "plain"])
-        return capsys.readouterr().out
-
-    assert sentence not in said("status")
+    assert sentence not in _said(capsys, "status")
     _made_with(monkeypatch, "2" * 64)
-    assert sentence in said("status") and sentence in said("run", "--inline")
-    assert "2 to do" in said("run", "--inline", "--again")
-    assert sentence not in said("status")
+    assert sentence in _said(capsys, "status") and sentence in _said(capsys, "run", "--inline")
+    assert "2 to do" in _said(capsys, "run", "--inline", "--again")
+    assert sentence not in _said(capsys, "status")
 
 
 def test_no_user_name_host_or_home_is_in_any_artefact_of_a_kernel_run(project):

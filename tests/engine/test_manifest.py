@@ -144,6 +144,8 @@ def test_only_takes_a_run_id(project):
         ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
         ("title: A toy paper", "title: !!python/object/apply:os.system ['touch canary']", "not valid YAML"),
         ("label: Plain", "label: 3", "label"),
+        ("plain:", "PLAIN:", "first/entries/PLAIN: a name is of small letters, digits, _ and -, a letter first"),
+        ("label: Plain", "label: [Plain]", "first/plain: a list of labels needs a grid"),
         ("seeds: [0, 10]", "seeds: [0, -1]", "experiments/first/seeds/1"),
         ("seeds: [0, 10]", "seeds: []", "experiments/first/seeds"),
         ("value: [1.0, 3.0]", "value: []", "grid/value"),
@@ -240,3 +242,21 @@ def test_no_parameter_value_can_lead_a_run_folder_out_of_the_results(project, da
     changed = dataclasses.replace(run, parameters={**run.parameters, "dataset": dataset})
     assert changed.folder.parent == run.experiment_folder and len(changed.id) < 120
     assert all(character.isalnum() or character in "_-" for character in changed.id)
+
+
+def test_an_entry_that_names_no_rule_is_refused_unless_its_experiment_says_the_default(project, rewrite):
+    rewrite("{rule: toy, rate: 1e-4}", "{rate: 1e-4}")
+    (run,) = manifest.runs("smoke")
+    with pytest.raises(BioplausError, match="first/plain at preset smoke: it names no rule, but act would run.* toy;"):
+        run.check()
+    rewrite("    simulation: act", "    simulation: act\n    rule: other")
+    (said,) = manifest.runs("smoke")
+    with pytest.raises(BioplausError, match="the experiment says rule: other, but act would run its default, toy"):
+        said.check()
+    rewrite("rule: other", "rule: toy")
+    (right,) = manifest.runs("smoke")
+    right.check()
+    assert (run.rule, right.rule) == (None, "toy") and run.id == said.id == right.id
+    (given,) = manifest.runs("smoke", overrides={"rule": "other"})
+    given.check()
+    assert given.rule == "other"

@@ -1,0 +1,144 @@
+"""Files of rules: mistakes in them are one sentence with the place, and what runs is what is recorded."""
+
+import importlib
+import itertools
+import json
+import os
+import sys
+
+import pytest
+
+from bioplaus import benchmark, engine, manifest, results, rules, train
+from bioplaus.errors import BioplausError
+
+RULE = """
+import dataclasses
+from bioplaus.config import Config as Base
+from bioplaus.rules import LearningRule
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Base):
+    lr: float = 0.1
+
+class Rule(LearningRule):
+    def fit_batch(self, x, y, *, epoch, step):
+        assert epoch < 0
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write the file of rule `dfa`, in a folder of rules of its own beside the package's."""
+    folder, times = tmp_path / "bioplaus" / "rules", itertools.count(1)
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(folder)])
+    monkeypatch.setattr(results, "__file__", str(folder.parent / "results.py"))
+    monkeypatch.setattr(rules, "_imported", {})
+
+    def write(text):
+        (folder / "dfa.py").write_text(text)
+        os.utime(folder / "dfa.py", (next(times),) * 2)  # a clock that is coarse must not hide a change
+        importlib.invalidate_caches()
+
+    yield write
+    sys.modules.pop("bioplaus.rules.dfa", None)
+    vars(rules).pop("dfa", None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("assert epoch < 0", "assert epoch <", "rule dfa (dfa.py, line 12): SyntaxError: invalid syntax"),
+        ("import dataclasses", "import torchh", "rule dfa (dfa.py, line 2): ModuleNotFoundError: No module named"),
+        ("LearningRule\n", "LearningRull\n", "rule dfa (dfa.py, line 4): ImportError: cannot import name"),
+        ("frozen=True, ", "", "rule dfa (dfa.py, line 6): TypeError: cannot inherit non-frozen dataclass"),
+        ("@dataclasses", "# @dataclasses", "rule dfa (dfa.py): its Config must be a frozen dataclass"),
+        (
+            "class Config(Base)",
+            "class Config",
+            "rule dfa (dfa.py): it must define a class Config",
+        ),
+        ("class Config(", "class Settings(", "rule dfa (dfa.py): it must define a class Config"),
+        ("class Rule(", "class Dfa(", "rule dfa (dfa.py): it must define a class Rule"),
+        ("class Rule(LearningRule)", "class Rule", "derived from bioplaus.rules.LearningRule"),
+        ("import dataclasses", "raise SystemExit(3)", "rule dfa (dfa.py, line 2): SystemExit: 3"),
+    ],
+)
+def test_a_mistake_in_a_rule_file_is_one_sentence_that_says_where(write, old, new, sentence):
+    assert RULE.count(old) == 1
+    write(RULE.replace(old, new))
+    with pytest.raises(BioplausError) as caught:
+        rules.get("dfa")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert rules.get("bp").Rule  # the others are none the worse
+    write(RULE)
+    assert rules.get("dfa").Config().lr == 0.1  # mended, it is there
+
+
+def test_a_rule_that_is_broken_is_left_out_of_a_benchmark_of_all_and_an_error_where_it_was_named(write, monkeypatch):
+    write("def (")
+    monkeypatch.setattr(benchmark, "N_PRODUCT", 64)
+    monkeypatch.setattr(benchmark, "SECONDS", 0.001)
+    monkeypatch.setattr(rules, "names", lambda: ["bp", "dfa"])
+    said = []
+    assert {row.rule for row in benchmark.run(rounds=1, report=said.append)} == {"bp"}
+    assert len(said) == 1 and "dfa.py, line 1" in said[0]
+    with pytest.raises(BioplausError, match="dfa.py, line 1"):
+        benchmark.run(["dfa"], rounds=1)
+
+
+def test_the_code_of_a_rule_is_that_which_was_imported_whatever_its_file_says_now(write):
+    write(RULE)
+    rule, before = rules.get("dfa").Rule, results.code("dfa")
+    assert rules.code(rule) == before
+    rules.check_unedited("dfa")
+    write(RULE + "# edited")
+    rules.get("dfa")
+    assert rules.code(rule) == before != results.code("dfa")
+    with pytest.raises(BioplausError, match="dfa.py was edited since rule dfa was loaded from it; run the command"):
+        rules.check_unedited("dfa")
+    reloaded = importlib.reload(sys.modules["bioplaus.rules.dfa"])  # as autoreload does in a notebook
+    rules.check_unedited("dfa")
+    assert rules.code(rules.get("dfa").Rule) == rules.code(reloaded.Rule) == results.code("dfa")
+
+
+def _use_rule(project, source):
+    """Let the toy notebook run `source` with rule dfa."""
+    path = project / "Simulations" / "act.ipynb"
+    content = json.loads(path.read_text())
+    body = content["cells"][-1]
+    content["cells"].insert(-1, {**body, "id": "use", "source": f"from bioplaus import rules\n{source}"})
+    path.write_text(json.dumps(content))
+    return manifest.runs("paper", only="plain", overrides={"rule": "dfa"})
+
+
+def test_a_run_in_this_process_never_records_code_that_did_not_run(project, write):
+    write(RULE)
+    written = results.code("dfa")
+    edit = "file = rules.get(rule).__file__\nopen(file, 'a').write('# edited')\nimport os; os.utime(file, (99, 99))"
+    runs = _use_rule(project, edit)
+    summary = engine.execute(runs, inline=True, report=str)
+    assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
+    assert summary.failed == {runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."}
+
+
+@pytest.mark.parametrize("kernel", [None, "python3"])
+def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(project, write, kernel):
+    write(RULE)
+    extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
+    (run, _) = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
+    status, message, _ = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
+    log = run.folder / "run.log"
+    assert status == "failed"
+    assert message.endswith(f"AssertionError (dfa.py, line 12, in fit_batch; traceback in {log.relative_to(project)})")
+    assert "dfa.py" in log.read_text() and "AssertionError" in log.read_text()
+
+
+def test_training_notes_the_code_that_it_runs(write):
+    write(RULE)
+    learner = rules.make("dfa")
+    written = results.code("dfa")
+    write(RULE + "# edited")
+    spec = type("Spec", (), {"name": "none"})
+    task = type("Task", (), {"fingerprint": "", "spec": spec})
+    assert train._identity(learner, task, 1, 1, 0)["code"] == written
