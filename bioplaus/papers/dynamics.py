@@ -56,7 +56,7 @@ def correlative_information(a: Tensor, b: Tensor, epsilon: float) -> Tensor:
 
 
 def layers(trajectory: "Trajectory") -> list[Tensor]:
-    """Activities by layer above the input, each (n_iterations, batch, n_k): rates, or what the rule has for them."""
+    """Activities by layer above the input, each (n_iterations, batch, n_k): rates, which a trajectory has first."""
     return next(iter(trajectory.states.values()))
 
 
@@ -383,9 +383,14 @@ def _mark_phases(axes: "Axes", line: "pandas.DataFrame") -> None:
                 axes.axvspan(low, high, color="#E69F00", alpha=0.07 * number, linewidth=0)
         if high - low > 1:
             place = {"transform": above, "ha": "center", "va": "bottom", "fontsize": 12, "color": "0.3"}
-            axes.text((low + high) / 2, 1.0, _PHASES.get(phase, phase), **place)
+            axes.text((low + high) / 2, 1.0, _phase_name(part.rule.iloc[0], phase), **place)
     axes.set_title(axes.get_title(), pad=20)
     axes.set_xlim(0.5, line.iteration.max() + 0.5)
+
+
+def _phase_name(rule: str, phase: str) -> str:
+    """A phase in words; what follows the forward pass is named by what is done to the outputs."""
+    return "clamped" if (rule, phase) == ("pc", "relaxed") else _PHASES.get(phase, phase)
 
 
 def _matrix(name: str) -> str:
@@ -420,7 +425,7 @@ def _picture(
     )
     of_output.set(title="Outputs", xlabel="Class", ylim=(min(0, output.min()), max(output.max(), 1e-3) * 1.05))
     of_output.set_xticks(range(output.shape[1]))
-    phase = _PHASES.get(found.phases[t], found.phases[t])
+    phase = _phase_name(rule, found.phases[t])
     of_objective.plot(range(1, len(found.phases) + 1), found.objective, color=colour)
     of_objective.plot(t + 1, float(found.objective[t]), "o", color=colour, markersize=9)
     of_objective.set(title=f"{plots.name(rule)}: {found.objective_name}", xlabel=f"Iteration {t + 1}, {phase}")

@@ -104,7 +104,7 @@ class PredictiveRule(LayeredRule):
             self._rate(z.x[k - 1], z.f[k - 1])
             torch.addmm(b[k], z.f[k - 1], z.w_ff_t[k], out=z.x[k])
         if self.watch is not None:
-            self.watch("forward", 0, {"x": z.x})
+            self.watch("forward", 0, self._seen(z.x))
 
     def _relax(self, z: Scratch) -> None:
         """All iterations, then rates and errors of where they end; the output comes and stays relative to its bias."""
@@ -122,7 +122,14 @@ class PredictiveRule(LayeredRule):
             torch.sub(part.x[0], part.drive, out=part.e[0])
         for t, blocks in enumerate(seen):
             if blocks:
-                self.watch("relaxed", t, {"x": [torch.cat(layer) for layer in zip(*blocks, strict=True)]})
+                self.watch("relaxed", t, self._seen([torch.cat(layer) for layer in zip(*blocks, strict=True)]))
+
+    def _seen(self, x: list[Tensor]) -> dict[str, list[Tensor]]:
+        """What `watch` gets: first the rates r, f(x) of hidden layers and x of the outputs; then the states x."""
+        rates = [torch.empty_like(layer) for layer in x[:-1]]
+        for state, rate in zip(x, rates, strict=False):
+            self._rate(state, rate)
+        return {"r": [*rates, x[-1]], "x": x}
 
     def _iterate(
         self, part: Scratch, step: float, w_ff_t: Sequence[Tensor], w_fb: Sequence[Tensor], b: Sequence[Tensor]

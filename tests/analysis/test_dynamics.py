@@ -187,6 +187,20 @@ def test_picture_of_a_relaxation_names_its_phases_and_thickens_the_image_s_class
     assert outputs.lines[int(y[2])].get_ydata().tolist() == found.states["r"][2][:, 2, int(y[2])].tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "phase"),
+    [("pc", torch.sigmoid, "clamped"), ("pc_nudge", lambda x: x.clamp(min=0), "nudged")],
+)
+def test_predictive_coding_is_shown_by_its_rates_and_by_what_is_done_to_its_outputs(name, rate, phase):
+    x, y = batch()
+    found = network(name, n_steps=5).relax(x, y)
+    *hidden, output = dynamics.layers(found)
+    assert all(torch.equal(layer, rate(state)) for layer, state in zip(hidden, found.states["x"][:-1], strict=True))
+    assert torch.equal(output, found.states["x"][-1])  # it is compared with the target as it is
+    drawn = dynamics.table({(name, "before"): found, (name, "after"): found}, image=2)
+    assert dynamics.draw(drawn, int(y[2])).axes[0].texts[-1].get_text() == phase
+
+
 class Shown:
     """Stands in for IPython's display: keeps what was shown and what replaced it."""
 
