@@ -84,7 +84,7 @@ class Analysis:
 
     def rule(self, entry: str) -> str:
         """An entry's rule."""
-        return self._first(entry).parameters.get("rule", entry)
+        return self._first(entry).rule or entry
 
     def overview(self) -> "pandas.DataFrame":
         """One row an entry: what it is, how many runs are planned, and how they ended."""
@@ -148,7 +148,7 @@ class Analysis:
             theirs = published.curve(self.paper, run.published or {}, metric)
             if theirs is not None:
                 line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
-                about = {"entry": run.entry, "label": run.label, "rule": run.parameters.get("rule", run.entry)}
+                about = {"entry": run.entry, "label": run.label, "rule": run.rule or run.entry}
                 parts.append(line.assign(**about, source="published", part="mean"))
         return _drawn(parts)
 
