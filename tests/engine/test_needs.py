@@ -157,6 +157,8 @@ def test_on_dask_a_run_waits_for_what_it_needs(stages, mishap):
                  engine._on_dask(todo, 1, cluster.scheduler_address, None, 0)}  # fmt: skip
     if mishap:
         assert [ended[entry][0] for entry in ("right-2", "left", "joined", "above")] == ["done"] + 3 * ["failed"]
-        assert ended["joined"][1].startswith("not started: needs left") and ended["left"][1].endswith("is unlucky")
+        assert ended["joined"][1].startswith("not started: needs left") and ended["left"][1].startswith(
+            "RuntimeError: this seed is unlucky (act.ipynb cell 2, line "
+        )
     else:
         assert {status for status, _ in ended.values()} == {"done"} and len(ended) == 5
