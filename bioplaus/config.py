@@ -112,7 +112,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if hint is tuple:
         raise BioplausError(f"{name} has the type `tuple` in its Config, which must say of what: `tuple[int, ...]`.")
     if origin is tuple:
-        if not isinstance(value, list | tuple) or (_is_pair(hint) and len(value) != 2):
+        if not isinstance(value, list | tuple) or _length(hint) not in (None, len(value)):
             raise BioplausError(f"{name} is {_plain(value)!r}, but must be {_type_name(hint)}.")
         return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
@@ -122,9 +122,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     raise BioplausError(f"{name} is {value!r}, but must be {_type_name(hint)}.")
 
 
-def _is_pair(hint: Any) -> bool:
+def _length(hint: Any) -> int | None:
+    """How many items a tuple of this type has; None: any number of them. All are of one type."""
     arguments = typing.get_args(hint)
-    return len(arguments) == 2 and Ellipsis not in arguments
+    return None if Ellipsis in arguments else len(arguments)
 
 
 _TYPE_NAMES = {  # one, several
@@ -143,7 +144,8 @@ def _type_name(hint: Any, is_many: bool = False) -> str:
         return _TYPE_NAMES[hint][is_many]
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
-        kind = "pair" if _is_pair(hint) else "list"
-        return f"{f'{kind}s' if is_many else f'a {kind}'} of {_type_name(arguments[0], True)}"
+        one, several = ("a pair", "pairs") if _length(hint) == 2 else ("a list", "lists")
+        count = f"{_length(hint)} " if (_length(hint) or 0) > 2 else ""
+        return f"{several if is_many else one} of {count}{_type_name(arguments[0], True)}"
     some = [a for a in arguments if a is not type(None)]
     return f"{_type_name(some[0], is_many)} or null" if some else str(hint)

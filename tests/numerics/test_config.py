@@ -23,6 +23,7 @@ class Example(Config):
     widths: tuple[int, ...] = (4, 2)  # whole numbers from 1
     pairs: tuple[tuple[float, ...], ...] = ((0, 0.9),)  # any pairs
     couples: tuple[tuple[float, float], ...] = ()  # pairs of numbers
+    shape: tuple[int, int, int] = (1, 2, 3)  # three numbers
     limit: float | None = None  # nothing, or from 0 to 1, 1 not included
 
     def __post_init__(self) -> None:
@@ -59,6 +60,7 @@ def test_nothing_else_is_converted():
     refused({"couples": [0, 0.9]}, r"couples'\[0\] is 0, but must be a pair of numbers")
     refused({"couples": 1}, "couples' is 1, but must be a list of pairs of numbers")
     refused({"couples": [[0, 0.9, 1]]}, r"is \[0, 0.9, 1\], but must be a pair of numbers")
+    refused({"shape": [1, 2]}, r"shape' is \[1, 2\], but must be a list of 3 whole numbers")
     refused({"pairs": [0, 0.9]}, r"pairs'\[0\] is 0, but must be a list of numbers")
     refused({"widths": [1, "2"]}, r"widths.*1.* is '2', but must be a whole number")
     refused({"rate": None}, "rate.* is None")
