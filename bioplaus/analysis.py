@@ -240,8 +240,8 @@ class Analysis:
         if self.alone:
             more = command("paper", self.paper, self.experiment)
             said.append(
-                f"Published alone stands what nothing at preset {self.preset} can be held against; as published it "
-                f"runs with {more}."
+                f"Published curves without one of ours are of settings that no run at preset {self.preset} can be held "
+                f"against; as published they run with {more}."
             )
         return said
 

@@ -121,7 +121,7 @@ def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None =
     """
     if hasattr(rule, "example_spec"):
         return rule.example_spec(config)
-    error = BioplausError(f"{rule.__module__.rpartition('.')[2]} has no n_units to take the size of a task from.")
+    error = BioplausError(f"{rule.key()} has no n_units to take the size of a task from.")
     for kind, is_sequence in KINDS if hasattr(config, "n_units") else ():
         steps = (n_steps or 8) if is_sequence else None
         spec = Spec(name="example", kind=kind, n_in=config.n_units[0], n_out=config.n_units[-1], n_steps=steps)

@@ -222,12 +222,8 @@ def _measured(rule: LearningRule, found: Any) -> dict[str, torch.Tensor]:
         elif value.ndim:
             wrong = f"{name!r}: a tensor of shape {(*value.shape,)}"
     if wrong:
-        raise BioplausError(f"fit_batch of rule {_key(rule)} must return a dict of 0-d tensors, not {wrong}.")
+        raise BioplausError(f"fit_batch of rule {rule.key()} must return a dict of 0-d tensors, not {wrong}.")
     return found
-
-
-def _key(rule: LearningRule) -> str:
-    return type(rule).__module__.rpartition(".")[2]
 
 
 def _first_not_finite(rule: LearningRule) -> str | None:

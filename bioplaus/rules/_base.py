@@ -51,7 +51,7 @@ class LearningRule(nn.Module):
         """
         if spec.kind != "classification" or spec.n_steps is not None:
             raise BioplausError(
-                f"{cls.__module__.rpartition('.')[2]} learns to classify still inputs, but task "
+                f"{cls.key()} learns to classify still inputs, but task "
                 f"{spec.name!r} is {spec.kind}{' in time' if spec.n_steps is not None else ''}."
             )
         widths = getattr(config, "n_units", (spec.n_in, spec.n_out))
@@ -66,6 +66,11 @@ class LearningRule(nn.Module):
         """Config values and a task they fit, small enough for a test; None where `benchmark.example` finds them itself:
         for rules with `n_units` that learn a kind of task it knows."""
         return None
+
+    @classmethod
+    def key(cls) -> str:
+        """What manifests call the rule: the name of its file."""
+        return cls.__module__.rpartition(".")[2]
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         """Set the learning rates of `epoch` (0-based) and draw what its `n_batches` batches need."""

@@ -64,9 +64,7 @@ class CaptioningRule(LearningRule):
     @classmethod
     def check_task(cls, config: CaptioningConfig, spec: Spec) -> None:
         if spec.kind != "captions":
-            raise BioplausError(
-                f"{cls.__module__.rpartition('.')[2]} learns captions, but task {spec.name!r} is one of {spec.kind}."
-            )
+            raise BioplausError(f"{cls.key()} learns captions, but task {spec.name!r} is one of {spec.kind}.")
         if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
             raise BioplausError(
                 f"n_units is {list(config.n_units)}, but task {spec.name!r} has {spec.n_in} image features and "

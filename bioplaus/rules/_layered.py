@@ -226,9 +226,7 @@ class LayeredRule(LearningRule):
 
     def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
         """All relaxation phases of a batch; those that need no target if `y` is None."""
-        raise BioplausError(
-            f"{type(self).__module__.rpartition('.')[2]} does not relax: there is no trajectory to show."
-        )
+        raise BioplausError(f"{self.key()} does not relax: there is no trajectory to show.")
 
     def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
         """What the iterations of `phase` change, mean over the batch, 0-d."""

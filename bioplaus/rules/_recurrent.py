@@ -70,7 +70,7 @@ class RecurrentRule(LearningRule):
 
     @classmethod
     def check_task(cls, config: RecurrentConfig, spec: Spec) -> None:
-        name = cls.__module__.rpartition(".")[2]
+        name = cls.key()
         if spec.n_steps is None:
             raise BioplausError(f"{name} learns sequences, but task {spec.name!r} has no time steps.")
         kinds = {"mse": "drawing", "xent": "classification"}

@@ -56,12 +56,12 @@ class Config(BaseConfig):
         self.check("n_units", low=1)
         if len(self.n_units) != 2:
             raise BioplausError(f"n_units is {list(self.n_units)}, but must be two numbers: inputs and hidden units.")
-        self.check("p", low=1)
         if self.n_units[1] < 2:
             raise BioplausError(
                 f"n_units is {list(self.n_units)}, but hidden units compete: there must be at least 2, not "
                 f"{self.n_units[1]}."
             )
+        self.check("p", low=1)
         self.check("k", low=2)
         if self.k > self.n_units[1]:
             raise BioplausError(

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bioplaus.errors import BioplausError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -34,6 +36,14 @@ class Task(Protocol):
 
     def evaluate(self, rule: "torch.nn.Module") -> dict[str, float]:
         """Metrics by name ("train_accuracy", "test_accuracy", ...), drawing nothing and changing nothing."""
+
+
+def check_batch_size(batch_size: int, n_train: int, name: str = "batch_size") -> None:
+    """Raise `BioplausError` unless a batch of this size, called `name` in the error, fits into the training inputs."""
+    if not 1 <= batch_size <= n_train:
+        raise BioplausError(
+            f"{name} is {batch_size!r}, but must be from 1 to {n_train}, the number of training inputs."
+        )
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import device as _device
-from bioplaus import metrics
+from bioplaus import metrics, tasks
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec
@@ -88,10 +88,7 @@ class FeatureTask:
 
     def n_batches(self, batch_size: int) -> int:
         """Number of whole batches."""
-        if not 1 <= batch_size <= len(self.x):
-            raise BioplausError(
-                f"batch_size is {batch_size}, but must be from 1 to {len(self.x)}, the number of training inputs."
-            )
+        tasks.check_batch_size(batch_size, len(self.x))
         return len(self.x) // batch_size
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
@@ -133,9 +130,9 @@ class ReadoutTask:
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches, the last partial one included."""
-        if batch_size < 1:
-            raise BioplausError(f"batch_size is {batch_size!r}, but must be at least 1.")
-        return -(-len(self.inputs.x["train"]) // batch_size)
+        n_train = len(self.inputs.x["train"])
+        tasks.check_batch_size(batch_size, n_train)
+        return -(-n_train // batch_size)
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of (inputs, labels); one permutation is drawn from `generator`."""

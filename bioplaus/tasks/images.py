@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config, data, metrics
+from bioplaus import config, data, metrics, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec
@@ -172,7 +172,7 @@ def check_batch_size(batch_size: int, dataset: str, *, name: str = "batch_size",
     """
     settings, about, _ = _plan({"dataset": dataset, **values})
     n_train = settings.n_train or about.n_train
-    _check_batch_size(batch_size, n_train - round(settings.validation * n_train), name)
+    tasks.check_batch_size(batch_size, n_train - round(settings.validation * n_train), name)
 
 
 class ImageTask:
@@ -233,7 +233,7 @@ class ImageTask:
     def n_batches(self, batch_size: int) -> int:
         """Number of batches in one epoch, the last partial one included."""
         n_train = len(self.splits["train"][0])
-        _check_batch_size(batch_size, n_train)
+        tasks.check_batch_size(batch_size, n_train)
         return -(-n_train // batch_size)
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -272,13 +272,6 @@ class ImageTask:
             for name, count in right.items():
                 fractions[f"{split}_{name}"] = count / len(y)
         return dict(zip(fractions, torch.stack(list(fractions.values())).tolist(), strict=True))
-
-
-def _check_batch_size(batch_size: int, n_train: int, name: str = "batch_size") -> None:
-    if not 1 <= batch_size <= n_train:
-        raise BioplausError(
-            f"{name} is {batch_size!r}, but must be from 1 to {n_train}, the number of training images."
-        )
 
 
 def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:

@@ -106,7 +106,7 @@ def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(proj
 
 def test_what_is_drawn_of_ours_is_not_said_to_be_not_run(project, write):
     write("quick", "ep", 0, CURVE)  # on digits, drawn beside the panel of what is published alone
-    (said,) = (remark for remark in load("quick").remarks() if remark.startswith("Published alone"))
+    (said,) = (remark for remark in load("quick").remarks() if remark.startswith("Published curves without"))
     assert "not run" not in said and "EP" not in said and "PRESET=paper" in said
 
 
