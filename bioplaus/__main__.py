@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bioplaus import engine, manifest, results
+from bioplaus import results
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import engine, manifest
 
 app = typer.Typer(
     add_completion=False,
@@ -138,7 +139,7 @@ def conform(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay golden trajectories of the published code through the package's rules; exit 1 if any differs."""
-    from bioplaus import conformance
+    from bioplaus.experiments import conformance
 
     reports = conformance.conform(paths, rule=rule)
     typer.echo(conformance.render(reports, as_json=json))
@@ -155,7 +156,7 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of measurement.")] = 9,
 ) -> None:
     """Time one training step of each rule on one thread, against this machine's matrix product."""
-    from bioplaus import benchmark as measuring
+    from bioplaus.experiments import benchmark as measuring
 
     rows = measuring.run(names or None, rounds=rounds, report=partial(typer.echo, err=True))
     typer.echo(measuring.render(rows, as_json=json))
@@ -164,7 +165,7 @@ def benchmark(
 @app.command()
 def doctor(results_folder: Results = None) -> None:
     """Check the installation; every line that is not fine says what to do."""
-    from bioplaus import doctor as checking
+    from bioplaus.experiments import doctor as checking
 
     _use(results_folder)
     if not checking.show(console):
@@ -174,7 +175,7 @@ def doctor(results_folder: Results = None) -> None:
 @data_app.command("list")
 def data_list() -> None:
     """List the data sets, and where each was found."""
-    from bioplaus import data
+    from bioplaus.tasks import datasets as data
 
     _table([row._asdict() for row in data.catalogue()])
 
@@ -186,7 +187,7 @@ def data_get(
     paper: Paper = None,
 ) -> None:
     """Download data sets, with progress and checksums; what cannot be downloaded is said in the end (exit code 1)."""
-    from bioplaus import data
+    from bioplaus.tasks import datasets as data
 
     if not names and preset is None:
         raise BioplausError("data get needs the name of a data set, or --preset; `data list` shows the names.")
@@ -206,8 +207,9 @@ def data_get(
 
 def _needed(runs: list[manifest.Run]) -> dict[str, Callable[[], str]]:
     """What runs read from disk, by name, and the calls that fetch it or say why not."""
-    from bioplaus import data, simulation
+    from bioplaus.experiments import simulation
     from bioplaus.tasks import captions
+    from bioplaus.tasks import datasets as data
 
     found: dict[str, Callable[[], str]] = {}
     for run in runs:
@@ -317,7 +319,7 @@ def _forecast(todo: list[manifest.Run], at_once: int) -> str:
 
 
 def _draw(preset: str, paper: str | None, workers: int) -> None:
-    from bioplaus import report as reporting
+    from bioplaus.analysis import report as reporting
 
     if preset not in manifest.PRESETS:
         manifest.runs(preset)  # raises the sentence

@@ -14,7 +14,7 @@ from bioplaus.tasks import Spec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkCase:
-    """A size at which `bioplaus.benchmark` times a rule; a rule module may list some as `BENCHMARK`."""
+    """A size at which `bioplaus.experiments.benchmark` times a rule; a rule module may list some as `BENCHMARK`."""
 
     label: str  # what is timed, for the table: widths or the published setting
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config, where it is not the default

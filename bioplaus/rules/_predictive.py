@@ -12,7 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bioplaus.rules._layered import LayeredConfig, LayeredRule, Scratch, StepRule, neural_steps, tensors, uniform
+from bioplaus.rules._layered import (
+    LayeredConfig,
+    LayeredRule,
+    Scratch,
+    StepRule,
+    neural_steps,
+    tensors,
+    uniform,
+)
 
 N_BLOCK = 64  # rows relaxed together: their states then stay in a core's cache through all iterations
 

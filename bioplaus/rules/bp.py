@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import LayeredConfig, LayeredRule, Scratch, one_hot_, tensors, uniform
+from bioplaus.rules._layered import (
+    LayeredConfig,
+    LayeredRule,
+    Scratch,
+    one_hot_,
+    tensors,
+    uniform,
+)
 from bioplaus.rules._optimisers import Adam, Optimiser
 
 BENCHMARK = (BenchmarkCase(label="784-500-10"),)

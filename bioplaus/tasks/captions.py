@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import _files, config, data
+from bioplaus import _files, config
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec, scenes
+from bioplaus.tasks import datasets as data
 from bioplaus.tasks.encoders import ENCODERS, Encoder
 
 if TYPE_CHECKING:

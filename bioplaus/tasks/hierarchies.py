@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config, data
+from bioplaus import config
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec, images
+from bioplaus.tasks import datasets as data
 
 KINDS = ("fine", "coarse")  # columns of y
 CHUNK = 250  # images evaluated at once: 130 MB at the published width

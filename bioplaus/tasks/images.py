@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config, data, metrics, tasks
+from bioplaus import config, metrics, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec
+from bioplaus.tasks import datasets as data
 
 CHUNK = {"cpu": 1_000, "cuda": 10_000}  # images predicted at once; on a CPU 250 to 5,000 differ by less than 10 %
 

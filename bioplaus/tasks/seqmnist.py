@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import config, data, metrics
+from bioplaus import config, metrics
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
+from bioplaus.tasks import datasets as data
 
 RADIUS = 10.0  # length of a class's line, in units of the drawing
 CHUNK = 1000  # images evaluated at once

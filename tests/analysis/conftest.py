@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bioplaus import manifest, plots, results
+from bioplaus import results
+from bioplaus.analysis import plots
+from bioplaus.experiments import manifest
 
 os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported: no test opens a window
 ROOT = Path(__file__).resolve().parents[2]

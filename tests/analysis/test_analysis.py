@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from bioplaus import analysis, manifest, published, report, results
+from bioplaus import results
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import published, report
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import manifest
 
 LEARNED = [0.94, 0.955, 0.963, 0.967, 0.97, 0.971, 0.972, 0.973, 0.974, 0.9745]
 

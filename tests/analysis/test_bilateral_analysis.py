@@ -8,9 +8,22 @@ import pytest
 import torch
 from torch import nn
 
-from bioplaus import analysis, manifest, rules
+from bioplaus import rules
+from bioplaus.analysis import experiment as analysis
 from bioplaus.errors import BioplausError
-from bioplaus.papers import hemisphere_analysis, hemisphere_plots, hemisphere_results, hemisphere_runs
+from bioplaus.experiments import manifest
+from bioplaus.papers.bilateral import (
+    claims as hemisphere_results,
+)
+from bioplaus.papers.bilateral import (
+    figures as hemisphere_plots,
+)
+from bioplaus.papers.bilateral import (
+    measures as hemisphere_analysis,
+)
+from bioplaus.papers.bilateral import (
+    runs as hemisphere_runs,
+)
 from bioplaus.tasks import hierarchies
 
 SMALL = {"n_fine": 10, "n_coarse": 2, "in_channels": 1, "image_size": 8, "left": {"widths": [4, 4, 4, 6]}}

@@ -10,8 +10,19 @@ import pandas
 import pytest
 from scipy import stats
 
-from bioplaus import analysis, manifest, results, tables
-from bioplaus.papers import cerebellum, cerebellum_claims, cerebellum_plots
+from bioplaus import results
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import tables
+from bioplaus.experiments import manifest
+from bioplaus.papers.ccdni import (
+    claims as cerebellum_claims,
+)
+from bioplaus.papers.ccdni import (
+    figures as cerebellum_plots,
+)
+from bioplaus.papers.ccdni import (
+    measures as cerebellum,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,9 +9,12 @@ import pandas
 import pytest
 import torch
 
-from bioplaus import analysis, manifest, report, results, rules, simulation, tables, train
+from bioplaus import results, rules, train
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import report, tables
 from bioplaus.errors import BioplausError
-from bioplaus.papers import comparison
+from bioplaus.experiments import manifest, simulation
+from bioplaus.papers.corinfomax import comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """

@@ -5,8 +5,9 @@ import math
 import pandas
 import pytest
 
-from bioplaus import manifest, published
+from bioplaus.analysis import published
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import manifest
 
 FIGURES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "three_layers")
 # script (without .py) -> entry of the grid, settings, seeds: specification, section 11

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bioplaus import rules
-from bioplaus.papers import dynamics
+from bioplaus.papers.corinfomax import dynamics
 from bioplaus.rules._layered import Trajectory
 
 F64 = torch.float64

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bioplaus.errors import BioplausError
-from bioplaus.papers import mosaics, synapses
+from bioplaus.papers.hebbian import mosaics, synapses
 
 
 def test_grey_mosaic_has_each_unit_in_its_tile_row_by_row():

@@ -6,10 +6,10 @@ import types
 import numpy as np
 import pytest
 
-from bioplaus import analysis as loaded
-from bioplaus import manifest
+from bioplaus.analysis import experiment as loaded
 from bioplaus.errors import BioplausError
-from bioplaus.papers import selection
+from bioplaus.experiments import manifest
+from bioplaus.papers.hebbian import selection
 
 EPOCHS = {
     "epoch": np.arange(4),
@@ -96,7 +96,8 @@ def test_every_published_number_that_the_table_names_is_in_the_file():
     """A name that the file does not have would be no comparison, silently."""
     import json
 
-    from bioplaus import published, results
+    from bioplaus import results
+    from bioplaus.analysis import published
 
     source = json.loads((results.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text())
     texts = "".join("".join(cell["source"]) for cell in source["cells"])

@@ -7,7 +7,9 @@ import pandas
 import pytest
 from matplotlib import colors
 
-from bioplaus import analysis, manifest, plots, tables
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import plots, tables
+from bioplaus.experiments import manifest
 
 LEARNED = np.linspace(0.94, 0.974, 10)
 

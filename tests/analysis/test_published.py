@@ -7,8 +7,9 @@ import numpy as np
 import pandas
 import pytest
 
-from bioplaus import manifest, published
+from bioplaus.analysis import published
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import manifest
 
 COMPARED = published.Published(value=0.97, sd=0.002, n=10)
 PAPERS = ["bilateral", "ccdni", "corinfomax", "hebbian"]

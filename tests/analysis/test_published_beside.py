@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bioplaus import analysis, plots, tables
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import plots, tables
 
 CURVE = np.linspace(0.36, 0.44, 3)
 MANIFEST = """

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import kernels, report, results
+from bioplaus import results
+from bioplaus.analysis import report
 from bioplaus.errors import BioplausError, RunError
+from bioplaus.experiments import notebooks as kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = np.linspace(0.94, 0.974, 10)
 FIGURE = """
-from bioplaus import analysis, plots
+from bioplaus.analysis import experiment as analysis, plots
 found = analysis.load("corinfomax", "mnist", preset)
 drawn = found.curves("test_accuracy")
 files = {"png": b"a picture", "pdf": b"a page", "csv": plots.csv(drawn)} if found.outcomes else {}
@@ -132,7 +134,7 @@ def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rul
     (package / "rules").mkdir(parents=True)
     (package / "plots.py").write_text("x = 1")
     (package / "rules" / "ep.py").write_text("y = 1")
-    monkeypatch.setattr(report, "__file__", str(package / "report.py"))
+    monkeypatch.setattr(report, "__file__", str(package / "analysis" / "report.py"))
     plain = report.Notebook(notebook(home, "corinfomax_fig_a", "plot()"), "corinfomax", "desk")
     naming = report.Notebook(notebook(home, "corinfomax_fig_b", "from bioplaus import rules"), "corinfomax", "desk")
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from bioplaus import __main__ as command_line
-from bioplaus import data, device
+from bioplaus import device
 from bioplaus.tasks import captions
+from bioplaus.tasks import datasets as data
 
 SMOKE = ["run", "--preset", "smoke", "--inline"]
 EP = [*SMOKE, "--only", "mnist/ep"]

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from bioplaus import __main__ as command_line
-from bioplaus import engine, manifest, results
+from bioplaus import results
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import engine, manifest
 
 
 def _digests(runs):

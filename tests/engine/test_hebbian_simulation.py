@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from bioplaus import manifest, results, simulation, train
+from bioplaus import results, train
 from bioplaus.errors import BioplausError
-from bioplaus.papers import synapses
+from bioplaus.experiments import manifest, simulation
+from bioplaus.papers.hebbian import synapses
 
 BIO = {
     "config": {"n_units": [64, 20], "k": 2, "lr": 0.04, "snapshot_epochs": [0, 2]},

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bioplaus import engine, errors, manifest, simulation
+from bioplaus import errors
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import engine, manifest, simulation
 
 
 def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):

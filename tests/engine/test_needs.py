@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from bioplaus import engine, manifest, results
+from bioplaus import results
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import engine, manifest
 
 MANIFEST = """
 paper: toy

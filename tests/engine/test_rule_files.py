@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from bioplaus import benchmark, engine, manifest, results, rules, train
+from bioplaus import results, rules, train
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import benchmark, engine, manifest
 
 RULE = """
 import dataclasses

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import conformance
+from bioplaus.experiments import conformance
 from bioplaus.nets import autoencoder, backbones
-from bioplaus.papers import hemisphere_analysis, hemisphere_results
+from bioplaus.papers.bilateral import (
+    claims as hemisphere_results,
+)
+from bioplaus.papers.bilateral import (
+    measures as hemisphere_analysis,
+)
 from bioplaus.rules import hemispheric_bp
 from bioplaus.tasks import hierarchies
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import conformance
+from bioplaus.experiments import conformance
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "corinfomax" / "ep_12-9-5_signed_lr0.3_beta0.5.npz"

@@ -6,7 +6,7 @@ import corinfomax_synthetic as synthetic
 import numpy as np
 import pytest
 
-from bioplaus import conformance
+from bioplaus.experiments import conformance
 
 GOLDENS = sorted((Path(__file__).parent / "corinfomax").glob("*.npz"))
 CHAINS = {"two layers": (7, 6, 4), "three layers": (6, 5, 7, 3), "four layers": (5, 6, 4, 7, 3)}

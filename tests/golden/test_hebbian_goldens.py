@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import conformance
+from bioplaus.experiments import conformance
 
 HERE = Path(__file__).parent / "hebbian"
 FILES = sorted(path.name for path in HERE.glob("*.npz"))

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from rich.console import Console
 
-from bioplaus import doctor
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import doctor
 
 
 def _findings():
@@ -36,10 +36,13 @@ def _no_kernel(name):
 @pytest.mark.parametrize(
     ("what", "breakage"),
     [
-        ("nbval", ("bioplaus.doctor.importlib.metadata.version", _no_nbval)),
-        ("Jupyter kernel python3", ("bioplaus.kernels.check", _no_kernel)),
-        ("results folder", ("bioplaus.doctor.os.access", lambda path, mode: False)),
-        ("results folder", ("bioplaus.doctor.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))),
+        ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
+        ("Jupyter kernel python3", ("bioplaus.experiments.notebooks.check", _no_kernel)),
+        ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
+        (
+            "results folder",
+            ("bioplaus.experiments.doctor.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1)),
+        ),
     ],
     ids=["package missing", "kernel missing", "folder locked", "disk full"],
 )

@@ -183,7 +183,7 @@ def test_the_ground_floor_never_imports_the_engine_or_its_libraries():
         "        importlib.import_module(f'{package.__name__}.{module.name}')\n"
         f"for name in {ground}: importlib.import_module(f'bioplaus.{{name}}')\n"
         "heavy = {'papermill', 'dask', 'distributed', 'pandas', 'matplotlib', 'seaborn', 'torchvision', 'sklearn',\n"
-        "         'bioplaus.engine', 'bioplaus.manifest'}\n"
+        "         'bioplaus.experiments.engine', 'bioplaus.experiments.manifest'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert _python(code).stdout.strip() == "[]"
@@ -209,7 +209,7 @@ def test_a_notebook_is_stripped_uses_kernel_python3_and_finds_its_own_way(path):
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Simulations/*.ipynb")), ids=lambda path: path.name)
 def test_a_simulation_notebook_declares_its_parameters_and_a_check(path):
-    from bioplaus import simulation
+    from bioplaus.experiments import simulation
 
     chosen = simulation.load(path.stem)
     tags = [tags for tags, _ in chosen.cells]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bioplaus.errors import BioplausError
-from bioplaus.papers import synapses
+from bioplaus.papers.hebbian import synapses
 
 
 @pytest.fixture

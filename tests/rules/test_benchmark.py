@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from bioplaus import benchmark, device, rules
+from bioplaus import device, rules
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import benchmark
 from bioplaus.tasks import Spec
 
 

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from bioplaus import benchmark, device, rules
+from bioplaus import device, rules
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import benchmark
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec
 

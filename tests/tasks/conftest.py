@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import data
+from bioplaus.tasks import datasets as data
 
 
 @pytest.fixture(autouse=True)

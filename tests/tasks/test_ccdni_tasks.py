@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bioplaus import data, rules, train
+from bioplaus import rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.papers import caption_scores
+from bioplaus.papers.ccdni import caption_scores
 from bioplaus.tasks import captions, linedraw, scenes, seqmnist
+from bioplaus.tasks import datasets as data
 
 
 class Always(torch.nn.Module):

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import _files, _pixels, data
+from bioplaus import _files
 from bioplaus.errors import BioplausError
+from bioplaus.tasks import _pixels
+from bioplaus.tasks import datasets as data
 
 
 def sentence(caught) -> str:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import data, rules
+from bioplaus import rules
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec, features, hebbian_images, patches
+from bioplaus.tasks import datasets as data
 
 
 def generator(seed: int = 0) -> torch.Generator:

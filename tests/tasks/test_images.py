@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import data, train
+from bioplaus import train
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec, images
+from bioplaus.tasks import datasets as data
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -23,9 +23,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from bioplaus import _files, results, simulation
+from bioplaus import _files, results
 from bioplaus.errors import BioplausError, RunError, is_library, told, unknown, where
-from bioplaus.manifest import Run
+from bioplaus.experiments import simulation
+from bioplaus.experiments.manifest import Run
 
 KERNEL_SECONDS = 6.0  # to start a kernel and import torch, for the forecast
 _DASK = {  # runs last minutes: looking every 10 ms and 20 ms, as Dask does, would cost a fifteenth of a core
@@ -83,7 +84,7 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
     for run in alike.values():
         run.check()
     if kernel is not None:
-        from bioplaus import kernels
+        from bioplaus.experiments import notebooks as kernels
 
         kernels.check(kernel)
     for folder in {run.experiment_folder for run in runs}:
@@ -414,7 +415,7 @@ def _start(run: Run, place: Path, kernel: str | None) -> None:
                 tracebacks.print_exc(file=log)
                 raise
         return
-    from bioplaus import kernels
+    from bioplaus.experiments import notebooks as kernels
 
     kernels.execute(chosen.path, place / "run.ipynb", parameters, kernel=kernel, log=place / "run.log")
 

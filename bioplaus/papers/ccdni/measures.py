@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import _files, analysis, published, results
-from bioplaus.analysis import Analysis
-from bioplaus.papers import caption_scores
+from bioplaus import _files, results
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import published
+from bioplaus.analysis.experiment import Analysis
+from bioplaus.papers.ccdni import caption_scores
 from bioplaus.results import Outcome
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def _kernel() -> Finding:
     advice = "python -m ipykernel install --sys-prefix --name python3"
     if importlib.util.find_spec("ipykernel") is None:
         return Finding("Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel")
-    from bioplaus import kernels
+    from bioplaus.experiments import notebooks as kernels
 
     try:
         kernels.check("python3")
@@ -112,7 +112,7 @@ def _results_folder() -> Finding:
 
 def _data() -> Iterator[Finding]:
     """Where data sets are; a missing one is no fault, for it is fetched when a run needs it."""
-    from bioplaus import data
+    from bioplaus.tasks import datasets as data
 
     for row in data.catalogue():
         place = row.found or f"not here; a run that needs it fetches it, or: python -m bioplaus data get {row.name}"

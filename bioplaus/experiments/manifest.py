@@ -34,8 +34,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from ruamel.yaml import YAML, YAMLError
 
-from bioplaus import results, simulation
+from bioplaus import results
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments import simulation
 
 PRESETS = ("smoke", "quick", "desk", "paper")
 _MAX_NODES = 100_000  # of a manifest with its aliases followed: a bomb of aliases stops here

@@ -35,7 +35,7 @@ from bioplaus.errors import BioplausError, unknown
 if TYPE_CHECKING:
     import pandas
 
-    from bioplaus.manifest import Run
+    from bioplaus.experiments.manifest import Run
 
 LIMIT = 2.0  # published standard deviations
 NOT_RUN = "not run at this preset"

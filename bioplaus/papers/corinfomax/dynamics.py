@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import plots
+from bioplaus.analysis import plots
 
 if TYPE_CHECKING:
     import pandas

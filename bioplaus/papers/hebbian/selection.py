@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import manifest, plots, published
+from bioplaus.analysis import plots, published
 from bioplaus.errors import unknown
+from bioplaus.experiments import manifest
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from bioplaus.analysis import Analysis
-    from bioplaus.manifest import Run
+    from bioplaus.analysis.experiment import Analysis
+    from bioplaus.experiments.manifest import Run
 
 HOW = {
     "last": "epoch",

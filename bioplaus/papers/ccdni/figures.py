@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import analysis, plots
-from bioplaus.analysis import Analysis
-from bioplaus.papers import cerebellum
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import plots
+from bioplaus.analysis.experiment import Analysis
+from bioplaus.papers.ccdni import measures as cerebellum
 
 if TYPE_CHECKING:
     import pandas

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus import _pixels
-from bioplaus._pixels import About, Images
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.tasks import _pixels
+from bioplaus.tasks._pixels import About, Images
 
 __all__ = ["About", "Images", "Row", "about", "catalogue", "get", "names", "read", "root"]
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bioplaus import published, results
-from bioplaus.analysis import Analysis
-from bioplaus.papers import hemisphere_analysis
+from bioplaus import results
+from bioplaus.analysis import published
+from bioplaus.analysis.experiment import Analysis
+from bioplaus.papers.bilateral import measures as hemisphere_analysis
 
 if TYPE_CHECKING:
     import pandas

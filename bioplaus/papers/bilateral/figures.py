@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bioplaus import data, plots
-from bioplaus.analysis import Analysis
+from bioplaus.analysis import plots
+from bioplaus.analysis.experiment import Analysis
 from bioplaus.errors import BioplausError
-from bioplaus.papers import hemisphere_analysis
-from bioplaus.papers import hemisphere_results as tables
+from bioplaus.papers.bilateral import claims as tables
+from bioplaus.papers.bilateral import measures as hemisphere_analysis
+from bioplaus.tasks import datasets as data
 
 if TYPE_CHECKING:
     import pandas

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bioplaus import rules
-from bioplaus.conformance import Golden
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments.conformance import Golden
 from bioplaus.metrics import accuracy
 
 STEP_RULES = {"constant": "constant", "divide_by_loop_index": "loop_index", "divide_by_slow_loop_index": "slow"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bioplaus.analysis import Analysis
+    from bioplaus.analysis.experiment import Analysis
 
 DPI = 150
 _COLOURS = {

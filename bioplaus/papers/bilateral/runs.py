@@ -12,7 +12,7 @@ from bioplaus.device import Meter
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.nets.backbones import parameter_count
 from bioplaus.nets.ensembles import Ensemble, Specialists
-from bioplaus.papers import hemisphere_analysis as analysis
+from bioplaus.papers.bilateral import measures as analysis
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec, HierarchyTask
 from bioplaus.train import History
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import rules
-from bioplaus.conformance import Golden
 from bioplaus.errors import unknown
+from bioplaus.experiments.conformance import Golden
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import hebbian_images
 

@@ -25,9 +25,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bioplaus import _files, analysis, engine, manifest, published, tables
+from bioplaus import _files
 from bioplaus import results as _results
+from bioplaus.analysis import experiment as analysis
+from bioplaus.analysis import published, tables
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments import engine, manifest
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas")  # a new version may draw differently
 
@@ -82,7 +85,7 @@ def render(preset: str) -> Path:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bioplaus"),
+        loader=jinja2.PackageLoader("bioplaus.analysis"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -188,7 +191,7 @@ def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Noteboo
 @cache
 def _code(with_models: bool) -> str:
     """sha256 of the package's source and of the versions of the libraries that draw, as this process found them."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     files = {path.relative_to(package): path for path in package.rglob("*.py")}
     if not with_models:
         files = {name: path for name, path in files.items() if name.parts[0] not in ("rules", "nets", "tasks")}
@@ -230,7 +233,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus import kernels
+    from bioplaus.experiments import notebooks as kernels
 
     os.environ.update(engine.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date

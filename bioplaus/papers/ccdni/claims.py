@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bioplaus import published
-from bioplaus.analysis import Analysis
-from bioplaus.papers import caption_scores
-from bioplaus.papers.cerebellum import (
+from bioplaus.analysis import published
+from bioplaus.analysis.experiment import Analysis
+from bioplaus.papers.ccdni import caption_scores
+from bioplaus.papers.ccdni.measures import (
     MIN_SEEDS,
     PAPER,
     TASKS,

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import rules
-from bioplaus.conformance import TOLERANCE, Golden
 from bioplaus.errors import unknown
+from bioplaus.experiments.conformance import TOLERANCE, Golden
 from bioplaus.nets.ensembles import Ensemble
 from bioplaus.nets.hemispheres import load_strictly
 from bioplaus.nets.sparse_resnet9 import SparseConv, SparseMLP
-from bioplaus.papers import hemisphere_analysis
+from bioplaus.papers.bilateral import measures as hemisphere_analysis
 from bioplaus.tasks.hierarchies import KINDS, Normaliser, augment
 
 Pairs = Iterator[tuple[str, Any]]

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import manifest, plots, tables
+from bioplaus.analysis import plots, tables
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import manifest
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bioplaus.analysis import Analysis
-    from bioplaus.manifest import Run
+    from bioplaus.analysis.experiment import Analysis
+    from bioplaus.experiments.manifest import Run
     from bioplaus.results import Outcome
 
 COSTS = {"epoch": "Epoch", "seconds": "Training time (s)", "gflop": "Useful arithmetic (GFLOP)"}

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import manifest, published, results
+from bioplaus import results
+from bioplaus.analysis import published
 from bioplaus.errors import unknown
-from bioplaus.manifest import Run
+from bioplaus.experiments import manifest
+from bioplaus.experiments.manifest import Run
 
 if TYPE_CHECKING:
     import pandas

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import plots, published
+from bioplaus.analysis import plots, published
 
 if TYPE_CHECKING:
     import pandas
 
-    from bioplaus.analysis import Analysis
+    from bioplaus.analysis.experiment import Analysis
 
 _METRICS = {
     "test_accuracy": "test accuracy",

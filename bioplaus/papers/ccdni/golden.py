@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import metrics, rules
-from bioplaus.conformance import TOLERANCE, Golden
 from bioplaus.errors import unknown
+from bioplaus.experiments.conformance import TOLERANCE, Golden
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import linedraw, seqmnist
 

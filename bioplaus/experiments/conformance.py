@@ -13,7 +13,6 @@ and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. It must go the w
 
 import importlib
 import json
-import pkgutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -128,15 +127,16 @@ class Report:
 
 
 def adapters() -> list[str]:
-    """Papers whose goldens can be replayed, sorted: the modules of this package."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """Papers whose goldens can be replayed, sorted: the folders of `bioplaus.papers` with a module `golden`."""
+    folder = Path(__file__).resolve().parents[1] / "papers"
+    return sorted(path.parent.name for path in folder.glob("*/golden.py"))
 
 
 def adapter(paper: str) -> ModuleType:
     """The adapter of `paper`, or an error naming those there are."""
     if paper not in adapters():
         raise unknown("paper of a golden file", paper, adapters())
-    return importlib.import_module(f"{__name__}.{paper}")
+    return importlib.import_module(f"bioplaus.papers.{paper}.golden")
 
 
 def conform(paths: Iterable[str | Path], rule: str | None = None, dtype: str | None = None) -> list[Report]:

@@ -1,0 +1,1 @@
+"""What is shown: published numbers, runs beside them, figures, tables and the report."""

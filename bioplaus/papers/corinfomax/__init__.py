@@ -1,0 +1,1 @@
+"""Correlative information maximization (Bozkurt, Pehlevan and Erdogan 2023)."""

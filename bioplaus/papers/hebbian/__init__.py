@@ -1,0 +1,1 @@
+"""Unsupervised learning by competing hidden units (Krotov and Hopfield 2019)."""
