@@ -1,9 +1,10 @@
-"""bioplaus: four papers on biologically plausible learning, reproducible from a notebook or one command.
+"""bioplaus: four papers on biologically plausible learning, reproducible from a notebook or one
+command.
 
-`images.load("digits")` of `bioplaus.tasks` gives a task, `rules.make("ep", {...}, task.spec)` a learner,
-`train.fit(learner, task, ...)` trains it, and `results.save(record, path)` keeps what came out. Importing bioplaus
-needs torch and numpy only; its modules are imported when they are first used, so that drawing figures from results
-does not wait for torch.
+`images.load("digits")` of `bioplaus.tasks` gives a task, `rules.make("ep", {...}, task.spec)` a
+learner, `train.fit(learner, task, ...)` trains it, and `results.save(record, path)` keeps what came
+out. Importing bioplaus needs torch and numpy only; its modules are imported when they are first
+used, so that drawing figures from results does not wait for torch.
 """
 
 from importlib import import_module
@@ -15,7 +16,16 @@ from bioplaus.version import __version__
 if TYPE_CHECKING:
     from bioplaus import device, metrics, results, rules, tasks, train
 
-__all__ = ["__version__", "BioplausError", "device", "metrics", "results", "rules", "tasks", "train"]
+__all__ = [
+    "__version__",
+    "BioplausError",
+    "device",
+    "metrics",
+    "results",
+    "rules",
+    "tasks",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,6 @@
-"""The command line: `python -m bioplaus <command>`; every command says what it does with `--help`."""
+"""The command line: `python -m bioplaus <command>`; every command says what it does with
+`--help`.
+"""
 
 import os
 import sys
@@ -25,26 +27,49 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
 app.add_typer(data_app, name="data")
 INTERRUPTED = 130  # exit code after Ctrl-C
-console = Console(soft_wrap=True, highlight=False, markup=False)  # brackets in a message are brackets
+# brackets in a message are brackets
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
 Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
-Only = Annotated[str | None, typer.Option(help="A run id, or a glob over paper/experiment/entry/id or a part of it.")]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2; each is run once.")]
-Results = Annotated[Path | None, typer.Option("--results", help="Folder for results instead of Results.")]
-Workers = Annotated[int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")]
-Scheduler = Annotated[str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")]
-Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, without papermill and Dask.")]
+Only = Annotated[
+    str | None,
+    typer.Option(help="A run id, or a glob over paper/experiment/entry/id or a part of it."),
+]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")
+]
+Seeds = Annotated[
+    str | None, typer.Option(help="Seeds instead of the manifest's, as in 1,2; each is run once.")
+]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="Folder for results instead of Results.")
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")
+]
+Scheduler = Annotated[
+    str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")
+]
+Inline = Annotated[
+    bool, typer.Option("--inline", help="Run in this process, without papermill and Dask.")
+]
 Device = Annotated[
-    str | None, typer.Option(help="Where runs compute: cpu, cuda, cuda:1, auto (a GPU if there is one); default: cpu.")
+    str | None,
+    typer.Option(
+        help="Where runs compute: cpu, cuda, cuda:1, auto (a GPU if there is one); default: cpu."
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Compute threads of each run (1); they change the last bits; see --workers."),
+    typer.Option(
+        min=1, help="Compute threads of each run (1); they change the last bits; see --workers."
+    ),
 ]
 Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]
-Again = Annotated[bool, typer.Option("--again", help="Also run again what was made with other code of its rule.")]
+Again = Annotated[
+    bool, typer.Option("--again", help="Also run again what was made with other code of its rule.")
+]
 
 
 @app.command()
@@ -65,7 +90,14 @@ def run(
 ) -> None:
     """Run simulations that are not done yet, and show how each ended."""
     _use(results_folder)
-    _run(_runs(preset, paper, only, setting, seeds, device, threads), workers, scheduler, inline, kernel, again)
+    _run(
+        _runs(preset, paper, only, setting, seeds, device, threads),
+        workers,
+        scheduler,
+        inline,
+        kernel,
+        again,
+    )
 
 
 @app.command()
@@ -85,18 +117,31 @@ def reproduce(
     _use(results_folder)
     failure = None
     try:
-        _run(_runs(preset, paper, only, device=device, threads=threads), workers, scheduler, False, kernel, again)
+        _run(
+            _runs(preset, paper, only, device=device, threads=threads),
+            workers,
+            scheduler,
+            False,
+            kernel,
+            again,
+        )
     except BioplausError as error:
         if error.exit_code != 1:
             raise
         failure = error  # some runs failed: draw the others, then say so
-    _draw(preset, paper, workers if scheduler == "local" else 0)  # drawing is done here, whatever a cluster can take
+    # drawing is done here, whatever a cluster can take
+    _draw(preset, paper, workers if scheduler == "local" else 0)
     if failure:
         raise failure
 
 
 @app.command()
-def report(preset: Preset = "quick", paper: Paper = None, results_folder: Results = None, workers: Workers = 0) -> None:
+def report(
+    preset: Preset = "quick",
+    paper: Paper = None,
+    results_folder: Results = None,
+    workers: Workers = 0,
+) -> None:
     """Draw figures and tables from the results there are, and write the report page."""
     _use(results_folder)
     _draw(preset, paper, workers)
@@ -118,7 +163,10 @@ def status(
     rows = engine.status(runs, known)
     console.print(f"Preset {preset}:")
     _table(rows)
-    counts = {state: sum(row["status"] == state for row in rows) for state in dict.fromkeys(r["status"] for r in rows)}
+    counts = {
+        state: sum(row["status"] == state for row in rows)
+        for state in dict.fromkeys(r["status"] for r in rows)
+    }
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
     _tell_of_code(runs, known)
 
@@ -129,16 +177,22 @@ def collect(preset: Preset = "desk", paper: Paper = None, results_folder: Result
     _use(results_folder)
     for folder in dict.fromkeys(run.experiment_folder for run in _runs(preset, paper)):
         if path := results.collect(folder):
-            console.print(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+            console.print(
+                f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes"
+            )
 
 
 @app.command()
 def conform(
     paths: Annotated[list[Path], typer.Argument(help="Golden files, or folders of them.")],
-    rule: Annotated[str | None, typer.Option(help="Replay through this rule instead of the published one.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Replay through this rule instead of the published one.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Replay golden trajectories of the published code through the package's rules; exit 1 if any differs."""
+    """Replay golden trajectories of the published code through the package's rules; exit 1 if any
+    differs.
+    """
     from bioplaus.experiments import conformance
 
     reports = conformance.conform(paths, rule=rule)
@@ -182,15 +236,23 @@ def data_list() -> None:
 
 @data_app.command("get")
 def data_get(
-    names: Annotated[list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Get what the runs of this preset need.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Get what the runs of this preset need.")
+    ] = None,
     paper: Paper = None,
 ) -> None:
-    """Download data sets, with progress and checksums; what cannot be downloaded is said in the end (exit code 1)."""
+    """Download data sets, with progress and checksums; what cannot be downloaded is said in the end
+    (exit code 1).
+    """
     from bioplaus.tasks import datasets as data
 
     if not names and preset is None:
-        raise BioplausError("data get needs the name of a data set, or --preset; `data list` shows the names.")
+        raise BioplausError(
+            "data get needs the name of a data set, or --preset; `data list` shows the names."
+        )
     for name in names or []:
         console.print(f"{name}: {data.get(name)}")
     missing = {}
@@ -227,7 +289,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
     lines = [[*rows[0]], *([*map(str, row.values())] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:  # rich.table takes a millisecond a row, and there are thousands
-        typer.echo(" ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        typer.echo(
+            " ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def _use(folder: Path | None) -> None:
@@ -247,7 +311,9 @@ def _runs(
     given = {"device": device, "n_threads": threads}
     execution = {name: value for name, value in given.items() if value is not None}
     overrides = _settings(setting or [])
-    return manifest.runs(preset, [paper] if paper else None, only, _seeds(seeds), overrides, execution=execution)
+    return manifest.runs(
+        preset, [paper] if paper else None, only, _seeds(seeds), overrides, execution=execution
+    )
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -256,18 +322,24 @@ def _seeds(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise BioplausError(f"--seeds is {text!r}, but must be whole numbers with commas between, as in 1,2.") from None
+        raise BioplausError(
+            f"--seeds is {text!r}, but must be whole numbers with commas between, as in 1,2."
+        ) from None
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    """Values are read as YAML 1.2, as in a manifest: 1e-4 is a number, [8, 4] a list, true a truth value."""
+    """Values are read as YAML 1.2, as in a manifest: 1e-4 is a number, [8, 4] a list, true a truth
+    value.
+    """
     from ruamel.yaml import YAML, YAMLError
 
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not all(part.isidentifier() for part in name.split(".")):
-            raise BioplausError(f"--set is {pair!r}, but must be name=value, as in n_epochs=5 or config.lr=1e-3.")
+            raise BioplausError(
+                f"--set is {pair!r}, but must be name=value, as in n_epochs=5 or config.lr=1e-3."
+            )
         try:
             found[name] = YAML(typ="safe", pure=True).load(value)
         except (YAMLError, RecursionError):
@@ -276,14 +348,21 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _run(
-    runs: list[manifest.Run], workers: int, scheduler: str, inline: bool, kernel: str, again: bool = False
+    runs: list[manifest.Run],
+    workers: int,
+    scheduler: str,
+    inline: bool,
+    kernel: str,
+    again: bool = False,
 ) -> None:
     engine.check(runs, None if inline else kernel)
     known = engine.finished(runs)
     _tell_of_code(runs, known, again)
     todo = engine.pending(runs, again, known)
     at_once = 1 if inline else workers or engine.cores()
-    console.print(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_forecast(todo, at_once)}.")
+    console.print(
+        f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_forecast(todo, at_once)}."
+    )
     summary = engine.execute(
         runs,
         workers=workers,
@@ -297,11 +376,15 @@ def _run(
     console.print(f"Runs: {summary}. Results are in {results.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
-        raise engine.SweepError(f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}")
+        raise engine.SweepError(
+            f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}"
+        )
 
 
 def _tell_of_code(runs: list[manifest.Run], known: engine.Finished, again: bool = False) -> None:
-    """Say which finished runs other code made, unless they are made `again`, and which do not say what made them."""
+    """Say which finished runs other code made, unless they are made `again`, and which do not say
+    what made them.
+    """
     if count := 0 if again else len(engine.outdated(runs, known)):
         made = "1 finished run was" if count == 1 else f"{count} finished runs were"
         console.print(f"{made} made with other code of their rule; --again runs them again.")
@@ -329,7 +412,9 @@ def _draw(preset: str, paper: str | None, workers: int) -> None:
 
 
 def main() -> None:
-    """Run a command; errors end in one sentence and an exit code (2 input, 1 failed run, 130 interrupted)."""
+    """Run a command; errors end in one sentence and an exit code (2 input, 1 failed run, 130
+    interrupted).
+    """
     is_debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -337,7 +422,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             print(
-                "Interrupted. What is done is kept; the same command resumes from the last checkpoints.",
+                "Interrupted. What is done is kept; the same command resumes from the last"
+                " checkpoints.",
                 file=sys.stderr,
             )
         raise
@@ -350,7 +436,8 @@ def main() -> None:
         if is_debug:
             raise
         print(
-            f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please report it)",
+            f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please"
+            " report it)",
             file=sys.stderr,
         )
         sys.exit(1)

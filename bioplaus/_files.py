@@ -39,7 +39,9 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise BioplausError(f"Could not write {path} ({len(content):,} bytes): {error.strerror}.") from error
+        raise BioplausError(
+            f"Could not write {path} ({len(content):,} bytes): {error.strerror}."
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -48,11 +50,15 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_atomic(
+        path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None where there is none or it is not JSON (a half-written file of another program)."""
+    """Read a JSON file; None where there is none or it is not JSON (a half-written file of another
+    program).
+    """
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -72,7 +78,9 @@ def sha256(content: bytes) -> str:
 
 
 def seal(content: bytes) -> bytes:
-    """`content` followed by a trailer with its sha256; readers of pickles and zip files ignore what follows the end."""
+    """`content` followed by a trailer with its sha256; readers of pickles and zip files ignore what
+    follows the end.
+    """
     return content + _MARK + sha256(content).encode()
 
 
@@ -87,14 +95,14 @@ def unseal(sealed: bytes, path: Path) -> bytes:
     content, trailer = sealed[:-_TRAILER], sealed[-_TRAILER:]
     if not is_sealed(sealed):
         raise BioplausError(
-            f"{path} does not end with a bioplaus digest: it is cut short ({len(sealed):,} bytes) or was "
-            f"not written by bioplaus. Delete it and run again."
+            f"{path} does not end with a bioplaus digest: it is cut short ({len(sealed):,} bytes)"
+            " or was not written by bioplaus. Delete it and run again."
         )
     expected, found = trailer[len(_MARK) :].decode("ascii", "replace"), sha256(content)
     if expected != found:
         raise BioplausError(
-            f"{path} is damaged: its sha256 is {found[:12]}..., but {expected[:12]}... was written. "
-            f"Delete it and run again."
+            f"{path} is damaged: its sha256 is {found[:12]}..., but {expected[:12]}... was written."
+            " Delete it and run again."
         )
     return content
 
@@ -133,7 +141,7 @@ class Unpickler(pickle.Unpickler):
         module = module.replace("numpy.core", "numpy._core")  # as older versions of numpy wrote it
         if (module, name) not in _BUILDABLE:
             raise BioplausError(
-                f"{self.path} asks for {module}.{name}, which no file of numbers needs; it was refused and nothing was "
-                "executed."
+                f"{self.path} asks for {module}.{name}, which no file of numbers needs; it was"
+                " refused and nothing was executed."
             )
         return super().find_class(module, name)

@@ -10,8 +10,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 def keep_freed() -> bool:
     """Ask the C library to keep freed memory for the next tensors; True where it can (glibc).
 
-    By default it returns large blocks to the system, which then clears and maps every page of them anew: a tenth of the
-    time of a training step whose layers are tens of megabytes. It holds for the whole process and changes no result.
+    By default it returns large blocks to the system, which then clears and maps every page of them
+    anew: a tenth of the time of a training step whose layers are tens of megabytes. It holds for
+    the whole process and changes no result.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

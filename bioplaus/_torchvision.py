@@ -1,10 +1,12 @@
-"""The one importer of torchvision: `from bioplaus._torchvision import datasets` (or `models`, `utils`, `v2`).
+"""The one importer of torchvision: `from bioplaus._torchvision import datasets` (or `models`,
+`utils`, `v2`).
 
-torchvision is imported when a name is first asked for (it takes a second or two), not when this module is. Beside some
-CPU builds of torch its binary operators do not load, and its import stops with "operator torchvision::nms does not
-exist", because it attaches shape functions to two operators that are then missing. Only after that very failure the
-schemas of the two are declared, without a kernel, and the import is tried once more. What bioplaus uses (data sets,
-transforms of images, layouts of networks) calls neither; `torchvision.ops` and `torchvision.io` might and are not
+torchvision is imported when a name is first asked for (it takes a second or two), not when this
+module is. Beside some CPU builds of torch its binary operators do not load, and its import stops
+with "operator torchvision::nms does not exist", because it attaches shape functions to two
+operators that are then missing. Only after that very failure the schemas of the two are declared,
+without a kernel, and the import is tried once more. What bioplaus uses (data sets, transforms of
+images, layouts of networks) calls neither; `torchvision.ops` and `torchvision.io` might and are not
 offered.
 """
 
@@ -61,7 +63,9 @@ def __getattr__(name: str) -> ModuleType:
 
 def _forget_half_import() -> None:
     """Drop the submodules that a failed import left behind; a second try must run them again."""
-    for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
+    for name in [
+        name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")
+    ]:
         del sys.modules[name]
 
 
@@ -80,6 +84,6 @@ def _failure(error: Exception) -> BioplausError:
         )
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return BioplausError(
-        f"torchvision could not be imported beside torch {torch.__version__} ({reason}); install the release that "
-        "belongs to this torch."
+        f"torchvision could not be imported beside torch {torch.__version__} ({reason}); install"
+        " the release that belongs to this torch."
     )

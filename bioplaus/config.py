@@ -1,8 +1,8 @@
 """Typed, range-checked parameters: the base of every rule's, net's and task's `Config`.
 
-A `Config` is a frozen keyword-only dataclass of builtins, so it survives JSON, YAML and papermill unchanged.
-`from_dict` is the one gate through which values from outside enter: names, types and ranges are checked there, before
-anything runs.
+A `Config` is a frozen keyword-only dataclass of builtins, so it survives JSON, YAML and papermill
+unchanged. `from_dict` is the one gate through which values from outside enter: names, types and
+ranges are checked there, before anything runs.
 """
 
 import dataclasses
@@ -20,9 +20,8 @@ from bioplaus.errors import BioplausError, unknown
 class Config:
     """Base class: subclass it as a frozen keyword-only dataclass whose fields are builtins.
 
-    Allowed field types: bool, int, float, str, `Literal[...]`, `tuple[T, ...]`, `tuple[T, T]` (a pair), `list`,
-    `dict`, and `T | None`.
-    Ranges are checked in `__post_init__` with `check`.
+    Allowed field types: bool, int, float, str, `Literal[...]`, `tuple[T, ...]`, `tuple[T, T]` (a
+    pair), `list`, `dict`, and `T | None`. Ranges are checked in `__post_init__` with `check`.
     """
 
     def __post_init__(self) -> None:
@@ -32,13 +31,14 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any], *, kind: str = "parameter") -> Self:
         """Build a config from plain values, refusing unknown names and wrong types.
 
-        Lists become tuples and integers become floats where the field says so; nothing else is converted: a string
-        where a number belongs is an error.
+        Lists become tuples and integers become floats where the field says so; nothing else is
+        converted: a string where a number belongs is an error.
 
         Raises
         ------
         BioplausError
-            Unknown name (nearest one suggested), wrong type, or value out of range; a field declared without a type.
+            Unknown name (nearest one suggested), wrong type, or value out of range; a field
+            declared without a type.
         """
         hints = typing.get_type_hints(cls)
         known = [field.name for field in dataclasses.fields(cls)]
@@ -46,16 +46,25 @@ class Config:
             if name in known:
                 continue
             constant = getattr(cls, name, None)
-            if name not in hints and isinstance(constant, bool | int | float | str | tuple | list | dict):
+            if name not in hints and isinstance(
+                constant, bool | int | float | str | tuple | list | dict
+            ):
                 raise BioplausError(
                     f"{kind} {name!r} has no type in its Config and so is no field: write "
                     f"`{name}: {type(constant).__name__} = {constant!r}`."
                 )
             raise unknown(kind, name, known)
-        return cls(**{name: _convert(hints[name], value, f"{kind} {name!r}") for name, value in values.items()})
+        return cls(
+            **{
+                name: _convert(hints[name], value, f"{kind} {name!r}")
+                for name, value in values.items()
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as builtins (tuples become lists), in field order; `from_dict` reads them back."""
+        """The values as builtins (tuples become lists), in field order; `from_dict` reads them
+        back.
+        """
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def check(
@@ -82,16 +91,23 @@ class Config:
             below = number < high if open_high else number <= high
             if not (above and below and abs(number) <= sys.float_info.max):  # false for NaN, too
                 raise BioplausError(
-                    f"{name} is {_plain(value)!r}, but must be {_range(low, high, open_low, open_high)}."
+                    f"{name} is {_plain(value)!r}, but must be"
+                    f" {_range(low, high, open_low, open_high)}."
                 )
 
 
 def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
     if math.isinf(high):
-        return "finite" if math.isinf(low) else f"finite and {'above' if open_low else 'at least'} {low:g}"
+        return (
+            "finite"
+            if math.isinf(low)
+            else f"finite and {'above' if open_low else 'at least'} {low:g}"
+        )
     if math.isinf(low):
         return f"finite and {'below' if open_high else 'at most'} {high:g}"
-    return f"{'above' if open_low else 'from'} {low:g} {'and below' if open_high else 'to'} {high:g}"
+    return (
+        f"{'above' if open_low else 'from'} {low:g} {'and below' if open_high else 'to'} {high:g}"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -110,12 +126,19 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             return value
         raise unknown(name, value, [str(a) for a in arguments])
     if hint is tuple:
-        raise BioplausError(f"{name} has the type `tuple` in its Config, which must say of what: `tuple[int, ...]`.")
+        raise BioplausError(
+            f"{name} has the type `tuple` in its Config, which must say of what: `tuple[int, ...]`."
+        )
     if origin is tuple:
         if not isinstance(value, list | tuple) or _length(hint) not in (None, len(value)):
             raise BioplausError(f"{name} is {_plain(value)!r}, but must be {_type_name(hint)}.")
         return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+    if (
+        hint is float
+        and isinstance(value, int)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    ):
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value

@@ -27,7 +27,11 @@ def pick(name: str = "auto") -> torch.device:
     chosen = _named(name)
     if chosen is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not present.get(chosen.type, False):
         raise BioplausError(
             f"device {name!r} is not available here; torch {torch.__version__} sees only the CPU"
@@ -44,7 +48,9 @@ def dtype(name: str) -> torch.dtype:
 
 
 def check(device: str = "auto", number: str = "float32", n_threads: int = 1) -> None:
-    """Raise `BioplausError` unless these can be asked for; whether this machine has the device is not asked."""
+    """Raise `BioplausError` unless these can be asked for; whether this machine has the device is
+    not asked.
+    """
     _named(device)
     dtype(number)
     if not 1 <= n_threads <= MOST_THREADS:
@@ -54,14 +60,16 @@ def check(device: str = "auto", number: str = "float32", n_threads: int = 1) -> 
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for each (seed, stream): "init", "shuffle", "rule", ...
 
-    The generator's seed is the first eight bytes of sha256("<seed>/<stream>"), so no stream depends on how much another
-    one draws, nor on the number of seeds in a sweep.
+    The generator's seed is the first eight bytes of sha256("<seed>/<stream>"), so no stream depends
+    on how much another one draws, nor on the number of seeds in a sweep.
     """
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def setup(device: str = "auto", number: str = "float32", n_threads: int = 1) -> tuple[torch.device, torch.dtype]:
+def setup(
+    device: str = "auto", number: str = "float32", n_threads: int = 1
+) -> tuple[torch.device, torch.dtype]:
     """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
     check(device, number, n_threads)
     torch.set_num_threads(n_threads)
@@ -70,7 +78,9 @@ def setup(device: str = "auto", number: str = "float32", n_threads: int = 1) -> 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Use `n` compute threads inside the block; the count changes the last bits of results, so runs use one."""
+    """Use `n` compute threads inside the block; the count changes the last bits of results, so runs
+    use one.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -94,10 +104,11 @@ def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def subnormals_flushed() -> Iterator[None]:
-    """Take subnormal numbers (below 1e-38 in float32) as zero inside the block, where the processor can.
+    """Take subnormal numbers (below 1e-38 in float32) as zero inside the block, where the processor
+    can.
 
-    Moments of weights from dead inputs decay into them, and arithmetic on them makes a step of an optimiser 5 times
-    slower.
+    Moments of weights from dead inputs decay into them, and arithmetic on them makes a step of an
+    optimiser 5 times slower.
     """
     was_flushed = (torch.tensor(1e-40) * 1.0).item() == 0.0
     torch.set_flush_denormal(True)
@@ -108,7 +119,9 @@ def subnormals_flushed() -> Iterator[None]:
 
 
 class Meter:
-    """Seconds of wall time and of process CPU time since the start; on a GPU the queue is drained before reading."""
+    """Seconds of wall time and of process CPU time since the start; on a GPU the queue is drained
+    before reading.
+    """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)

@@ -1,6 +1,7 @@
 """The package's errors: one plain sentence each, naming the thing, its value and what was allowed.
 
-The command line prints that sentence without a traceback and exits with `exit_code` (`--debug` shows the traceback).
+The command line prints that sentence without a traceback and exits with `exit_code` (`--debug`
+shows the traceback).
 """
 
 import difflib
@@ -25,7 +26,8 @@ class RunError(BioplausError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> BioplausError:
-    """The error for a name that is not in `known`, with the nearest match suggested; of many, the nearest are listed.
+    """The error for a name that is not in `known`, with the nearest match suggested; of many, the
+    nearest are listed.
 
     Parameters
     ----------
@@ -43,11 +45,15 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
         nearest = sorted(known, key=lambda each: (-_ratio(matcher, each.lower()), each))
         known = [*nearest[:MOST_NAMES], f"and {len(known) - MOST_NAMES} more"]
     allowed = ", ".join(known) if known else "none"
-    return BioplausError(f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}.")
+    return BioplausError(
+        f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}."
+    )
 
 
 def told(error: BaseException) -> str:
-    """The sentence of a `BioplausError`; of any other error its kind and the first line of what it says."""
+    """The sentence of a `BioplausError`; of any other error its kind and the first line of what it
+    says.
+    """
     if isinstance(error, BioplausError):
         return str(error)
     text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
@@ -55,7 +61,8 @@ def told(error: BaseException) -> str:
 
 
 def where(error: BaseException) -> str:
-    """The innermost place outside libraries that an error came from, as in "ep.py, line 47, in fit_batch"; or nothing.
+    """The innermost place outside libraries that an error came from, as in "ep.py, line 47, in
+    fit_batch"; or nothing.
 
     A file that Python could not read is the place of its `SyntaxError`.
     """

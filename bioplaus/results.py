@@ -1,11 +1,12 @@
 """The record of a run: build, save atomically, load safely, and many runs as one tidy DataFrame.
 
-A run's folder holds `result.pkl` (what was measured, nothing about when or where) and `run.json` (which run it is, with
-which code, on what, how long, and the sha256 of `result.pkl`), written in that order. A run is complete if and only if
-`run.json` says so (status done or diverged) and the digest matches; nothing else is asked.
+A run's folder holds `result.pkl` (what was measured, nothing about when or where) and `run.json`
+(which run it is, with which code, on what, how long, and the sha256 of `result.pkl`), written in
+that order. A run is complete if and only if `run.json` says so (status done or diverged) and the
+digest matches; nothing else is asked.
 
-A record is made of None, bool, int, float, str, list, dict with text keys, and numpy arrays of numbers or text. Its
-bytes are canonical: equal records give equal files.
+A record is made of None, bool, int, float, str, list, dict with text keys, and numpy arrays of
+numbers or text. Its bytes are canonical: equal records give equal files.
 """
 
 import ast
@@ -32,22 +33,26 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
-SCHEMA = 1  # of records and run.json; raise it when their meaning changes, and teach `load` the older one
+# of records and run.json; raise it when their meaning changes, and teach `load` the older one
+SCHEMA = 1
 
 
 def project_root() -> Path:
-    """The folder that holds `Simulations`, `notebooks` and `Results`: BIOPLAUS_HOME, or where this package's source is.
+    """The folder that holds `Simulations`, `notebooks` and `Results`: BIOPLAUS_HOME, or where this
+    package's source is.
 
     Raises
     ------
     BioplausError
         Where there is no `Simulations` folder in it.
     """
-    home = Path(os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent).expanduser()
+    home = Path(
+        os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent
+    ).expanduser()
     if not (home / "Simulations").is_dir():
         raise BioplausError(
-            f"{home} has no folder Simulations; work in a clone of the project (pip install -e .), or set "
-            f"BIOPLAUS_HOME to one."
+            f"{home} has no folder Simulations; work in a clone of the project (pip install -e .),"
+            " or set BIOPLAUS_HOME to one."
         )
     return home
 
@@ -60,13 +65,14 @@ def root() -> Path:
 def save(record: Mapping[str, Any], path: str | Path) -> str:
     """Save `record` at `path`, whole or not at all, and return the sha256 of the file.
 
-    The file is a protocol-4 pickle of the canonical record followed by its digest; `pickle.load` can read it, `load`
-    reads it safely.
+    The file is a protocol-4 pickle of the canonical record followed by its digest; `pickle.load`
+    can read it, `load` reads it safely.
 
     Raises
     ------
     BioplausError
-        If the record holds anything but builtins and numpy arrays (the place is named), or cannot be written.
+        If the record holds anything but builtins and numpy arrays (the place is named), or cannot
+        be written.
     """
     content = _files.seal(_dump({"schema": SCHEMA, **record}))
     _files.write_atomic(Path(path), content)
@@ -74,14 +80,17 @@ def save(record: Mapping[str, Any], path: str | Path) -> str:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Load a record that `save` wrote, checking its digest, and that of `run.json` beside it if there is one.
+    """Load a record that `save` wrote, checking its digest, and that of `run.json` beside it if
+    there is one.
 
-    Nothing in the file is executed: only the constructors of numpy arrays are let through, any other name is refused.
+    Nothing in the file is executed: only the constructors of numpy arrays are let through, any
+    other name is refused.
 
     Raises
     ------
     BioplausError
-        For a missing, truncated, damaged, foreign or malicious file, or one of a newer bioplaus; the file is named.
+        For a missing, truncated, damaged, foreign or malicious file, or one of a newer bioplaus;
+        the file is named.
     """
     path = Path(path)
     try:
@@ -92,8 +101,8 @@ def load(path: str | Path) -> dict[str, Any]:
         expected = about(path.parent).get("sha256")
         if expected and expected != (found := _files.sha256(content)):
             raise BioplausError(
-                f"{path} is damaged or was changed: its sha256 is {found[:12]}..., but run.json beside it "
-                f"says {expected[:12]}.... Delete the folder and run again."
+                f"{path} is damaged or was changed: its sha256 is {found[:12]}..., but run.json"
+                f" beside it says {expected[:12]}.... Delete the folder and run again."
             )
     return _parse(content, path)
 
@@ -107,14 +116,18 @@ class Outcome:
 
 
 def about(folder: str | Path) -> dict[str, Any]:
-    """The `run.json` of a run's folder; empty where there is none, or where it holds no table (another program's)."""
+    """The `run.json` of a run's folder; empty where there is none, or where it holds no table
+    (another program's).
+    """
     run = _files.read_json(Path(folder) / "run.json")
     return run if isinstance(run, dict) else {}
 
 
 def begin(folder: str | Path, run: Mapping[str, Any]) -> None:
     """Write the first `run.json` of a run: its identity, with status "running" and no digest."""
-    _files.write_json(Path(folder) / "run.json", {**run, "schema": SCHEMA, "status": "running", "started": _now()})
+    _files.write_json(
+        Path(folder) / "run.json", {**run, "schema": SCHEMA, "status": "running", "started": _now()}
+    )
 
 
 def finish(
@@ -124,7 +137,8 @@ def finish(
     seconds: Mapping[str, Any] | None = None,
     device: "str | torch.device" = "cpu",
 ) -> None:
-    """Complete a run: save `record` as `result.pkl`, then `run.json` with its digest and the full provenance.
+    """Complete a run: save `record` as `result.pkl`, then `run.json` with its digest and the full
+    provenance.
 
     Parameters
     ----------
@@ -149,21 +163,31 @@ def finish(
 
 
 def is_complete(folder: str | Path) -> bool:
-    """Whether the run in `folder` is done (or diverged) and its `result.pkl` is the one `run.json` names."""
+    """Whether the run in `folder` is done (or diverged) and its `result.pkl` is the one `run.json`
+    names.
+    """
     run, result = about(folder), Path(folder) / "result.pkl"
-    if run.get("status") not in ("done", "diverged") or not run.get("sha256") or not result.is_file():
+    if (
+        run.get("status") not in ("done", "diverged")
+        or not run.get("sha256")
+        or not result.is_file()
+    ):
         return False
     return _files.sha256(result.read_bytes()) == run["sha256"]
 
 
 def collect(experiment: str | Path) -> Path | None:
-    """Put every complete run of an experiment's folder into `<experiment>.pkl`, one small file with their provenance.
+    """Put every complete run of an experiment's folder into `<experiment>.pkl`, one small file with
+    their provenance.
 
-    Runs that are only in an earlier collection are kept. Each `result.pkl` is kept byte for byte, so its digest can
-    still be checked. Returns the file, or None where there is no complete run.
+    Runs that are only in an earlier collection are kept. Each `result.pkl` is kept byte for byte,
+    so its digest can still be checked. Returns the file, or None where there is no complete run.
     """
     experiment = Path(experiment)
-    runs = {run["id"]: {"run": run, "result": np.frombuffer(result, np.uint8)} for run, result in _stored(experiment)}
+    runs = {
+        run["id"]: {"run": run, "result": np.frombuffer(result, np.uint8)}
+        for run, result in _stored(experiment)
+    }
     if not runs:
         return None
     path = experiment.with_name(experiment.name + ".pkl")
@@ -172,11 +196,13 @@ def collect(experiment: str | Path) -> Path | None:
 
 
 def outcomes(experiment: str | Path) -> Iterator[Outcome]:
-    """Every complete run of an experiment, from its folder and from the collected file beside it, sorted by id.
+    """Every complete run of an experiment, from its folder and from the collected file beside it,
+    sorted by id.
 
     Parameters
     ----------
-    experiment : `<root>/<preset>/<paper>/<experiment>`; neither the folder nor `<experiment>.pkl` need exist.
+    experiment : `<root>/<preset>/<paper>/<experiment>`; neither the folder nor `<experiment>.pkl`
+        need exist.
     """
     experiment = Path(experiment)
     runs = {run["id"]: (run, result) for run, result in _stored(experiment)}
@@ -186,16 +212,20 @@ def outcomes(experiment: str | Path) -> Iterator[Outcome]:
 
 
 def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:
-    """The `run.json` of each run in the collected file of an experiment, by id (empty where there is none)."""
+    """The `run.json` of each run in the collected file of an experiment, by id (empty where there
+    is none).
+    """
     return {run["id"]: run for run, _ in _collected(Path(experiment))}
 
 
 def code(source: str | Path) -> str | None:
-    """sha256 of a learning rule's code: its own file, and all it is built from in `bioplaus.rules` and `bioplaus.nets`.
+    """sha256 of a learning rule's code: its own file, and all it is built from in `bioplaus.rules`
+    and `bioplaus.nets`.
 
-    These are the files that it imports from there, directly or through one another: what it inherits, and also the
-    functions, optimisers and networks it uses. Nothing is imported to find them. A comment or a docstring is part of
-    the digest: whether a change matters is not for a program to decide.
+    These are the files that it imports from there, directly or through one another: what it
+    inherits, and also the functions, optimisers and networks it uses. Nothing is imported to find
+    them. A comment or a docstring is part of the digest: whether a change matters is not for a
+    program to decide.
 
     Parameters
     ----------
@@ -210,7 +240,9 @@ def code(source: str | Path) -> str | None:
 
 
 def sources(source: str | Path) -> dict[Path, str]:
-    """The files that `code` is of, a rule's own first, each with its sha256; empty where there is no such rule."""
+    """The files that `code` is of, a rule's own first, each with its sha256; empty where there is
+    no such rule.
+    """
     package = Path(__file__).resolve().parent
     path = source.resolve() if isinstance(source, Path) else package / "rules" / f"{source}.py"
     if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
@@ -230,20 +262,24 @@ def digest_of(found: Mapping[Path, str]) -> str:
     package = Path(__file__).resolve().parent
     own, *others = found.items()
     digests = [own[1], *sorted(f"{path.relative_to(package)} {digest}" for path, digest in others)]
-    return _files.sha256("\n".join(digests).encode())  # its own without its path, whatever its folder is called
+    # its own without its path, whatever its folder is called
+    return _files.sha256("\n".join(digests).encode())
 
 
 def frame(found: Iterable[Outcome]) -> "pandas.DataFrame":
     """The epochs of many runs as a tidy DataFrame: one row an epoch and run.
 
-    Columns: run_id, entry, rule (the one that ran), dataset, seed, status, epoch (1-based: the number of epochs
-    learned), then the metrics as recorded. A diverged run keeps the epochs before it diverged; nothing is filled in.
+    Columns: run_id, entry, rule (the one that ran), dataset, seed, status, epoch (1-based: the
+    number of epochs learned), then the metrics as recorded. A diverged run keeps the epochs before
+    it diverged; nothing is filled in.
     """
     return _tidy(found, "epochs", {"epoch": lambda column: column + 1})
 
 
 def diagnostics_frame(found: Iterable[Outcome]) -> "pandas.DataFrame":
-    """The logged diagnostics of many runs, tidy: the columns of `frame` with "batch" in place of "epoch"."""
+    """The logged diagnostics of many runs, tidy: the columns of `frame` with "batch" in place of
+    "epoch".
+    """
     return _tidy(found, "diagnostics", {})
 
 
@@ -253,7 +289,8 @@ def _tidy(found: Iterable[Outcome], part: str, change: dict[str, Any]) -> "panda
     tables = []
     for outcome in found:
         columns = {
-            name: change.get(name, lambda column: column)(values) for name, values in outcome.record[part].items()
+            name: change.get(name, lambda column: column)(values)
+            for name, values in outcome.record[part].items()
         }
         parameters = outcome.run.get("parameters", {})
         about = {
@@ -265,12 +302,18 @@ def _tidy(found: Iterable[Outcome], part: str, change: dict[str, Any]) -> "panda
             "status": outcome.record.get("status", "done"),
         }
         table = pandas.DataFrame(columns)
-        tables.append(pandas.DataFrame({name: [value] * len(table) for name, value in about.items()}).join(table))
+        tables.append(
+            pandas.DataFrame({name: [value] * len(table) for name, value in about.items()}).join(
+                table
+            )
+        )
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 
 
 def _stored(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """(run.json, bytes of result.pkl) of complete runs, collected ones first so that a run's own folder wins."""
+    """(run.json, bytes of result.pkl) of complete runs, collected ones first so that a run's own
+    folder wins.
+    """
     yield from _collected(experiment)
     for folder in sorted(experiment.glob("*/")) if experiment.is_dir() else ():
         if is_complete(folder):
@@ -285,8 +328,8 @@ def _collected(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         result = entry["result"].tobytes()
         if _files.sha256(result) != entry["run"]["sha256"]:
             raise BioplausError(
-                f"{path} holds run {entry['run']['id']} with a digest that is not its own. Delete the file "
-                f"and run `python -m bioplaus collect` again."
+                f"{path} holds run {entry['run']['id']} with a digest that is not its own. Delete"
+                " the file and run `python -m bioplaus collect` again."
             )
         yield entry["run"], result
 
@@ -318,7 +361,9 @@ def _provenance(device: "str | torch.device") -> dict[str, Any]:
 
 @cache
 def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, ...]]:
-    """The sha256 of a file, and the files of `rules` and `nets` that it imports; read again only after it `changed`."""
+    """The sha256 of a file, and the files of `rules` and `nets` that it imports; read again only
+    after it `changed`.
+    """
     content = path.read_bytes()
     try:
         statements = list(ast.walk(ast.parse(content)))
@@ -335,7 +380,10 @@ def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, .
     for name in names:
         root, *parts = name.split(".")
         if root == "bioplaus" and parts[:1] in (["rules"], ["nets"]):
-            module, parent = package.joinpath(*parts), package.joinpath(*parts[:-1])  # its last part may be a function
+            module, parent = (
+                package.joinpath(*parts),
+                package.joinpath(*parts[:-1]),
+            )  # its last part may be a function
             places = (
                 module.with_suffix(".py"),
                 module / "__init__.py",
@@ -347,7 +395,9 @@ def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, .
 
 
 def _module(node: ast.ImportFrom, path: Path, package: Path) -> str:
-    """The full name of the module that `from ... import` in the file `path` names; one dot is the file's own folder."""
+    """The full name of the module that `from ... import` in the file `path` names; one dot is the
+    file's own folder.
+    """
     if not node.level or not path.is_relative_to(package):
         return node.module or ""
     folders = path.relative_to(package.parent).parts[: -node.level]
@@ -356,10 +406,14 @@ def _module(node: ast.ImportFrom, path: Path, package: Path) -> str:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """The source's git commit, and whether tracked files differ from it; (None, None) outside a checkout."""
+    """The source's git commit, and whether tracked files differ from it; (None, None) outside a
+    checkout.
+    """
     here = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10
+        )
         state = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"],
             cwd=here,
@@ -369,11 +423,15 @@ def _commit() -> tuple[str | None, bool | None]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None, None
-    return (head.stdout.strip(), bool(state.stdout.strip())) if head.returncode == 0 else (None, None)
+    return (
+        (head.stdout.strip(), bool(state.stdout.strip())) if head.returncode == 0 else (None, None)
+    )
 
 
 def _canonical(value: Any, where: str) -> Any:
-    """`value` with sorted keys, lists for tuples, builtins for numpy scalars, contiguous native arrays."""
+    """`value` with sorted keys, lists for tuples, builtins for numpy scalars, contiguous native
+    arrays.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (bool, int, float, str):
@@ -388,13 +446,17 @@ def _canonical(value: Any, where: str) -> Any:
     if type(value) is np.ndarray and value.dtype.kind in "biufcU":
         return np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)
     kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise BioplausError(f"A record holds builtins and numpy arrays of numbers or text, but {where} is a {kind}.")
+    raise BioplausError(
+        f"A record holds builtins and numpy arrays of numbers or text, but {where} is a {kind}."
+    )
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.fast = True  # no memo: whether two equal values are one object must not show in the bytes
+    pickler.fast = (
+        True  # no memo: whether two equal values are one object must not show in the bytes
+    )
     pickler.dump(_canonical(dict(record), "record"))
     return buffer.getvalue()
 
@@ -411,10 +473,16 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise BioplausError(
-            f"{path} is not a whole result ({len(content):,} bytes; {type(error).__name__}). Delete it and run again."
+            f"{path} is not a whole result ({len(content):,} bytes; {type(error).__name__}). Delete"
+            " it and run again."
         ) from error
     if not is_ours or not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise BioplausError(f"{path} was not written by bioplaus.results.save (no digest, or no schema in it).")
+        raise BioplausError(
+            f"{path} was not written by bioplaus.results.save (no digest, or no schema in it)."
+        )
     if record["schema"] > SCHEMA:
-        raise BioplausError(f"{path} has schema {record['schema']}, but this bioplaus reads up to {SCHEMA}; update it.")
+        raise BioplausError(
+            f"{path} has schema {record['schema']}, but this bioplaus reads up to {SCHEMA};"
+            " update it."
+        )
     return record

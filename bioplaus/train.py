@@ -1,4 +1,6 @@
-"""The one epoch loop: progress, metrics, checkpoint, exact resume, and a clear stop when training diverges."""
+"""The one epoch loop: progress, metrics, checkpoint, exact resume, and a clear stop when training
+diverges.
+"""
 
 import copy
 import io
@@ -27,16 +29,21 @@ class History:
     Attributes
     ----------
     epochs : one dict per finished epoch, 0-based key "epoch" and metrics by name.
-    diagnostics : one dict per log entry: "batch" (batches learned so far) and the rule's `diagnostics()`.
-    divergence : None, or where numbers stopped being finite: epoch, batch (both 0-based) and tensor name.
-    seconds : wall seconds per epoch, {"train": [...], "evaluate": [...]}, and "train_cpu": CPU seconds of this process
-        while it trained, less than wall time where others use the core too; never part of a result's bytes.
+    diagnostics : one dict per log entry: "batch" (batches learned so far) and the rule's
+        `diagnostics()`.
+    divergence : None, or where numbers stopped being finite: epoch, batch (both 0-based) and tensor
+        name.
+    seconds : wall seconds per epoch, {"train": [...], "evaluate": [...]}, and "train_cpu": CPU
+        seconds of this process while it trained, less than wall time where others use the core too;
+        never part of a result's bytes.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     diagnostics: list[dict[str, float]] = field(default_factory=list)
     divergence: dict[str, Any] | None = None
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": [], "train_cpu": []})
+    seconds: dict[str, list[float]] = field(
+        default_factory=lambda: {"train": [], "evaluate": [], "train_cpu": []}
+    )
 
     @property
     def status(self) -> str:
@@ -44,12 +51,21 @@ class History:
         return "diverged" if self.divergence else "done"
 
     def __str__(self) -> str:
-        last = ", ".join(f"{k} {v:.4f}" for k, v in self.epochs[-1].items() if k != "epoch") if self.epochs else "none"
-        end = f"diverged at {self.divergence}" if self.divergence else f"{len(self.seconds['train'])} epochs"
+        last = (
+            ", ".join(f"{k} {v:.4f}" for k, v in self.epochs[-1].items() if k != "epoch")
+            if self.epochs
+            else "none"
+        )
+        end = (
+            f"diverged at {self.divergence}"
+            if self.divergence
+            else f"{len(self.seconds['train'])} epochs"
+        )
         return f"{end}; last evaluation: {last}"
 
     def first_best(self, metric: str) -> dict[str, Any] | None:
-        """The first epoch (0-based) with the largest value of `metric`, and that value, for a record.
+        """The first epoch (0-based) with the largest value of `metric`, and that value, for a
+        record.
 
         None where no epoch was measured.
         """
@@ -76,7 +92,9 @@ def check(**counts: int) -> None:
 
 
 def useful_flops(rule: LearningRule, n_samples: int, batch_size: int) -> int:
-    """Operations that the training steps of one epoch need (`LearningRule.useful_flops`), evaluation left out."""
+    """Operations that the training steps of one epoch need (`LearningRule.useful_flops`),
+    evaluation left out.
+    """
     n_full, rest = divmod(n_samples, batch_size)
     return n_full * rule.useful_flops(batch_size) + (rule.useful_flops(rest) if rest else 0)
 
@@ -98,11 +116,12 @@ def fit(
 ) -> History:
     """Train `rule` on `task`, evaluating after every epoch.
 
-    Order within an epoch: `rule.begin_epoch`; every batch of the task in an order drawn from the stream (seed,
-    "shuffle"); after the update of batches 0, diagnose_every, 2 diagnose_every, ...: the rule's diagnostics, and a look
-    for numbers that are not finite; then the evaluation, which draws nothing; then a checkpoint. The same arguments
-    give the same bits on the same machine, whether undisturbed or killed and resumed. While it trains, subnormal
-    numbers (below 1e-38 in float32) are taken as zero.
+    Order within an epoch: `rule.begin_epoch`; every batch of the task in an order drawn from the
+    stream (seed, "shuffle"); after the update of batches 0, diagnose_every, 2 diagnose_every, ...:
+    the rule's diagnostics, and a look for numbers that are not finite; then the evaluation, which
+    draws nothing; then a checkpoint. The same arguments give the same bits on the same machine,
+    whether undisturbed or killed and resumed. While it trains, subnormal numbers (below 1e-38 in
+    float32) are taken as zero.
 
     Parameters
     ----------
@@ -110,26 +129,38 @@ def fit(
     seed : of the order of batches; the rule has its own stream.
     evaluate_every : evaluate after every so many epochs, and after the last.
     diagnose_every : batches between two log entries; the counter restarts in every epoch.
-    keep_best : metric; the rule ends with the state after the evaluated epoch in which it was lowest, not the last.
-    folder : where `checkpoint.pt` (with `checkpoint.previous.pt`) and `progress.json` are kept; None keeps nothing. A
-        checkpoint found there is resumed, if it belongs to the same training, made with the same code of the rule
-        (`rules.code`); a damaged one is passed over for the one before it. Why none is resumed is printed, and kept in
-        `progress.json`.
+    keep_best : metric; the rule ends with the state after the evaluated epoch in which it was
+        lowest, not the last.
+    folder : where `checkpoint.pt` (with `checkpoint.previous.pt`) and `progress.json` are kept;
+        None keeps nothing. A checkpoint found there is resumed, if it belongs to the same training,
+        made with the same code of the rule (`rules.code`); a damaged one is passed over for the one
+        before it. Why none is resumed is printed, and kept in `progress.json`.
     progress : show a bar (needs tqdm).
-    on_epoch : called as on_epoch(epoch, metrics) after each epoch, for live plots; it must not draw from the rule.
+    on_epoch : called as on_epoch(epoch, metrics) after each epoch, for live plots; it must not draw
+        from the rule.
 
     Returns
     -------
-    The history. When a number is not finite, training stops there and `history.status` is "diverged".
+    The history. When a number is not finite, training stops there and `history.status` is
+    "diverged".
 
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict of 0-d tensors, or a
-        folder that cannot be read or written.
+        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict
+        of 0-d tensors, or a folder that cannot be read or written.
     """
-    check(n_epochs=n_epochs, batch_size=batch_size, evaluate_every=evaluate_every, diagnose_every=diagnose_every)
-    keeper = _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed)) if folder else None
+    check(
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        evaluate_every=evaluate_every,
+        diagnose_every=diagnose_every,
+    )
+    keeper = (
+        _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
+        if folder
+        else None
+    )
     shuffle = _device.generator(seed, "shuffle")
     history, best = History(), None
     if keeper and (saved := keeper.load()):
@@ -144,15 +175,26 @@ def fit(
     for epoch in () if history.divergence else epochs:
         meter.restart()
         rule.train()
-        means, history.divergence = _one_epoch(rule, task, epoch, batch_size, shuffle, diagnose_every, history)
+        means, history.divergence = _one_epoch(
+            rule, task, epoch, batch_size, shuffle, diagnose_every, history
+        )
         for name, seconds in zip(("train", "train_cpu"), meter.read(), strict=True):
-            history.seconds.setdefault(name, []).append(seconds)  # checkpoints of earlier versions have no CPU time
+            # checkpoints of earlier versions have no CPU time
+            history.seconds.setdefault(name, []).append(seconds)
         meter.restart()
-        if not history.divergence and (epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1):
+        if not history.divergence and (
+            epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1
+        ):
             rule.eval()
             metrics = {"epoch": epoch, **means, **task.evaluate(rule)}
-            if bad := next((name for name, value in metrics.items() if not np.isfinite(value)), None):
-                history.divergence = {"epoch": epoch, "batch": task.n_batches(batch_size) - 1, "tensor": bad}
+            if bad := next(
+                (name for name, value in metrics.items() if not np.isfinite(value)), None
+            ):
+                history.divergence = {
+                    "epoch": epoch,
+                    "batch": task.n_batches(batch_size) - 1,
+                    "tensor": bad,
+                }
             else:
                 history.epochs.append(metrics)
                 best = _best(best, metrics, keep_best, rule)
@@ -174,11 +216,15 @@ def fit(
 def _best(
     best: dict[str, Any] | None, metrics: dict[str, float], name: str | None, rule: LearningRule
 ) -> dict[str, Any] | None:
-    """The better of the best state so far and the rule's state now; None where no metric decides."""
+    """The better of the best state so far and the rule's state now; None where no metric
+    decides.
+    """
     if name is None:
         return None
     if name not in metrics:
-        raise unknown("metric to keep the best of", name, [metric for metric in metrics if metric != "epoch"])
+        raise unknown(
+            "metric to keep the best of", name, [metric for metric in metrics if metric != "epoch"]
+        )
     if best and best["value"] <= metrics[name]:
         return best
     return {"value": metrics[name], "rule": copy.deepcopy(rule.state_dict())}
@@ -193,7 +239,9 @@ def _one_epoch(
     diagnose_every: int,
     history: History,
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Learn every batch once; the mean of what the steps measured, and where numbers stopped being finite, if so."""
+    """Learn every batch once; the mean of what the steps measured, and where numbers stopped being
+    finite, if so.
+    """
     n_batches = task.n_batches(batch_size)
     rule.begin_epoch(epoch, n_batches)
     sums: dict[str, torch.Tensor] = {}
@@ -222,21 +270,35 @@ def _measured(rule: LearningRule, found: Any) -> dict[str, torch.Tensor]:
         elif value.ndim:
             wrong = f"{name!r}: a tensor of shape {(*value.shape,)}"
     if wrong:
-        raise BioplausError(f"fit_batch of rule {rule.key()} must return a dict of 0-d tensors, not {wrong}.")
+        raise BioplausError(
+            f"fit_batch of rule {rule.key()} must return a dict of 0-d tensors, not {wrong}."
+        )
     return found
 
 
 def _first_not_finite(rule: LearningRule) -> str | None:
-    """Name of the first parameter or buffer with a NaN or infinity, if any; a sum shows both and costs one pass."""
+    """Name of the first parameter or buffer with a NaN or infinity, if any; a sum shows both and
+    costs one pass.
+    """
     for name, value in (*rule.named_parameters(), *rule.named_buffers()):
-        if value.is_floating_point() and not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+        if (
+            value.is_floating_point()
+            and not torch.isfinite(value.detach().sum())
+            and not torch.isfinite(value).all()
+        ):
             return name
     return None
 
 
-def _identity(rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int) -> dict[str, Any]:
+def _identity(
+    rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int
+) -> dict[str, Any]:
     """What must be equal for a checkpoint to belong to this training."""
-    state = {name: [*value.shape] for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
+    state = {
+        name: [*value.shape]
+        for name, value in rule.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
     first = next(rule.parameters(), torch.zeros(()))
     return {
         "state": state,  # also told apart by it: checkpoints of another version of the rule
@@ -267,7 +329,9 @@ class _Checkpoints:
         _files.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint of this very training, or None; why one is passed over is printed."""
+        """The newest whole checkpoint of this very training, or None; why one is passed over is
+        printed.
+        """
         reasons = []
         for path in (self.newest, self.previous):
             if path.is_file():
@@ -284,16 +348,26 @@ class _Checkpoints:
                     print(f"{error} Going on from the checkpoint before it, if there is one.")
                     reasons.append("is damaged")
                     continue
-                except Exception as error:  # a file that is whole, but no checkpoint of this version
-                    print(f"{path.name} is no checkpoint that can be read ({type(error).__name__}); it is passed over.")
+                except (
+                    Exception
+                ) as error:  # a file that is whole, but no checkpoint of this version
+                    print(
+                        f"{path.name} is no checkpoint that can be read ({type(error).__name__});"
+                        " it is passed over."
+                    )
                     reasons.append("cannot be read")
                     continue
                 if identity == self.identity:
                     self.is_newest_good = path == self.newest
                     return saved
-                changed = [name for name, value in self.identity.items() if identity.get(name) != value]
+                changed = [
+                    name for name, value in self.identity.items() if identity.get(name) != value
+                ]
                 if changed == ["code"]:
-                    reasons.append(f"was made with other code of rule {self.identity['rule'].rpartition('.')[2]}")
+                    reasons.append(
+                        "was made with other code of rule"
+                        f" {self.identity['rule'].rpartition('.')[2]}"
+                    )
                 else:
                     reasons.append(f"is of another training ({', '.join(changed)} differ)")
                 print(f"{path.name} {reasons[-1]}; it is not resumed.")
@@ -301,7 +375,9 @@ class _Checkpoints:
         return None
 
     def tell(self, history: History) -> None:
-        """Say in `progress.json` how far training is, and why it did not go on from a checkpoint that was there."""
+        """Say in `progress.json` how far training is, and why it did not go on from a checkpoint
+        that was there.
+        """
         _files.write_json(
             self.progress,
             {
@@ -321,7 +397,9 @@ class _Checkpoints:
         *,
         force: bool,
     ) -> None:
-        """Keep the state after an epoch, unless the last save was a moment ago; always say how far training is."""
+        """Keep the state after an epoch, unless the last save was a moment ago; always say how far
+        training is.
+        """
         self.tell(history)
         if not force and time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
             return
@@ -336,7 +414,9 @@ class _Checkpoints:
             },
             buffer,
         )
-        if self.is_newest_good and self.newest.is_file():  # else the one before it may be the only one there is
+        if (
+            self.is_newest_good and self.newest.is_file()
+        ):  # else the one before it may be the only one there is
             self.is_newest_good = False
             self.newest.replace(self.previous)
         _files.write_atomic(self.newest, _files.seal(buffer.getvalue()))
@@ -345,7 +425,9 @@ class _Checkpoints:
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Rows of numbers as numpy columns: int64 if all values are integers, else float64 (NaN where a row has none)."""
+    """Rows of numbers as numpy columns: int64 if all values are integers, else float64 (NaN where a
+    row has none).
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: np.asarray([row.get(name, np.nan) for row in rows]) for name in names}
 

@@ -1,4 +1,6 @@
-"""A trained learner in one file: its rule's key, its config and its weights, without the optimiser's state."""
+"""A trained learner in one file: its rule's key, its config and its weights, without the
+optimiser's state.
+"""
 
 import io
 from pathlib import Path
@@ -20,25 +22,34 @@ def save(rule: str, learner: LearningRule, path: str | Path) -> None:
     BioplausError
         If the file cannot be written.
     """
-    state = {name: value for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
+    state = {
+        name: value
+        for name, value in learner.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
     buffer = io.BytesIO()
     torch.save({"rule": rule, "config": learner.config.to_dict(), "state": state}, buffer)
     _files.write_atomic(Path(path), _files.seal(buffer.getvalue()))
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> LearningRule:
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> LearningRule:
     """The learner that `save` wrote, in evaluation mode. Nothing in the file is executed.
 
     Raises
     ------
     BioplausError
-        For a file that is missing, cut short, damaged, foreign, or of another version of its rule; it is named.
+        For a file that is missing, cut short, damaged, foreign, or of another version of its rule;
+        it is named.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BioplausError(f"Could not read the trained network {path}: {error.strerror}.") from error
+        raise BioplausError(
+            f"Could not read the trained network {path}: {error.strerror}."
+        ) from error
     content = _files.unseal(content, path)
     try:
         saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -48,11 +59,15 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     learner = rules.make(rule, config, device=device, dtype=dtype)
     own = {name for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
     if differing := sorted(own ^ state.keys()):
-        raise BioplausError(f"{path} does not fit rule {rule} of this version: {', '.join(differing[:6])} differ.")
+        raise BioplausError(
+            f"{path} does not fit rule {rule} of this version: {', '.join(differing[:6])} differ."
+        )
     learner.load_state_dict(state, strict=False)  # only the optimiser and the stream are not there
     return learner.eval()
 
 
 def find(name: str, folder: str | Path) -> Path:
-    """Where a trained network lies: a file that ends in .pt, or the run called `name` beside the run in `folder`."""
+    """Where a trained network lies: a file that ends in .pt, or the run called `name` beside the
+    run in `folder`.
+    """
     return Path(name) if name.endswith(".pt") else Path(folder).parent / name / NAME

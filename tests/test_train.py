@@ -70,7 +70,9 @@ def _line(**values):
 
 
 def _fit(rule, task=None, **options):
-    return train.fit(rule, task or Regression(), **{"n_epochs": 6, "batch_size": 3, "progress": False, **options})
+    return train.fit(
+        rule, task or Regression(), **{"n_epochs": 6, "batch_size": 3, "progress": False, **options}
+    )
 
 
 def test_every_sample_is_seen_once_an_epoch_in_an_order_that_only_the_seed_decides():
@@ -84,7 +86,8 @@ def test_every_sample_is_seen_once_an_epoch_in_an_order_that_only_the_seed_decid
 
 
 def test_recorded_loss_is_the_mean_over_samples_not_over_batches():
-    rule = _line(lr=0.0)  # weights stay, so the epoch's loss is the mean squared error of all eight samples
+    # weights stay, so the epoch's loss is the mean squared error of all eight samples
+    rule = _line(lr=0.0)
     history = _fit(rule, n_epochs=1)
     assert history.epochs[0]["loss"] == pytest.approx(history.epochs[0]["test_error"], rel=1e-6)
 
@@ -95,7 +98,8 @@ def test_diagnostics_are_logged_after_the_update_of_batches_0_n_2n_of_every_epoc
 
 
 @pytest.mark.parametrize(
-    "option", [{"evaluate_every": 3}, {"diagnose_every": 1}, {"on_epoch": lambda epoch, metrics: None}]
+    "option",
+    [{"evaluate_every": 3}, {"diagnose_every": 1}, {"on_epoch": lambda epoch, metrics: None}],
 )
 def test_looking_more_or_less_often_does_not_change_the_weights(option):
     plain, looked = _line(), _line()
@@ -117,7 +121,9 @@ def _killed_after(epoch_to_die):
 
 
 @pytest.mark.parametrize("epoch_to_die", [0, 2, 4])
-def test_a_killed_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(tmp_path, monkeypatch, epoch_to_die):
+def test_a_killed_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(
+    tmp_path, monkeypatch, epoch_to_die
+):
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
     undisturbed = _line()
     expected = _fit(undisturbed)
@@ -131,7 +137,9 @@ def test_a_killed_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(tmp
 
 
 def _killed_and_damaged(folder, monkeypatch):
-    """A training killed in epoch 3 whose newest checkpoint was damaged then; what it would have learned."""
+    """A training killed in epoch 3 whose newest checkpoint was damaged then; what it would have
+    learned.
+    """
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
     expected = _line()
     _fit(expected)
@@ -178,7 +186,13 @@ def _sealed(content):
 
 @pytest.mark.parametrize(
     "content",
-    [_files.seal(b""), _files.seal(b"no zip"), _sealed([1]), _sealed({"rule": {}}), _sealed({"identity": 3})],
+    [
+        _files.seal(b""),
+        _files.seal(b"no zip"),
+        _sealed([1]),
+        _sealed({"rule": {}}),
+        _sealed({"identity": 3}),
+    ],
     ids=["empty", "text", "list", "no identity", "foreign identity"],
 )
 def test_a_whole_file_that_is_no_checkpoint_is_passed_over(tmp_path, capsys, content):
@@ -254,12 +268,17 @@ def test_a_finished_training_is_not_done_again(tmp_path):
 
 def test_divergence_stops_training_and_names_epoch_batch_and_tensor(tmp_path):
     history = _fit(_line(lr=1e30), folder=tmp_path, n_epochs=50)
-    assert history.status == "diverged" and history.divergence["tensor"] == "w" and history.divergence["epoch"] == 0
-    record = history.record()
-    assert record["status"] == "diverged" and all(np.isfinite(column).all() for column in record["epochs"].values())
     assert (
-        _fit(_line(lr=1e30), folder=tmp_path, n_epochs=50).divergence == history.divergence
-    )  # and stays so when resumed
+        history.status == "diverged"
+        and history.divergence["tensor"] == "w"
+        and history.divergence["epoch"] == 0
+    )
+    record = history.record()
+    assert record["status"] == "diverged" and all(
+        np.isfinite(column).all() for column in record["epochs"].values()
+    )
+    # and stays so when resumed
+    assert _fit(_line(lr=1e30), folder=tmp_path, n_epochs=50).divergence == history.divergence
 
 
 def test_a_nan_in_the_data_is_divergence_not_an_accuracy():
@@ -282,7 +301,9 @@ def test_progress_can_be_read_while_training(tmp_path):
         folder=tmp_path,
         on_epoch=lambda epoch, metrics: seen.append(_files.read_json(tmp_path / "progress.json")),
     )
-    assert [progress["epochs_done"] for progress in seen] == [1, 2, 3, 4, 5, 6] and seen[0]["n_epochs"] == 6
+    assert [progress["epochs_done"] for progress in seen] == [1, 2, 3, 4, 5, 6] and seen[0][
+        "n_epochs"
+    ] == 6
 
 
 def test_bar_is_drawn_only_when_asked(capsys):
@@ -296,8 +317,14 @@ def test_epoch_chosen_by_a_metric_is_the_first_of_its_largest_values():
     history = train.History()
     assert history.first_best("validation_accuracy") is None
     for epoch, (chosen_by, test) in enumerate([(0.4, 0.9), (0.7, 0.5), (0.7, 0.8), (0.6, 1.0)]):
-        history.epochs.append({"epoch": epoch, "validation_accuracy": chosen_by, "test_accuracy": test})
-    assert history.first_best("validation_accuracy") == {"metric": "validation_accuracy", "epoch": 1, "value": 0.7}
+        history.epochs.append(
+            {"epoch": epoch, "validation_accuracy": chosen_by, "test_accuracy": test}
+        )
+    assert history.first_best("validation_accuracy") == {
+        "metric": "validation_accuracy",
+        "epoch": 1,
+        "value": 0.7,
+    }
 
 
 def test_operations_of_an_epoch_are_those_of_every_batch_that_it_learns():
@@ -319,7 +346,9 @@ def test_operations_of_an_epoch_are_those_of_every_batch_that_it_learns():
         assert train.useful_flops(rule, 8, batch_size) == expected
 
 
-def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoint_has_no_cpu_time(tmp_path):
+def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoint_has_no_cpu_time(
+    tmp_path,
+):
     class Waiting(Regression):
         def n_batches(self, batch_size):
             time.sleep(0.05)  # waiting takes wall time, no CPU time
@@ -328,7 +357,8 @@ def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoi
     history = _fit(_line(), Waiting(), n_epochs=2)
     assert [len(history.seconds[name]) for name in ("train", "train_cpu", "evaluate")] == [2, 2, 2]
     assert all(
-        wall > cpu + 0.04 for wall, cpu in zip(history.seconds["train"], history.seconds["train_cpu"], strict=True)
+        wall > cpu + 0.04
+        for wall, cpu in zip(history.seconds["train"], history.seconds["train_cpu"], strict=True)
     )
     saved = train.History(seconds={"train": [1.0], "evaluate": [1.0]})
     rule = _line()
@@ -354,4 +384,7 @@ def test_a_step_that_gives_no_dict_of_0_d_tensors_is_one_sentence_naming_the_rul
 
     with pytest.raises(BioplausError) as caught:
         _fit(Careless(LineConfig(), device.generator(0, "rule")))
-    assert str(caught.value) == f"fit_batch of rule test_train must return a dict of 0-d tensors, not {told}."
+    assert (
+        str(caught.value)
+        == f"fit_batch of rule test_train must return a dict of 0-d tensors, not {told}."
+    )

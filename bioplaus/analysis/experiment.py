@@ -1,4 +1,5 @@
-"""What an analysis notebook loads: all runs of one experiment at one preset, tidy, and what is missing.
+"""What an analysis notebook loads: all runs of one experiment at one preset, tidy, and what is
+missing.
 
 Nothing is averaged silently. A run is one of
     done       finished, in every mean;
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 NEAR_CHANCE = 1.5  # times chance: at most this is not having learned
 FALLEN = 0.8  # of its own best accuracy: below this a seed has collapsed
 CHECKPOINTS = (1, 2, 3, 5, 10)  # epochs at which short runs are held against the published curves
-BATCHES = (2001, 5001, 14001, 29001, 59001, 149001)  # the same for angles: log points 3, 6, 15, 30, 60, 150
+BATCHES = (
+    2001,
+    5001,
+    14001,
+    29001,
+    59001,
+    149001,
+)  # the same for angles: log points 3, 6, 15, 30, 60, 150
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,18 @@ class Analysis:
     preset: str
     title: str
     runs: tuple[Run, ...]  # planned, in manifest order
-    outcomes: tuple[results.Outcome, ...]  # complete runs among them; of a run that two entries share one for each
+    outcomes: tuple[
+        results.Outcome, ...
+    ]  # complete runs among them; of a run that two entries share one for each
     n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
-    differences: dict[str, str]  # entry -> why it cannot be held against the published numbers; empty text if it can
-    copies: frozenset[str] = frozenset()  # entries on a copy of the published data: shown beside it, with no verdict
-    alone: tuple[Run, ...] = ()  # at preset paper, one an entry: what is published but has nothing of ours beside it
+    differences: dict[
+        str, str
+    ]  # entry -> why it cannot be held against the published numbers; empty text if it can
+    # entries on a copy of the published data: shown beside it, with no verdict
+    copies: frozenset[str] = frozenset()
+    alone: tuple[
+        Run, ...
+    ] = ()  # at preset paper, one an entry: what is published but has nothing of ours beside it
 
     @cached_property
     def entries(self) -> list[str]:
@@ -60,7 +75,9 @@ class Analysis:
 
     @cached_property
     def diagnostics(self) -> "pandas.DataFrame":
-        """One row a log entry and run (`results.diagnostics_frame`), its status as defined above."""
+        """One row a log entry and run (`results.diagnostics_frame`), its status as defined
+        above.
+        """
         return self._with_status(results.diagnostics_frame(self.outcomes))
 
     @cached_property
@@ -102,10 +119,15 @@ class Analysis:
                     "label": run.label,
                     "rule": self.rule(entry),
                     "data": run.parameters.get("dataset"),
-                    "network": "-".join(map(str, run.parameters.get("config", {}).get("n_units", []))),
+                    "network": "-".join(
+                        map(str, run.parameters.get("config", {}).get("n_units", []))
+                    ),
                     "epochs": run.parameters.get("n_epochs"),
                     "runs": len(states),
-                    **{state: states.count(state) for state in ("done", "collapsed", "diverged", "missing")},
+                    **{
+                        state: states.count(state)
+                        for state in ("done", "collapsed", "diverged", "missing")
+                    },
                 }
             )
         return pandas.DataFrame(rows)
@@ -115,55 +137,83 @@ class Analysis:
 
         A metric that no run here has measured gives no line of ours.
 
-        Columns: entry, label, rule, source (ours, published), part (mean; collapsed, diverged, or, with `seeds`, seed),
-        seed, axis ("epoch", or "batch" for diagnostics), x, value, sd (population form over seeds, empty for one), n,
-        note.
+        Columns: entry, label, rule, source (ours, published), part (mean; collapsed, diverged, or,
+        with `seeds`, seed), seed, axis ("epoch", or "batch" for diagnostics), x, value, sd
+        (population form over seeds, empty for one), n, note.
         """
         import pandas
 
-        table, axis = (self.diagnostics, "batch") if metric in self.diagnostics.columns else (self.epochs, "epoch")
+        table, axis = (
+            (self.diagnostics, "batch")
+            if metric in self.diagnostics.columns
+            else (self.epochs, "epoch")
+        )
         parts = []
         for entry in self.entries:
             about = {"entry": entry, "label": self.label(entry), "rule": self.rule(entry)}
             of_ours = {**about, "source": "ours", "axis": axis, "note": ""}
-            rows = table[table.entry == entry].dropna(subset=[metric]) if metric in table.columns else ()
+            rows = (
+                table[table.entry == entry].dropna(subset=[metric])
+                if metric in table.columns
+                else ()
+            )
             if len(rows):
                 good = rows[rows.status == "done"].groupby(axis)[metric]
                 n = good.size()
-                mean = pandas.DataFrame({"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n})
+                mean = pandas.DataFrame(
+                    {"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n}
+                )
                 parts.append(mean.rename_axis("x").reset_index().assign(**of_ours, part="mean"))
                 for (status, seed), one in rows.groupby(["status", "seed"]):
                     if status != "done" or seeds:
                         part = "seed" if status == "done" else status
-                        line = pandas.DataFrame({"x": one[axis], "value": one[metric], "seed": seed})
+                        line = pandas.DataFrame(
+                            {"x": one[axis], "value": one[metric], "seed": seed}
+                        )
                         parts.append(line.assign(**of_ours, part=part))
             theirs = self._published_curve(entry, metric)
             if theirs is not None:
-                line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
+                line = theirs.rename(columns={"mean": "value"})[
+                    ["axis", "x", "value", "sd", "n", "note"]
+                ]
                 parts.append(line.assign(**about, source="published", part="mean"))
         return _drawn(parts)
 
     def published_curves(self, metric: str) -> "pandas.DataFrame":
-        """The published curves that have nothing of ours beside them at this preset; columns as in `curves`."""
+        """The published curves that have nothing of ours beside them at this preset; columns as in
+        `curves`.
+        """
         parts = []
         for run in self.alone:
             theirs = published.curve(self.paper, run.published or {}, metric)
             if theirs is not None:
-                line = theirs.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
+                line = theirs.rename(columns={"mean": "value"})[
+                    ["axis", "x", "value", "sd", "n", "note"]
+                ]
                 about = {"entry": run.entry, "label": run.label, "rule": run.rule or run.entry}
                 parts.append(line.assign(**about, source="published", part="mean"))
         return _drawn(parts)
 
     def final(self, metric: str, entry: str, *, collapsed: bool = False) -> list[float]:
-        """The last value of a metric, one number a seed, of the runs that are done, or `collapsed` ones too."""
+        """The last value of a metric, one number a seed, of the runs that are done, or `collapsed`
+        ones too.
+        """
         kept = ["done", "collapsed"] if collapsed else ["done"]
-        rows = self.epochs[(self.epochs.entry == entry) & self.epochs.status.isin(kept)] if self.outcomes else ()
+        rows = (
+            self.epochs[(self.epochs.entry == entry) & self.epochs.status.isin(kept)]
+            if self.outcomes
+            else ()
+        )
         return list(rows.groupby("seed")[metric].last()) if len(rows) and metric in rows else []
 
     def compare_final(
-        self, metrics: Iterable[str] = ("test_accuracy", "train_accuracy"), *, collapsed: bool = False
+        self,
+        metrics: Iterable[str] = ("test_accuracy", "train_accuracy"),
+        *,
+        collapsed: bool = False,
     ) -> list[dict[str, Any]]:
-        """Each entry's last epoch beside the published one, if it is the same epoch; then what is published alone.
+        """Each entry's last epoch beside the published one, if it is the same epoch; then what is
+        published alone.
 
         With `collapsed` our means include collapsed seeds, as the published ones do.
         """
@@ -173,25 +223,41 @@ class Analysis:
             epochs = run.parameters.get("n_epochs")
             last = reference.parameters.get("n_epochs") if reference else epochs
             for metric in metrics:
-                theirs = published.value(self.paper, run.published or {}, metric) if self._is_beside(entry) else None
+                theirs = (
+                    published.value(self.paper, run.published or {}, metric)
+                    if self._is_beside(entry)
+                    else None
+                )
                 if theirs and epochs != last:
                     reason = f"{published.NOT_RUN} ({epochs} of {last} epochs)"
-                    found.append(self._claim(entry, metric, "epoch", last, [], theirs, reason=reason))
+                    found.append(
+                        self._claim(entry, metric, "epoch", last, [], theirs, reason=reason)
+                    )
                 else:
                     ours = self.final(metric, entry, collapsed=collapsed)
-                    out = self._n(entry, "diverged") if collapsed else self._n(entry, "collapsed", "diverged")
-                    found.append(self._claim(entry, metric, "epoch", epochs, ours, theirs, left_out=out))
+                    out = (
+                        self._n(entry, "diverged")
+                        if collapsed
+                        else self._n(entry, "collapsed", "diverged")
+                    )
+                    found.append(
+                        self._claim(entry, metric, "epoch", epochs, ours, theirs, left_out=out)
+                    )
         for run in self.alone:
             for metric in metrics:
                 theirs = published.value(self.paper, run.published or {}, metric)
                 if theirs:
                     last = run.parameters.get("n_epochs")
                     claim = self._claim(run.entry, metric, "epoch", last, [], theirs)
-                    found.append({**claim, "planned": False})  # no claim of this preset: the report leaves it out
+                    # no claim of this preset: the report leaves it out
+                    found.append({**claim, "planned": False})
         return found
 
-    def compare_curve(self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4) -> list[dict[str, Any]]:
-        """Each entry beside its published curve at the epochs (or batches, for diagnostics) `at`, and at our last.
+    def compare_curve(
+        self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4
+    ) -> list[dict[str, Any]]:
+        """Each entry beside its published curve at the epochs (or batches, for diagnostics) `at`,
+        and at our last.
 
         Entries without a published curve of this metric are left out.
         """
@@ -205,34 +271,65 @@ class Analysis:
             ours = all_ours[all_ours.part == "seed"]
             common = sorted(set(ours.x) & set(theirs.x))
             for x in sorted({*at, *common[-1:]} & set(theirs.x)):
-                out = self._n(entry, "collapsed", "diverged") if len(all_ours) and x <= all_ours.x.max() else 0
+                out = (
+                    self._n(entry, "collapsed", "diverged")
+                    if len(all_ours) and x <= all_ours.x.max()
+                    else 0
+                )
                 here = list(ours.value[ours.x == x])
                 axis, point = theirs.axis.iloc[0], published.point(theirs, x)
-                found.append(self._claim(entry, metric, axis, x, here, point, digits=digits, left_out=out))
+                found.append(
+                    self._claim(entry, metric, axis, x, here, point, digits=digits, left_out=out)
+                )
         return found
 
     @property
     def heading(self) -> str:
         """What a figure shows, for its title: data set, network if it is one, preset."""
-        networks = {"-".join(map(str, run.parameters.get("config", {}).get("n_units", []))) for run in self.runs} - {""}
-        return ", ".join([*self._datasets, *(networks if len(networks) == 1 else ()), f"preset {self.preset}"])
+        networks = {
+            "-".join(map(str, run.parameters.get("config", {}).get("n_units", [])))
+            for run in self.runs
+        } - {""}
+        return ", ".join(
+            [*self._datasets, *(networks if len(networks) == 1 else ()), f"preset {self.preset}"]
+        )
 
     def caption(self, what: str, drawn: "pandas.DataFrame | None" = None) -> str:
-        """`what`, then how to read the lines of `drawn` and where published curves are not exactly ours."""
+        """`what`, then how to read the lines of `drawn` and where published curves are not exactly
+        ours.
+        """
         return caption([self], what, drawn)
 
     def remarks(self) -> list[str]:
-        """Sentences that belong under every figure and table of this experiment: what is left out or not comparable."""
-        by_state = {state: [r for r in self.runs if self.status[r.id] == state] for state in ("collapsed", "diverged")}
-        said = [f"{state.capitalize()}, in no mean: {_list(runs)}." for state, runs in by_state.items() if runs]
+        """Sentences that belong under every figure and table of this experiment: what is left out
+        or not comparable.
+        """
+        by_state = {
+            state: [r for r in self.runs if self.status[r.id] == state]
+            for state in ("collapsed", "diverged")
+        }
+        said = [
+            f"{state.capitalize()}, in no mean: {_list(runs)}."
+            for state, runs in by_state.items()
+            if runs
+        ]
         if self.n_foreign:
-            said.append(f"Left out: {self.n_foreign} runs in the results folder that the manifest does not plan.")
+            said.append(
+                f"Left out: {self.n_foreign} runs in the results folder that the manifest does not"
+                " plan."
+            )
         for reason in dict.fromkeys(self.differences.values()):
             if reason:
-                names = [self.label(entry) for entry, why in self.differences.items() if why == reason]
+                names = [
+                    self.label(entry) for entry, why in self.differences.items() if why == reason
+                ]
                 who = "all entries" if len(names) == len(self.entries) else ", ".join(names)
-                if all(entry in self.copies for entry, why in self.differences.items() if why == reason):
-                    said.append(f"Shown beside the published numbers, with no verdict, for {who}: {reason}.")
+                if all(
+                    entry in self.copies for entry, why in self.differences.items() if why == reason
+                ):
+                    said.append(
+                        f"Shown beside the published numbers, with no verdict, for {who}: {reason}."
+                    )
                 else:
                     said.append(
                         "No number was published for exactly these runs."
@@ -242,8 +339,8 @@ class Analysis:
         if self.alone:
             more = command("paper", self.paper, self.experiment)
             said.append(
-                f"Published curves without one of ours are of settings that no run at preset {self.preset} can be held "
-                f"against; as published they run with {more}."
+                "Published curves without one of ours are of settings that no run at preset"
+                f" {self.preset} can be held against; as published they run with {more}."
             )
         return said
 
@@ -265,7 +362,9 @@ class Analysis:
 
     @property
     def _datasets(self) -> list[str]:
-        return list(dict.fromkeys(str(run.parameters.get("dataset", run.simulation)) for run in self.runs))
+        return list(
+            dict.fromkeys(str(run.parameters.get("dataset", run.simulation)) for run in self.runs)
+        )
 
     def _first(self, entry: str) -> Run:
         return next(run for run in (*self.runs, *self.alone) if run.entry == entry)
@@ -277,20 +376,49 @@ class Analysis:
         if not self._is_beside(entry):
             return None
         found = published.curve(self.paper, self._first(entry).published or {}, metric)
-        return found.assign(note=self.differences[entry]) if entry in self.copies and found is not None else found
+        return (
+            found.assign(note=self.differences[entry])
+            if entry in self.copies and found is not None
+            else found
+        )
 
     def _is_beside(self, entry: str) -> bool:
         """Whether the published numbers of an entry are shown beside ours."""
         return not self.differences[entry] or entry in self.copies
 
     def _claim(
-        self, entry: str, metric: str, axis: str, x: int, ours: Sequence[float], theirs: Any, **how: Any
+        self,
+        entry: str,
+        metric: str,
+        axis: str,
+        x: int,
+        ours: Sequence[float],
+        theirs: Any,
+        **how: Any,
     ) -> dict[str, Any]:
-        about = {"paper": self.paper, "experiment": self.experiment, "entry": entry, "label": self.label(entry)}
+        about = {
+            "paper": self.paper,
+            "experiment": self.experiment,
+            "entry": entry,
+            "label": self.label(entry),
+        }
         compared = published.compare(ours, theirs, **how)
         if entry in self.copies and compared.difference is not None:
-            compared = replace(compared, k=None, chance=None, verdict=f"no verdict: {self.differences[entry]}", note="")
-        return {**about, "metric": metric, "axis": axis, "x": x, **vars(compared), "grade": compared.grade}
+            compared = replace(
+                compared,
+                k=None,
+                chance=None,
+                verdict=f"no verdict: {self.differences[entry]}",
+                note="",
+            )
+        return {
+            **about,
+            "metric": metric,
+            "axis": axis,
+            "x": x,
+            **vars(compared),
+            "grade": compared.grade,
+        }
 
     def _with_status(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         return table.assign(status=table.run_id.map(self.status)) if len(table) else table
@@ -303,8 +431,9 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
 
     Parameters
     ----------
-    beside : show published numbers also where ours cannot be held against them: beside runs on a copy of the published
-        data (`cifar10-jpeg` of CIFAR10), and alone where the preset runs nothing like it.
+    beside : show published numbers also where ours cannot be held against them: beside runs on a
+        copy of the published data (`cifar10-jpeg` of CIFAR10), and alone where the preset runs
+        nothing like it.
 
     Raises
     ------
@@ -324,7 +453,11 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
             if run.published:
                 published.check(paper, run.published)
             differences[run.entry] = published.difference(run, references.get(run.entry))
-    copies = {run.entry for run in planned if published.is_copy(run, references.get(run.entry))} if beside else set()
+    copies = (
+        {run.entry for run in planned if published.is_copy(run, references.get(run.entry))}
+        if beside
+        else set()
+    )
     alone = [
         run
         for entry, run in (references if beside else {}).items()
@@ -353,9 +486,15 @@ def merged(founds: Sequence[Analysis]) -> dict[str, Any]:
         **first,
         "experiment": ", ".join(experiments),
         "datasets": list(dict.fromkeys(name for about in abouts for name in about["datasets"])),
-        "n": {f"{about['experiment']}: {label}": n for about in abouts for label, n in about["n"].items()},
+        "n": {
+            f"{about['experiment']}: {label}": n
+            for about in abouts
+            for label, n in about["n"].items()
+        },
         "missing": [one for about in abouts for one in about["missing"]],
-        "command": first["command"] if len(experiments) == 1 else command(first["preset"], first["paper"]),
+        "command": (
+            first["command"] if len(experiments) == 1 else command(first["preset"], first["paper"])
+        ),
         "remarks": list(
             dict.fromkeys(
                 f"{about['experiment']}: {remark}" if len(experiments) > 1 else remark
@@ -372,14 +511,22 @@ def caption(founds: Sequence[Analysis], what: str, drawn: "pandas.DataFrame | No
     datasets = list(dict.fromkeys(name for found in founds for name in found._datasets))
     said = [what]
     if datasets:
-        said.append(f"Preset {founds[0].preset}, data set{'s' if len(datasets) > 1 else ''} {', '.join(datasets)}.")
+        said.append(
+            f"Preset {founds[0].preset}, data set{'s' if len(datasets) > 1 else ''}"
+            f" {', '.join(datasets)}."
+        )
     if drawn is None or drawn.empty:
         return " ".join(said)
     theirs = drawn[drawn.source == "published"]
     if (drawn.source == "ours").any():
-        said.append("Thick lines: ours, mean over n seeds, with a band of ± population standard deviation.")
+        said.append(
+            "Thick lines: ours, mean over n seeds, with a band of ± population standard deviation."
+        )
     if len(theirs):
-        said.append("Thin short dashes: published, mean over its seeds with a band of ± population standard deviation.")
+        said.append(
+            "Thin short dashes: published, mean over its seeds with a band of ± population standard"
+            " deviation."
+        )
     for note, lines in theirs[theirs.note != ""].groupby("note", sort=False):
         labels = ", ".join(dict.fromkeys(lines.label))
         said.append(f"For {labels} no curve of exactly these parameters was published ({note}).")
@@ -412,7 +559,9 @@ def _status(record: dict[str, Any]) -> str:
 
 
 def _owned(found: Iterable[results.Outcome], planned: Iterable[Run]) -> tuple[results.Outcome, ...]:
-    """The outcomes of planned runs, once for each entry that plans the run: what two entries share, both own."""
+    """The outcomes of planned runs, once for each entry that plans the run: what two entries share,
+    both own.
+    """
     by_id: dict[str, list[Run]] = {}
     for run in planned:
         by_id.setdefault(run.id, []).append(run)
@@ -435,7 +584,20 @@ def _drawn(parts: list["pandas.DataFrame"]) -> "pandas.DataFrame":
     """The parts of a figure under one another, with all columns that `Analysis.curves` names."""
     import pandas
 
-    columns = ["entry", "label", "rule", "source", "part", "seed", "axis", "x", "value", "sd", "n", "note"]
+    columns = [
+        "entry",
+        "label",
+        "rule",
+        "source",
+        "part",
+        "seed",
+        "axis",
+        "x",
+        "value",
+        "sd",
+        "n",
+        "note",
+    ]
     drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
     return drawn.reindex(columns=columns).astype({"seed": "Int64", "x": "Int64", "n": "Int64"})
 
@@ -444,4 +606,6 @@ def _list(runs: Iterable[Run]) -> str:
     seeds: dict[str, list[str]] = {}
     for run in runs:
         seeds.setdefault(run.label, []).append(str(run.seed))
-    return "; ".join(f"{label} seed{'s' if len(s) > 1 else ''} {', '.join(s)}" for label, s in seeds.items())
+    return "; ".join(
+        f"{label} seed{'s' if len(s) > 1 else ''} {', '.join(s)}" for label, s in seeds.items()
+    )

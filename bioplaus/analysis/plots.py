@@ -1,10 +1,10 @@
 """Figure pieces in one style, and `save`, which writes a figure with the numbers it draws.
 
-Ours is a thick line with the band mean +/- population standard deviation over seeds, as published (no band for one
-seed); the published curve is thin with short dashes, in the same colour. A rule has the same colour in every figure,
-whatever else is drawn: the palette is Okabe and Ito's, which colour-blind readers can tell apart, assigned so that it
-is near the published colours. A rule that is not in the table gets a colour from its name. Entries of one rule differ
-by their dashes.
+Ours is a thick line with the band mean +/- population standard deviation over seeds, as published
+(no band for one seed); the published curve is thin with short dashes, in the same colour. A rule
+has the same colour in every figure, whatever else is drawn: the palette is Okabe and Ito's, which
+colour-blind readers can tell apart, assigned so that it is near the published colours. A rule that
+is not in the table gets a colour from its name. Entries of one rule differ by their dashes.
 """
 
 import hashlib
@@ -52,13 +52,19 @@ _NAMES = {
 }
 # For rules without a colour of their own, chosen by name.
 _SPARE = ("#44AA99", "#999933", "#332288", "#AA4499", "#117733", "#661100")
-_DASHES = ("-", (0, (8, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1.5, 1)))  # entries of one rule, in manifest order
+_DASHES = (
+    "-",
+    (0, (8, 1.5)),
+    (0, (5, 1.5, 1, 1.5)),
+    (0, (1.5, 1)),
+)  # entries of one rule, in manifest order
 _THEIRS = {"linewidth": 1.6, "linestyle": (0, (2.5, 1.6))}  # a published curve
 _STYLE = {
     "figure.figsize": (10, 6),
     "figure.dpi": 80,
     "figure.constrained_layout.use": True,
-    "font.family": "STIXGeneral",  # a Times that comes with matplotlib: the same figure on every machine
+    # a Times that comes with matplotlib: the same figure on every machine
+    "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
     "font.size": 16,
     "axes.labelsize": 20,
@@ -76,16 +82,22 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.solid_capstyle": "round",
-    "axes.prop_cycle": "cycler('color', ['0072B2', 'D55E00', '009E73', 'CC79A7', 'E69F00', '56B4E9', '222222'])",
+    "axes.prop_cycle": (
+        "cycler('color', ['0072B2', 'D55E00', '009E73', 'CC79A7', 'E69F00', '56B4E9', '222222'])"
+    ),
     "pdf.fonttype": 42,  # text stays text
 }
 
 
 def use_style() -> None:
-    """Set the package's matplotlib style for this process; call it once, at the top of a notebook."""
+    """Set the package's matplotlib style for this process; call it once, at the top of a
+    notebook.
+    """
     import matplotlib
 
-    matplotlib.rcParams.update(matplotlib.rcParamsDefault | {"backend": matplotlib.rcParams["backend"]} | _STYLE)
+    matplotlib.rcParams.update(
+        matplotlib.rcParamsDefault | {"backend": matplotlib.rcParams["backend"]} | _STYLE
+    )
 
 
 def colour(rule: str) -> str:
@@ -100,7 +112,8 @@ def name(rule: str) -> str:
 
 
 def styles(entries: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Line style of each entry: its rule's colour, and dashes that tell entries of one colour apart.
+    """Line style of each entry: its rule's colour, and dashes that tell entries of one colour
+    apart.
 
     Parameters
     ----------
@@ -116,7 +129,8 @@ def styles(entries: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def shades(entries: Mapping[str, str]) -> dict[str, str]:
-    """Colour of each entry where dashes mean something else: its rule's, lighter for every further one of that colour.
+    """Colour of each entry where dashes mean something else: its rule's, lighter for every further
+    one of that colour.
 
     Parameters
     ----------
@@ -151,14 +165,15 @@ def curves(
 ) -> "Figure | None":
     """All entries in one axes, ours and published.
 
-    The x axis ends with our longest run; the y axis goes from `bottom` to `top`, or further where a mean of ours would
-    be cut off. Seeds that collapsed or diverged are thin lines; one that lies under the axes is pointed at. None where
-    nothing of ours is there to draw.
+    The x axis ends with our longest run; the y axis goes from `bottom` to `top`, or further where a
+    mean of ours would be cut off. Seeds that collapsed or diverged are thin lines; one that lies
+    under the axes is pointed at. None where nothing of ours is there to draw.
 
     Parameters
     ----------
     drawn : as `Analysis.curves` gives it.
-    top, bottom : limits of the published figure; without `bottom`, 0.01 below the first entry's first published value.
+    top, bottom : limits of the published figure; without `bottom`, 0.01 below the first entry's
+        first published value.
     scale : x in the figure = x in `drawn` / scale.
     """
     if not (drawn.source == "ours").any():
@@ -173,7 +188,9 @@ def curves(
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a figure that `learning_curves` draws: an entry of an experiment, ours and published."""
+    """One line of a figure that `learning_curves` draws: an entry of an experiment, ours and
+    published.
+    """
 
     found: "Analysis"  # loaded with `beside=True` where published curves are to be shown alone too
     entry: str
@@ -182,12 +199,16 @@ class Line:
     look: Mapping[str, Any] = field(default_factory=dict)  # line style; default: the rule's colour
 
     def frames(self) -> "tuple[pandas.DataFrame, pandas.DataFrame]":
-        """Ours with the published beside it, and what is published alone; `entry` is unique among lines."""
+        """Ours with the published beside it, and what is published alone; `entry` is unique among
+        lines.
+        """
         key = f"{self.found.experiment}/{self.entry}/{self.metric}"
         found = self.found.only(self.entry)
         frames = found.curves(self.metric), found.published_curves(self.metric)
         label = {"label": self.label} if self.label else {}
-        if self.label and self.entry in found.copies:  # a copy is never called by the name of the published data
+        if (
+            self.label and self.entry in found.copies
+        ):  # a copy is never called by the name of the published data
             label = {"label": f"{self.label} (ours: {found.runs[0].parameters['dataset']})"}
         return tuple(frame.assign(entry=key, **label) for frame in frames)
 
@@ -206,7 +227,8 @@ def learning_curves(
     zoom: tuple[float, float] | None = None,
     legend: str = "best",
 ) -> "tuple[Figure | None, pandas.DataFrame]":
-    """A figure with ours on the left and, on the right, what is published but has nothing of ours beside it.
+    """A figure with ours on the left and, on the right, what is published but has nothing of ours
+    beside it.
 
     With nothing on one side the figure has one panel; with nothing at all it is None.
 
@@ -215,7 +237,8 @@ def learning_curves(
     title, alone : titles of the panels.
     top, bottom : limits of the published figure, in the unit that is drawn.
     percent : accuracies times 100.
-    zoom : a stretch of x, on the axis, that an inset shows enlarged in every panel that reaches its end.
+    zoom : a stretch of x, on the axis, that an inset shows enlarged in every panel that reaches its
+        end.
 
     Returns
     -------
@@ -227,7 +250,9 @@ def learning_curves(
     pairs = [line.frames() for line in lines]
     if not pairs:
         return None, pandas.DataFrame(columns=["entry", "label", "source", "note"])
-    if not any((ours.source == "ours").any() for ours, _ in pairs):  # planned, but nothing was run yet
+    if not any(
+        (ours.source == "ours").any() for ours, _ in pairs
+    ):  # planned, but nothing was run yet
         pairs = [(ours.iloc[:0], pandas.concat([ours, theirs])) for ours, theirs in pairs]
     panels = []
     for side, heading in enumerate((title, alone)):
@@ -239,7 +264,9 @@ def learning_curves(
             panels.append((heading, drawn))
     if not panels:
         return None, drawn
-    figure, grid = plt.subplots(1, len(panels), figsize=(10 if len(panels) == 1 else 15, 6), squeeze=False)
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(10 if len(panels) == 1 else 15, 6), squeeze=False
+    )
     for axes, (heading, drawn) in zip(grid.flat, panels, strict=True):
         style = styles(_entries(drawn))
         for line in lines:
@@ -252,14 +279,17 @@ def learning_curves(
             axes.set_ylim(max(axes.get_ylim()[0], -2), min(axes.get_ylim()[1], 102))
         if zoom and axes.get_xlim()[1] >= zoom[1]:
             _inset(axes, drawn, style, scale, zoom)
-            axes.legend(*_legend(drawn, style), loc="center left", bbox_to_anchor=(0.11, 0.45), fontsize=12)
+            axes.legend(
+                *_legend(drawn, style), loc="center left", bbox_to_anchor=(0.11, 0.45), fontsize=12
+            )
     return figure, pandas.concat([drawn for _, drawn in panels], ignore_index=True)
 
 
 def by_entry(
     drawn: "pandas.DataFrame", *, xlabel: str, ylabel: str, title: str = "", scale: float = 1.0
 ) -> "Figure | None":
-    """One small axes an entry: every seed of ours as a thin line, their mean, and the published curve.
+    """One small axes an entry: every seed of ours as a thin line, their mean, and the published
+    curve.
 
     None where nothing of ours is there to draw.
 
@@ -276,7 +306,9 @@ def by_entry(
     shown = [entry for entry in style if (ours.entry == entry).any()]
     n_columns = {4: 2, 7: 4, 8: 4}.get(len(shown), min(len(shown), 3))
     n_rows = math.ceil(len(shown) / n_columns)
-    figure, panels = plt.subplots(n_rows, n_columns, figsize=(5.2 * n_columns, 4 * n_rows + 0.6), squeeze=False)
+    figure, panels = plt.subplots(
+        n_rows, n_columns, figsize=(5.2 * n_columns, 4 * n_rows + 0.6), squeeze=False
+    )
     for axes, entry in zip(panels.flat, shown, strict=False):
         lines = drawn[drawn.entry == entry]
         _draw(axes, lines, style[entry] | {"linestyle": "-"}, scale, width=2.4)
@@ -291,12 +323,15 @@ def by_entry(
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
     handles, labels = _source_keys(drawn)
     if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=len(handles), frameon=False
+        )
     return figure
 
 
 class Live:
-    """A learning curve that grows while a notebook trains: `fit(..., on_epoch=Live("test_accuracy", n_epochs=9))`.
+    """A learning curve that grows while a notebook trains: `fit(..., on_epoch=Live("test_accuracy",
+    n_epochs=9))`.
 
     Parameters
     ----------
@@ -309,7 +344,9 @@ class Live:
         from matplotlib import pyplot as plt
 
         self.figure, self.axes = plt.subplots(figsize=(7, 3.6))
-        self.lines = {name: self.axes.plot([], [], "o-", label=name.replace("_", " "))[0] for name in metrics}
+        self.lines = {
+            name: self.axes.plot([], [], "o-", label=name.replace("_", " "))[0] for name in metrics
+        }
         self.axes.set(xlim=(0, 1.02 * n_epochs), ylim=(0, 1), xlabel="Epoch", ylabel="Accuracy")
         self.axes.legend(loc="lower right")
         self.handle = display(self.figure, display_id=True)
@@ -333,15 +370,18 @@ def save(
     claims: Iterable[Mapping[str, Any]] = (),
     about: Mapping[str, Any],
 ) -> Path:
-    """Write `<preset>/figures/<name>` as pdf, png (150 dpi), csv (exactly what is drawn) and json (what the page says).
+    """Write `<preset>/figures/<name>` as pdf, png (150 dpi), csv (exactly what is drawn) and json
+    (what the page says).
 
-    Equal results give equal bytes. With `figure` None (nothing to draw) only the json is written, so that the page says
-    what is missing and which command makes it; files of an earlier drawing are removed.
+    Equal results give equal bytes. With `figure` None (nothing to draw) only the json is written,
+    so that the page says what is missing and which command makes it; files of an earlier drawing
+    are removed.
 
     Parameters
     ----------
     notebook : name of the notebook that draws it, without suffix.
-    claims : comparisons with published numbers, as `Analysis.compare_final` and `compare_curve` give them.
+    claims : comparisons with published numbers, as `Analysis.compare_final` and `compare_curve`
+        give them.
     about : `Analysis.about`.
 
     Returns
@@ -358,7 +398,9 @@ def save(
 
 
 def csv(table: "pandas.DataFrame") -> bytes:
-    """A table as csv text: ten significant digits, \\n at line ends; equal tables give equal bytes."""
+    """A table as csv text: ten significant digits, \\n at line ends; equal tables give equal
+    bytes.
+    """
     return table.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
 
 
@@ -371,7 +413,8 @@ def store(
     claims: Iterable[Mapping[str, Any]],
     said: Mapping[str, str],
 ) -> Path:
-    """Write the files of a figure or table, by suffix, then `<name>.json`, which makes it appear on the report page.
+    """Write the files of a figure or table, by suffix, then `<name>.json`, which makes it appear on
+    the report page.
 
     What an earlier drawing left under this name is removed first.
     """
@@ -380,7 +423,14 @@ def store(
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for suffix, content in files.items():
         _files.write_atomic(folder / f"{name}.{suffix}", content)
-    described = {"kind": kind, "name": name, "files": sorted(files), **said, **about, "claims": [*map(dict, claims)]}
+    described = {
+        "kind": kind,
+        "name": name,
+        "files": sorted(files),
+        **said,
+        **about,
+        "claims": [*map(dict, claims)],
+    }
     _files.write_json(folder / f"{name}.json", _jsonable(described))
     return folder / f"{name}.json"
 
@@ -390,7 +440,11 @@ def _render(figure: "Figure", kind: str) -> bytes:
     import io
 
     buffer = io.BytesIO()
-    metadata = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
+    metadata = (
+        {"Software": None}
+        if kind == "png"
+        else {"CreationDate": None, "Producer": None, "Creator": None}
+    )
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
 
@@ -416,7 +470,9 @@ def _fill(
     legend: str,
     margin: float = 0.01,
 ) -> None:
-    """Every line of `drawn`, the limits and the legend; the first entry is the figure's subject, and thicker."""
+    """Every line of `drawn`, the limits and the legend; the first entry is the figure's subject,
+    and thicker.
+    """
     for entry, lines in drawn.groupby("entry", sort=False):
         _draw(axes, lines, style[entry], scale, width=3.2 if entry == next(iter(style)) else 2.2)
     theirs = drawn[(drawn.source == "published") & (drawn.axis == "epoch")]
@@ -428,13 +484,19 @@ def _fill(
 
 
 def _inset(
-    axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]], scale: float, x: tuple[float, float]
+    axes: "Axes",
+    drawn: "pandas.DataFrame",
+    style: dict[str, dict[str, Any]],
+    scale: float,
+    x: tuple[float, float],
 ) -> None:
     """What the best entries do in the stretch `x`, enlarged, and where it is taken from."""
     means = drawn[drawn.part == "mean"]
     inside = means[(means.x / scale >= x[0]) & (means.x / scale <= x[1])]
     ends = inside.groupby("entry").value.last()
-    near = inside[inside.entry.isin(ends.index[ends >= ends.max() - 0.1 * (ends.max() - ends.min())])]
+    near = inside[
+        inside.entry.isin(ends.index[ends >= ends.max() - 0.1 * (ends.max() - ends.min())])
+    ]
     sd = near.sd.astype(float).fillna(0)
     low, high = (near.value - sd).min(), (near.value + sd).max()
     space = 0.1 * (high - low) or 0.1
@@ -455,7 +517,9 @@ def _entries(drawn: "pandas.DataFrame") -> dict[str, str]:
     return dict(zip(drawn.entry, drawn.rule, strict=True))
 
 
-def _draw(axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale: float, width: float) -> None:
+def _draw(
+    axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale: float, width: float
+) -> None:
     """One entry's lines, published below ours."""
     for source, order in (("published", 2), ("ours", 3)):
         mean = lines[(lines.source == source) & (lines.part == "mean")]
@@ -469,36 +533,60 @@ def _draw(axes: "Axes", lines: "pandas.DataFrame", style: dict[str, Any], scale:
         if (sd > 0).any():
             band = 0.22 if is_ours else 0.12
             low, high = y - sd, y + sd
-            axes.fill_between(x / scale, low, high, color=style["color"], alpha=band, linewidth=0, zorder=order - 1)
+            axes.fill_between(
+                x / scale,
+                low,
+                high,
+                color=style["color"],
+                alpha=band,
+                linewidth=0,
+                zorder=order - 1,
+            )
     for (part, _), one in lines[lines.part != "mean"].groupby(["part", "seed"], sort=False):
         y = one.value.to_numpy(float)
         alpha = 0.6 if part == "seed" else 1.0
         axes.plot(one.x / scale, y, color=style["color"], linewidth=0.9, alpha=alpha, zorder=2.5)
         if part != "seed":
             end = "x" if part == "diverged" else "v"
-            axes.plot(one.x.iloc[-1:] / scale, y[-1:], end, color=style["color"], markersize=9, zorder=4)
+            axes.plot(
+                one.x.iloc[-1:] / scale, y[-1:], end, color=style["color"], markersize=9, zorder=4
+            )
 
 
-def _limits(axes: "Axes", drawn: "pandas.DataFrame", scale: float, bottom: float | None, top: float | None) -> None:
-    """x from 0 to our last point; y from `bottom` to `top`, or further where a mean of ours would be cut off."""
+def _limits(
+    axes: "Axes", drawn: "pandas.DataFrame", scale: float, bottom: float | None, top: float | None
+) -> None:
+    """x from 0 to our last point; y from `bottom` to `top`, or further where a mean of ours would
+    be cut off.
+    """
     ours = drawn[drawn.source == "ours"]
     ours = ours if len(ours) else drawn  # published alone
     end = ours.x.max()
     axes.set_xlim(0, 1.02 * end / scale)
     axes.xaxis.get_major_locator().set_params(integer=True)
     kept = ours[ours.part.isin(["mean", "seed"])]
-    shown = kept if bottom is not None and top is not None and len(kept) else drawn[drawn.part.isin(["mean", "seed"])]
+    shown = (
+        kept
+        if bottom is not None and top is not None and len(kept)
+        else drawn[drawn.part.isin(["mean", "seed"])]
+    )
     shown = shown[shown.x <= end]
     if len(shown):
         sd = shown.sd.astype(float).fillna(0)
         low, high = (shown.value - sd).min(), (shown.value + sd).max()
         margin = 0.04 * (high - low) or 0.01
         low, high = low - margin, high + margin
-        axes.set_ylim(low if bottom is None else min(low, bottom), high if top is None else max(high, top))
+        axes.set_ylim(
+            low if bottom is None else min(low, bottom), high if top is None else max(high, top)
+        )
 
 
-def _point_at_hidden(axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> None:
-    """An arrow head at the lower edge for each collapsed or diverged seed that lies under the axes altogether."""
+def _point_at_hidden(
+    axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]
+) -> None:
+    """An arrow head at the lower edge for each collapsed or diverged seed that lies under the axes
+    altogether.
+    """
     low, _ = axes.get_ylim()
     left, right = axes.get_xlim()
     apart = drawn[drawn.part.isin(["collapsed", "diverged"])]
@@ -508,7 +596,10 @@ def _point_at_hidden(axes: "Axes", drawn: "pandas.DataFrame", style: dict[str, d
         if one.value.max() < low
     ]
     for number, (entry, one) in enumerate(hidden):
-        text = f"{one.label.iloc[0]} seed {one.seed.iloc[0]} {one.part.iloc[0]}: {one.value.iloc[-1]:.3f}"
+        text = (
+            f"{one.label.iloc[0]} seed {one.seed.iloc[0]} {one.part.iloc[0]}:"
+            f" {one.value.iloc[-1]:.3f}"
+        )
         place = (left + (0.03 + 0.3 * (number % 3)) * (right - left), 0.02 + 0.05 * (number // 3))
         look = {"color": style[entry]["color"], "fontsize": 11, "fontfamily": "DejaVu Sans"}
         axes.text(*place, f"▼ {text}", transform=axes.get_xaxis_transform(), **look)
@@ -525,7 +616,9 @@ def _with_n(lines: "pandas.DataFrame") -> str:
     return f"{label} (n = {n}{''.join(f', {count} {part}' for part, count in apart.items())})"
 
 
-def _legend(drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]) -> tuple[list[Any], list[str]]:
+def _legend(
+    drawn: "pandas.DataFrame", style: dict[str, dict[str, Any]]
+) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
     handles, labels = [], []

@@ -1,22 +1,25 @@
 """Published numbers and curves, and how far ours are from them.
 
-`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves read from the
-published vector figures, `<paper>_published_curve_settings.csv` which row of the tables each curve is. A manifest entry
-says with its field `published` which rows it answers, by column and value:
+`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves
+read from the published vector figures, `<paper>_published_curve_settings.csv` which row of the
+tables each curve is. A manifest entry says with its field `published` which rows it answers, by
+column and value:
 
-    published: {algorithm: CorInfoMax, dataset: MNIST, architecture: 784-500-10, setting: 3, nearest: {setting: 1}}
+    published: {algorithm: CorInfoMax, dataset: MNIST, architecture: 784-500-10, setting: 3,
+    nearest: {setting: 1}}
 
-`nearest` is optional: where the paper shows no curve of exactly these rows, the curve with those columns changed stands
-in for it, and everything drawn or said with it names the difference.
+`nearest` is optional: where the paper shows no curve of exactly these rows, the curve with those
+columns changed stands in for it, and everything drawn or said with it names the difference.
 
 The criterion
 -------------
-The unit of every comparison is *sd*: the published standard deviation from seed to seed (sample form, n - 1; the bands
-of the published figures are population form and are converted). Our mean over n seeds is "within 2 sd" if it differs
-from the published mean by at most 2 sd. Our own spread does not enter, so that noisy runs cannot buy agreement; it is
-shown beside. Were our seeds drawn from the published distribution, the two means would differ by `chance` =
-sqrt(1/n + 1/n_published) sd (root mean square): 0.66 sd for 3 seeds against 10. Values are compared at the same epoch
-or batch only, and only if data set, architecture and parameters are the published ones (`difference`).
+The unit of every comparison is *sd*: the published standard deviation from seed to seed (sample
+form, n - 1; the bands of the published figures are population form and are converted). Our mean
+over n seeds is "within 2 sd" if it differs from the published mean by at most 2 sd. Our own spread
+does not enter, so that noisy runs cannot buy agreement; it is shown beside. Were our seeds drawn
+from the published distribution, the two means would differ by `chance` = sqrt(1/n + 1/n_published)
+sd (root mean square): 0.66 sd for 3 seeds against 10. Values are compared at the same epoch or
+batch only, and only if data set, architecture and parameters are the published ones (`difference`).
 """
 
 import dataclasses
@@ -70,7 +73,9 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Ours beside a published number, in the metric's unit; `k` and `chance` in published standard deviations."""
+    """Ours beside a published number, in the metric's unit; `k` and `chance` in published standard
+    deviations.
+    """
 
     published: float | None
     published_sd: float | None
@@ -86,9 +91,13 @@ class Comparison:
 
     @property
     def grade(self) -> str:
-        """The verdict in one word: within, outside, not-run, or open (nothing, or no spread, published)."""
+        """The verdict in one word: within, outside, not-run, or open (nothing, or no spread,
+        published).
+        """
         words = {"within": "within", "outside": "outside", NOT_RUN: "not-run"}
-        return next((word for start, word in words.items() if self.verdict.startswith(start)), "open")
+        return next(
+            (word for start, word in words.items() if self.verdict.startswith(start)), "open"
+        )
 
 
 def values(paper: str) -> "pandas.DataFrame":
@@ -104,16 +113,19 @@ def values(paper: str) -> "pandas.DataFrame":
 def curves(paper: str) -> "pandas.DataFrame":
     """The published curves of `paper`, one point a row; empty where there are none.
 
-    Columns: figure, dataset, algorithm, architecture, setting, pickle, condition (as in `values`), metric (as in our
-    records), axis ("epoch" or "batch", the number learned so far), x, mean, sd (population form), n.
+    Columns: figure, dataset, algorithm, architecture, setting, pickle, condition (as in `values`),
+    metric (as in our records), axis ("epoch" or "batch", the number learned so far), x, mean, sd
+    (population form), n.
     """
     return _curves(paper).copy()
 
 
 def value(paper: str, where: Mapping[str, Any], metric: str) -> Published | None:
-    """The one published final value of `metric` in the rows `where`; None where that metric was not published.
+    """The one published final value of `metric` in the rows `where`; None where that metric was not
+    published.
 
-    Rows that are single runs of one setting are taken together: their mean, sample deviation and number.
+    Rows that are single runs of one setting are taken together: their mean, sample deviation and
+    number.
 
     Raises
     ------
@@ -130,11 +142,16 @@ def value(paper: str, where: Mapping[str, Any], metric: str) -> Published | None
     _unambiguous(rows, where, metric, paper, rows)
     row = rows.iloc[0]
     number = float(row["value"])
-    return Published(number, float(row["std"]), _count(row["n_seeds"])) if math.isfinite(number) else None
+    return (
+        Published(number, float(row["std"]), _count(row["n_seeds"]))
+        if math.isfinite(number)
+        else None
+    )
 
 
 def curve(paper: str, where: Mapping[str, Any], metric: str) -> "pandas.DataFrame | None":
-    """The one published curve of `metric` in the rows `where`, else the one in the rows `nearest`; None if neither is.
+    """The one published curve of `metric` in the rows `where`, else the one in the rows `nearest`;
+    None if neither is.
 
     Returns
     -------
@@ -150,15 +167,26 @@ def curve(paper: str, where: Mapping[str, Any], metric: str) -> "pandas.DataFram
         rows = rows[rows.metric == metric]
         if rows.empty:
             continue
-        _unambiguous(rows, where, metric, paper, rows.drop_duplicates(["algorithm", "setting", "condition", "pickle"]))
+        _unambiguous(
+            rows,
+            where,
+            metric,
+            paper,
+            rows.drop_duplicates(["algorithm", "setting", "condition", "pickle"]),
+        )
         rows = rows[rows.figure == rows.figure.iloc[0]]
-        note = ", ".join(f"published {name}: {wanted}, ours: {exact.get(name)}" for name, wanted in changed.items())
+        note = ", ".join(
+            f"published {name}: {wanted}, ours: {exact.get(name)}"
+            for name, wanted in changed.items()
+        )
         return rows[["axis", "x", "mean", "sd", "n"]].assign(note=note).reset_index(drop=True)
     return None
 
 
 def point(found: "pandas.DataFrame | None", x: float) -> Published | None:
-    """The published curve `found` at `x` as one number, its band in sample form; None where it has no such point."""
+    """The published curve `found` at `x` as one number, its band in sample form; None where it has
+    no such point.
+    """
     rows = found[found.x == x] if found is not None else ()
     if not len(rows):
         return None
@@ -171,7 +199,10 @@ def check(paper: str, where: Mapping[str, Any]) -> None:
     """Raise `BioplausError` unless `where` names rows that were published."""
     exact = {name: wanted for name, wanted in where.items() if name != "nearest"}
     if _rows(_values(paper), exact, paper).empty and _rows(_curves(paper), exact, paper).empty:
-        raise BioplausError(f"Nothing published by {paper} has {exact}; see Results/published/{paper}_published.csv.")
+        raise BioplausError(
+            f"Nothing published by {paper} has {exact}; see"
+            f" Results/published/{paper}_published.csv."
+        )
 
 
 def difference(run: "Run", reference: "Run | None") -> str:
@@ -199,16 +230,26 @@ def difference(run: "Run", reference: "Run | None") -> str:
 
 
 def is_copy(run: "Run", reference: "Run | None") -> bool:
-    """Whether `run` differs from the published in its data alone, which are a copy: `<published name>-<what it is>`."""
+    """Whether `run` differs from the published in its data alone, which are a copy: `<published
+    name>-<what it is>`.
+    """
     if reference is None or not run.published or "dataset" not in run.published:
         return False
-    ours, theirs = str(run.parameters.get("dataset", "")), str(reference.parameters.get("dataset", ""))
+    ours, theirs = (
+        str(run.parameters.get("dataset", "")),
+        str(reference.parameters.get("dataset", "")),
+    )
     same = dataclasses.replace(run, parameters={**run.parameters, "dataset": theirs})
     return ours.startswith(f"{theirs}-") and not difference(same, reference)
 
 
 def compare(
-    ours: Sequence[float], theirs: Published | None, *, digits: int = 4, reason: str = NOT_RUN, left_out: int = 0
+    ours: Sequence[float],
+    theirs: Published | None,
+    *,
+    digits: int = 4,
+    reason: str = NOT_RUN,
+    left_out: int = 0,
 ) -> Comparison:
     """Hold the mean of `ours` (one number a seed) against a published number.
 
@@ -216,14 +257,16 @@ def compare(
     ----------
     digits : decimals of the difference in the verdict.
     reason : the verdict where `ours` is empty.
-    left_out : seeds that are not in `ours` because they collapsed or diverged; if no other is left, that is the
-        verdict, else it is noted.
+    left_out : seeds that are not in `ours` because they collapsed or diverged; if no other is left,
+        that is the verdict, else it is noted.
     """
     n = len(ours)
     mean = float(np.mean(ours)) if n else None
     own_sd = float(np.std(ours, ddof=1)) if n > 1 else None
     if theirs is None:
-        return Comparison(None, None, None, mean, own_sd, n, None, None, None, "no published counterpart")
+        return Comparison(
+            None, None, None, mean, own_sd, n, None, None, None, "no published counterpart"
+        )
     notes = [theirs.note] if theirs.note else []
     if left_out and n:
         notes.append(f"{left_out} of {n + left_out} seeds collapsed or diverged, left out")
@@ -233,10 +276,16 @@ def compare(
         return Comparison(*known, None, None, None, verdict, "; ".join(notes))
     gap = mean - theirs.value
     if not theirs.sd > 0:  # NaN, or all seeds equal
-        return Comparison(*known, gap, None, None, f"no spread published: {gap:+.{digits}f}", "; ".join(notes))
+        return Comparison(
+            *known, gap, None, None, f"no spread published: {gap:+.{digits}f}", "; ".join(notes)
+        )
     k = gap / theirs.sd
     chance = math.sqrt(1 / n + 1 / theirs.n) if theirs.n else None
-    verdict = f"within {LIMIT:g} sd" if abs(k) <= LIMIT else f"outside: {gap:+.{digits}f} ({abs(k):.1f} sd)"
+    verdict = (
+        f"within {LIMIT:g} sd"
+        if abs(k) <= LIMIT
+        else f"outside: {gap:+.{digits}f} ({abs(k):.1f} sd)"
+    )
     return Comparison(*known, gap, k, chance, verdict, "; ".join(notes))
 
 
@@ -252,7 +301,8 @@ def _values(paper: str) -> "pandas.DataFrame":
     table["condition"] = table.get("condition", text.str.extract(r"ablation;? ([^;]+);")[0])
     table["value"] = pandas.to_numeric(table["value"], errors="coerce")
     table["n_seeds"] = pandas.to_numeric(table["n_seeds"], errors="coerce")
-    at_point = table.metric.str.contains(r"(?:_epoch|_x)\d+$")  # points of curves, which `curves` has in full
+    # points of curves, which `curves` has in full
+    at_point = table.metric.str.contains(r"(?:_epoch|_x)\d+$")
     table["metric"] = table.metric.str.removeprefix("final_").replace(_METRICS)
     return table.assign(is_final=~at_point)
 
@@ -268,12 +318,19 @@ def _curves(paper: str) -> "pandas.DataFrame":
     except BioplausError:
         return pandas.DataFrame(columns=[*columns, "metric", "axis", "x", "mean", "sd", "n"])
     table = table.rename(columns={"algorithm": "curve", "std_population": "sd", "n_seeds": "n"})
-    table = table.merge(settings, on=["figure", "dataset", "curve", "architecture"], how="left", validate="many_to_one")
+    table = table.merge(
+        settings,
+        on=["figure", "dataset", "curve", "architecture"],
+        how="left",
+        validate="many_to_one",
+    )
     table["setting"] = table.setting.astype("Int64")
     is_log = table.x_axis.str.startswith("plot_x")  # log i was taken after batch 1000 (i - 1) + 1
     table["axis"] = np.where(is_log, "batch", table.x_axis)
     table["x"] = np.where(is_log, 1000 * (table.x - 1) + 1, table.x)
-    table["metric"] = table.metric.replace(_METRICS).str.replace(r"^angle_deg_W(\d+)$", r"angle_\1_deg", regex=True)
+    table["metric"] = table.metric.replace(_METRICS).str.replace(
+        r"^angle_deg_W(\d+)$", r"angle_\1_deg", regex=True
+    )
     return table[[*columns, "metric", "axis", "x", "mean", "sd", "n"]]
 
 
@@ -293,12 +350,18 @@ def _rows(table: "pandas.DataFrame", where: Mapping[str, Any], paper: str) -> "p
             raise unknown(f"column of {paper}_published.csv", name, {*table.columns, "nearest"})
         if name in table.columns:
             column = table[name]
-            table = table[column.isna() if wanted is None else (column == wanted).fillna(False).astype(bool)]
+            table = table[
+                column.isna() if wanted is None else (column == wanted).fillna(False).astype(bool)
+            ]
     return table
 
 
 def _unambiguous(
-    rows: "pandas.DataFrame", where: Mapping[str, Any], metric: str, paper: str, found: "pandas.DataFrame"
+    rows: "pandas.DataFrame",
+    where: Mapping[str, Any],
+    metric: str,
+    paper: str,
+    found: "pandas.DataFrame",
 ) -> None:
     if len(found) > 1:
         columns = [name for name in ("architecture", *sorted(_KEYS)) if name in rows]

@@ -1,9 +1,11 @@
-"""From results to the report page: execute the analysis notebooks, and put all they drew on one page.
+"""From results to the report page: execute the analysis notebooks, and put all they drew on one
+page.
 
-A notebook is drawn again only if something it depends on changed: its source, the package's source (rules, nets and
-tasks only if the notebook names them: they reach a figure through results), the paper's manifest and published numbers,
-the preset's results of that paper, or the versions of the libraries that draw. Their digest is kept in
-`<preset>/notebooks/<notebook>.json`, beside the executed copy.
+A notebook is drawn again only if something it depends on changed: its source, the package's source
+(rules, nets and tasks only if the notebook names them: they reach a figure through results), the
+paper's manifest and published numbers, the preset's results of that paper, or the versions of the
+libraries that draw. Their digest is kept in `<preset>/notebooks/<notebook>.json`, beside the
+executed copy.
 """
 
 import base64
@@ -44,10 +46,11 @@ def draw(
     workers: int = 0,
     force: bool = False,
 ) -> Iterator[str]:
-    """Execute the analysis notebooks that are not up to date, in parallel, and yield a line as each ends.
+    """Execute the analysis notebooks that are not up to date, in parallel, and yield a line as each
+    ends.
 
-    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the others; the page shows
-    it with its error.
+    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the
+    others; the page shows it with its error.
 
     Parameters
     ----------
@@ -60,7 +63,8 @@ def draw(
     Raises
     ------
     BioplausError
-        For an unknown preset or paper, an `only` that matches no notebook, or a folder that cannot be written.
+        For an unknown preset or paper, an `only` that matches no notebook, or a folder that cannot
+        be written.
     """
     if results is not None:
         os.environ["BIOPLAUS_RESULTS"] = str(Path(results).resolve())
@@ -81,7 +85,9 @@ def draw(
 
 
 def render(preset: str) -> Path:
-    """Write `<preset>/report/index.html`, one self-contained page with every figure, table and claim, and return it."""
+    """Write `<preset>/report/index.html`, one self-contained page with every figure, table and
+    claim, and return it.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -91,7 +97,12 @@ def render(preset: str) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"metric": tables.metric, "number": tables.number, "signed": tables.signed, "image": _image}
+    environment.filters |= {
+        "metric": tables.metric,
+        "number": tables.number,
+        "signed": tables.signed,
+        "image": _image,
+    }
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = _results.root() / preset / "report" / "index.html"
     _files.write_atomic(path, page.encode())
@@ -115,7 +126,9 @@ class Notebook:
     def title(self) -> str:
         """Its first heading."""
         lines = self._source("markdown").splitlines()
-        return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name)
+        return next(
+            (line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name
+        )
 
     @property
     def copy(self) -> Path:
@@ -131,7 +144,11 @@ class Notebook:
     def is_current(self) -> bool:
         """Whether what it drew is what it would draw now."""
         made = [self._folder / file for file in self.state.get("files", [])]
-        return self.state.get("digest") == self.digest() and bool(made) and all(path.is_file() for path in made)
+        return (
+            self.state.get("digest") == self.digest()
+            and bool(made)
+            and all(path.is_file() for path in made)
+        )
 
     @property
     def _folder(self) -> Path:
@@ -150,17 +167,22 @@ class Notebook:
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
             run, result = _results.about(path.parent), path.with_name("result.pkl")
             if run.get("sha256") and result.is_file():
-                digest.update(f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode())
+                digest.update(
+                    f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode()
+                )
         return digest.hexdigest()
 
     def outputs(self) -> list[dict[str, Any]]:
-        """The descriptions of the figures and tables that it drew, in the order in which its source names them."""
+        """The descriptions of the figures and tables that it drew, in the order in which its source
+        names them.
+        """
         source = self._source("code")
         found = [
             {**about, "file": str(path.relative_to(self._folder))}
             for kind in ("figures", "tables")
             for path in sorted((self._folder / kind).glob(f"{self.name}*.json"))
-            if isinstance(about := _files.read_json(path), dict) and about.get("notebook") == self.name
+            if isinstance(about := _files.read_json(path), dict)
+            and about.get("notebook") == self.name
         ]
         return sorted(found, key=lambda about: (source.find(f'"{about["name"]}"'), about["name"]))
 
@@ -184,17 +206,25 @@ def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Noteboo
     return [
         Notebook(path, paper, preset)
         for paper in chosen
-        for path in sorted([*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")])
+        for path in sorted(
+            [*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")]
+        )
     ]
 
 
 @cache
 def _code(with_models: bool) -> str:
-    """sha256 of the package's source and of the versions of the libraries that draw, as this process found them."""
+    """sha256 of the package's source and of the versions of the libraries that draw, as this
+    process found them.
+    """
     package = Path(__file__).resolve().parents[1]
     files = {path.relative_to(package): path for path in package.rglob("*.py")}
     if not with_models:
-        files = {name: path for name, path in files.items() if name.parts[0] not in ("rules", "nets", "tasks")}
+        files = {
+            name: path
+            for name, path in files.items()
+            if name.parts[0] not in ("rules", "nets", "tasks")
+        }
     sources = [f"{name} {_files.sha256(path.read_bytes())}" for name, path in files.items()]
     versions = [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
     return _files.sha256("\n".join(sorted(sources) + versions).encode())
@@ -203,8 +233,9 @@ def _code(with_models: bool) -> str:
 def _draw_all(todo: list[Notebook], workers: int) -> Iterator[tuple[Notebook, str]]:
     """Each notebook with the sentence of its error, or nothing, as it ends.
 
-    When a process dies (memory ran out), its pool ends and which notebook it drew is not known: those that had not
-    ended are drawn one by one, each in a process of its own, and only what dies there has failed.
+    When a process dies (memory ran out), its pool ends and which notebook it drew is not known:
+    those that had not ended are drawn one by one, each in a process of its own, and only what dies
+    there has failed.
     """
     pool, unknown_end = _pool(workers), []
     try:
@@ -227,7 +258,9 @@ def _draw_all(todo: list[Notebook], workers: int) -> Iterator[tuple[Notebook, st
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes with fresh interpreters: nothing of the caller (threads, figures, sockets) can reach a notebook."""
+    """Processes with fresh interpreters: nothing of the caller (threads, figures, sockets) can
+    reach a notebook.
+    """
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -237,14 +270,24 @@ def _draw_one(notebook: Notebook) -> str:
 
     os.environ.update(engine.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
-    before = {about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns for about in notebook.outputs()}
-    # In a folder of its own: kernels that start in one folder at once would take each other's ipc sockets.
+    before = {
+        about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns
+        for about in notebook.outputs()
+    }
+    # In a folder of its own: kernels that start in one folder at once would take each other's ipc
+    # sockets.
     with tempfile.TemporaryDirectory(prefix="bioplaus-") as folder:
         copy = Path(folder) / notebook.copy.name
         try:
             kernels.execute(notebook.path, copy, {"preset": notebook.preset})
-        except Exception as error:  # whatever it is, it belongs on the page and stops no other notebook
-            sentence = str(error) if isinstance(error, BioplausError) else f"{type(error).__name__}: {error}"
+        except (
+            Exception
+        ) as error:  # whatever it is, it belongs on the page and stops no other notebook
+            sentence = (
+                str(error)
+                if isinstance(error, BioplausError)
+                else f"{type(error).__name__}: {error}"
+            )
             trace = getattr(error, "traceback", "") or traceback.format_exc()
             notebook.note({"status": "failed", "error": sentence, "traceback": trace})
             return sentence
@@ -257,7 +300,11 @@ def _draw_one(notebook: Notebook) -> str:
             for stale in path.parent.glob(f"{path.stem}.*"):
                 stale.unlink()
     made = notebook.outputs()
-    files = [str(Path(about["file"]).with_suffix(f".{kind}")) for about in made for kind in ("json", *about["files"])]
+    files = [
+        str(Path(about["file"]).with_suffix(f".{kind}"))
+        for about in made
+        for kind in ("json", *about["files"])
+    ]
     notebook.note({"status": "drawn", "error": "", "digest": digest, "files": files})
     return ""
 
@@ -268,15 +315,27 @@ def _contents(preset: str) -> dict[str, Any]:
     for paper in manifest.papers():
         described = manifest.load(paper)
         notebooks = [
-            {"name": notebook.name, "title": notebook.title, "state": notebook.state, "outputs": notebook.outputs()}
+            {
+                "name": notebook.name,
+                "title": notebook.title,
+                "state": notebook.state,
+                "outputs": notebook.outputs(),
+            }
             for notebook in _notebooks(preset, [paper])
         ]
         sections.append(
-            {"paper": paper, "title": described.title, "citation": described.citation, "notebooks": notebooks}
+            {
+                "paper": paper,
+                "title": described.title,
+                "citation": described.citation,
+                "notebooks": notebooks,
+            }
         )
         for about in (about for notebook in notebooks for about in notebook["outputs"]):
             for claim in about["claims"]:
-                key = tuple(claim[name] for name in ("paper", "experiment", "entry", "metric", "axis", "x"))
+                key = tuple(
+                    claim[name] for name in ("paper", "experiment", "entry", "metric", "axis", "x")
+                )
                 claims.setdefault(key, claim)
         for experiment in described.experiments:
             try:
@@ -288,7 +347,11 @@ def _contents(preset: str) -> dict[str, Any]:
                 runs.append(_run_counts(found))
                 provenance += [outcome.run for outcome in found.outcomes]
     newest = max(provenance, key=lambda run: run.get("finished", ""), default={})
-    compared = [claim for claim in claims.values() if claim["published"] is not None and claim.get("planned", True)]
+    compared = [
+        claim
+        for claim in claims.values()
+        if claim["published"] is not None and claim.get("planned", True)
+    ]
     return {
         "preset": preset,
         "presets": manifest.PRESETS,
@@ -302,7 +365,11 @@ def _contents(preset: str) -> dict[str, Any]:
         "commits": sorted({_commit(run) for run in provenance}),
         "newest": newest.get("finished", "")[:10],
         "versions": newest.get("versions", {}),
-        "n_failed": sum(notebook["state"].get("status") == "failed" for s in sections for notebook in s["notebooks"]),
+        "n_failed": sum(
+            notebook["state"].get("status") == "failed"
+            for s in sections
+            for notebook in s["notebooks"]
+        ),
         "damaged": damaged,
         "limit": published.LIMIT,
     }
@@ -312,7 +379,9 @@ _STATES = ("done", "collapsed", "diverged", "failed", "missing")
 
 
 def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
-    """How the runs of an experiment ended; a missing one whose last attempt failed counts as failed, with its error."""
+    """How the runs of an experiment ended; a missing one whose last attempt failed counts as
+    failed, with its error.
+    """
     states, errors = dict(found.status), {}
     for run in found.runs:
         last = _results.about(run.folder) if states[run.id] == "missing" else {}
@@ -347,7 +416,11 @@ def _headlines(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _commit(run: dict[str, Any]) -> str:
     commit = run.get("commit")
-    return f"{commit[:10]}{' with changes' if run.get('dirty') else ''}" if commit else "unknown commit"
+    return (
+        f"{commit[:10]}{' with changes' if run.get('dirty') else ''}"
+        if commit
+        else "unknown commit"
+    )
 
 
 def _image(about: dict[str, Any], preset: str) -> str:

@@ -1,4 +1,6 @@
-"""Tables with the published value beside ours, and `save`, which writes them as csv, Markdown and json."""
+"""Tables with the published value beside ours, and `save`, which writes them as csv, Markdown and
+json.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -59,19 +61,28 @@ def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
                 "algorithm": claim["label"],
                 "quantity": metric(claim["metric"]),
                 "at": f"{claim['axis']} {claim['x']}",
-                "published": number(claim["published"], claim["published_sd"], digits=digits)
-                + (f" (n = {n})" if n else ""),
-                "ours": number(claim["ours"], claim["ours_sd"], digits=digits)
-                + (f" (n = {claim['n']})" if claim["n"] else ""),
+                "published": (
+                    number(claim["published"], claim["published_sd"], digits=digits)
+                    + (f" (n = {n})" if n else "")
+                ),
+                "ours": (
+                    number(claim["ours"], claim["ours_sd"], digits=digits)
+                    + (f" (n = {claim['n']})" if claim["n"] else "")
+                ),
                 "difference": signed(gap, digits) + in_sd,
                 "verdict": claim["verdict"] + (f"; {claim['note']}" if claim["note"] else ""),
             }
         )
-    return pandas.DataFrame(rows, columns=["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"])
+    return pandas.DataFrame(
+        rows, columns=["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"]
+    )
 
 
-def grid(found: "Analysis", *, chosen_by: str | None = "train_accuracy") -> "tuple[pandas.DataFrame, pandas.DataFrame]":
-    """Every setting of the grids of an experiment: what varies, both accuracies published and ours, what was chosen.
+def grid(
+    found: "Analysis", *, chosen_by: str | None = "train_accuracy"
+) -> "tuple[pandas.DataFrame, pandas.DataFrame]":
+    """Every setting of the grids of an experiment: what varies, both accuracies published and ours,
+    what was chosen.
 
     Means of ours contain collapsed seeds, as the published ones do.
 
@@ -90,7 +101,11 @@ def grid(found: "Analysis", *, chosen_by: str | None = "train_accuracy") -> "tup
     values = {(claim["entry"], claim["metric"]): claim for claim in claims}
     rows = []
     for script, entries in _scripts(found).items():
-        best = {side: _best(entries, values, chosen_by, side) for side in ("published", "ours") if chosen_by}
+        best = {
+            side: _best(entries, values, chosen_by, side)
+            for side in ("published", "ours")
+            if chosen_by
+        }
         for entry, varied in entries.items():
             chosen = [side for side, which in best.items() if which == entry]
             row = {"script": script, "setting": entry.rpartition("-")[2], "varies": varied}
@@ -115,24 +130,39 @@ def _scripts(found: "Analysis") -> dict[str, dict[str, str]]:
     said = {}
     for script, points in by_script.items():
         tables = list(points.values())
-        names = [name for name in tables[0] if any(table.get(name) != tables[0][name] for table in tables)]
+        names = [
+            name
+            for name in tables[0]
+            if any(table.get(name) != tables[0][name] for table in tables)
+        ]
         said[script.replace("_", " ")] = {
-            entry: ", ".join(f"{name} {table.get(name)}" for name in names) for entry, table in points.items()
+            entry: ", ".join(f"{name} {table.get(name)}" for name in names)
+            for entry, table in points.items()
         }
     return said
 
 
-def _best(entries: Iterable[str], values: Mapping[tuple[str, str], Any], name: str, side: str) -> str | None:
+def _best(
+    entries: Iterable[str], values: Mapping[tuple[str, str], Any], name: str, side: str
+) -> str | None:
     """The entry whose mean of a metric is largest, published or ours; None where there is none."""
     known = {entry: values.get((entry, name), {}).get(side) for entry in entries}
-    known = {entry: value for entry, value in known.items() if value is not None and math.isfinite(value)}
+    known = {
+        entry: value for entry, value in known.items() if value is not None and math.isfinite(value)
+    }
     return max(known, key=known.__getitem__) if known else None
 
 
 def markdown(table: "pandas.DataFrame") -> str:
     """A table as GitHub Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    rows = [
+        list(table.columns),
+        ["---"] * len(table.columns),
+        *table.astype(str).to_numpy().tolist(),
+    ]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
+    )
 
 
 def save(
@@ -144,15 +174,20 @@ def save(
     caption: str,
     about: Mapping[str, Any],
 ) -> Path:
-    """Write `<preset>/tables/<name>` as csv (full numbers), md (as read) and json (what the page says).
+    """Write `<preset>/tables/<name>` as csv (full numbers), md (as read) and json (what the page
+    says).
 
-    Parameters and return as in `plots.save`; with no result at all, and none published alone, only the json is written.
+    Parameters and return as in `plots.save`; with no result at all, and none published alone, only
+    the json is written.
     """
     import pandas
 
     claims, files = list(claims), {}
     if any(about["n"].values()) or about.get("published_alone"):
-        files = {"csv": plots.csv(pandas.DataFrame(claims)), "md": markdown(comparison(claims)).encode()}
+        files = {
+            "csv": plots.csv(pandas.DataFrame(claims)),
+            "md": markdown(comparison(claims)).encode(),
+        }
     said = {"notebook": notebook, "title": title, "caption": caption}
     return plots.store("table", name, files, about=about, claims=claims, said=said)
 

@@ -1,8 +1,10 @@
-"""What a training step of each rule costs here, on one thread, against this machine's own matrix product.
+"""What a training step of each rule costs here, on one thread, against this machine's own matrix
+product.
 
-A machine's matrix-product rate is what bounds these rules, and it changes from minute to minute on a shared one. So the
-rate is measured in the same rounds as the steps, right before each, and a step is stated as the fraction of it that the
-step's useful operations reach. Times are CPU time of the process: waiting for others does not count.
+A machine's matrix-product rate is what bounds these rules, and it changes from minute to minute on
+a shared one. So the rate is measured in the same rounds as the steps, right before each, and a step
+is stated as the fraction of it that the step's useful operations reach. Times are CPU time of the
+process: waiting for others does not count.
 """
 
 import json
@@ -21,7 +23,9 @@ from bioplaus.tasks import Spec
 
 N_PRODUCT = 2048  # rows and columns of the float32 matrices whose product is the machine's rate
 SECONDS = 0.1  # CPU time of one measurement of a step, about
-KINDS = (  # kinds of task, and whether a sample has time steps, in the order in which `example_spec` offers them
+# kinds of task, and whether a sample has time steps, in the order in which `example_spec` offers
+# them
+KINDS = (
     ("classification", False),
     ("features", False),
     ("classification", True),
@@ -38,7 +42,8 @@ class Row:
     ----------
     rule, label, batch_size : what was measured.
     milliseconds : CPU time of one step, median over rounds.
-    useful_mflop : operations a step needs (`useful_flops`), in millions; 0 where the rule does not state them.
+    useful_mflop : operations a step needs (`useful_flops`), in millions; 0 where the rule does not
+        state them.
     gflops : useful operations per second that the step reaches, in 10^9, median over rounds.
     machine_gflops : operations per second of the matrix product, in 10^9, median over rounds.
     fraction : the step's rate over the machine's in the same round, median over rounds.
@@ -54,12 +59,15 @@ class Row:
     fraction: float
 
 
-def run(names: Iterable[str] | None = None, *, rounds: int = 9, report: Callable[[str], object] = print) -> list[Row]:
+def run(
+    names: Iterable[str] | None = None, *, rounds: int = 9, report: Callable[[str], object] = print
+) -> list[Row]:
     """Time the `BENCHMARK` cases of rules, in interleaved rounds.
 
     Parameters
     ----------
-    names : keys of rules; None takes all. A rule that lists no case is timed at its default parameters.
+    names : keys of rules; None takes all. A rule that lists no case is timed at its default
+        parameters.
     rounds : measurements of each case; the median is reported.
     report : where all rules are timed, receives one line for each that raised: it is left out.
     """
@@ -67,7 +75,9 @@ def run(names: Iterable[str] | None = None, *, rounds: int = 9, report: Callable
     with device.threads(1):
         for name in rules.names() if names is None else names:
             try:
-                found = getattr(rules.get(name), "BENCHMARK", (BenchmarkCase(label="default parameters"),))
+                found = getattr(
+                    rules.get(name), "BENCHMARK", (BenchmarkCase(label="default parameters"),)
+                )
                 steps += [_step(name, case) for case in found]
             except Exception as error:
                 if names is not None:
@@ -84,7 +94,11 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
     """The rows as an aligned text table, or as JSON."""
     if as_json:
         return json.dumps(
-            {"machine": device.describe("cpu") | {"threads": 1}, "rows": [asdict(row) for row in rows]}, indent=2
+            {
+                "machine": device.describe("cpu") | {"threads": 1},
+                "rows": [asdict(row) for row in rows],
+            },
+            indent=2,
         )
     head = ("rule", "case", "batch", "ms/step", "MFLOP", "GFLOP/s", "machine", "fraction")
     body = [
@@ -103,16 +117,21 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if k < 2 else cell.rjust(w)
+            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in (head, *body)
     ]
-    note = f"One thread, CPU time, float32; machine: GFLOP/s of a {N_PRODUCT} x {N_PRODUCT} product in the same rounds."
+    note = (
+        f"One thread, CPU time, float32; machine: GFLOP/s of a {N_PRODUCT} x {N_PRODUCT} product in"
+        " the same rounds."
+    )
     return "\n".join([*lines, note])
 
 
 def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None = None) -> Spec:
-    """The first kind of task, of the widths of `config`, that the rule accepts, or what its own `example_spec` says.
+    """The first kind of task, of the widths of `config`, that the rule accepts, or what its own
+    `example_spec` says.
 
     Raises
     ------
@@ -124,7 +143,13 @@ def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None =
     error = BioplausError(f"{rule.key()} has no n_units to take the size of a task from.")
     for kind, is_sequence in KINDS if hasattr(config, "n_units") else ():
         steps = (n_steps or 8) if is_sequence else None
-        spec = Spec(name="example", kind=kind, n_in=config.n_units[0], n_out=config.n_units[-1], n_steps=steps)
+        spec = Spec(
+            name="example",
+            kind=kind,
+            n_in=config.n_units[0],
+            n_out=config.n_units[-1],
+            n_steps=steps,
+        )
         try:
             rule.check_task(config, spec)
         except BioplausError as refused:
@@ -137,7 +162,8 @@ def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None =
 def example_batch(
     spec: Spec, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
-    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as in images of digits.
+    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as
+    in images of digits.
 
     Raises
     ------
@@ -159,7 +185,9 @@ def example_batch(
         "features": lambda: (),
         "drawing": lambda: (uniform(n, *steps, spec.n_out),),
         "captions": lambda: (classes(spec.n_out, n, spec.n_steps),),
-        "hierarchy": lambda: (torch.stack([classes(spec.n_out, n), classes(spec.n_coarse, n)], dim=1),),
+        "hierarchy": lambda: (
+            torch.stack([classes(spec.n_out, n), classes(spec.n_coarse, n)], dim=1),
+        ),
     }
     if spec.kind not in targets:
         raise unknown("kind of task", spec.kind, targets)
@@ -180,9 +208,17 @@ def _step(name: str, case: BenchmarkCase) -> tuple[Callable[[], object], int]:
     return step, rule.useful_flops(case.batch_size)
 
 
-def _measure(steps: Sequence[Callable[[], object]], rounds: int) -> tuple[list[list[float]], list[list[float]]]:
-    """CPU seconds of each step, and operations per second of the matrix product right before it, by round."""
-    a, b, out = torch.rand(N_PRODUCT, N_PRODUCT), torch.rand(N_PRODUCT, N_PRODUCT), torch.empty(N_PRODUCT, N_PRODUCT)
+def _measure(
+    steps: Sequence[Callable[[], object]], rounds: int
+) -> tuple[list[list[float]], list[list[float]]]:
+    """CPU seconds of each step, and operations per second of the matrix product right before it, by
+    round.
+    """
+    a, b, out = (
+        torch.rand(N_PRODUCT, N_PRODUCT),
+        torch.rand(N_PRODUCT, N_PRODUCT),
+        torch.empty(N_PRODUCT, N_PRODUCT),
+    )
     meter = device.Meter()
 
     def cpu(function: Callable[[], object], n: int) -> float:
@@ -205,7 +241,9 @@ def _measure(steps: Sequence[Callable[[], object]], rounds: int) -> tuple[list[l
     return seconds, rates
 
 
-def _row(name: str, case: BenchmarkCase, flop: int, seconds: Sequence[float], rates: Sequence[float]) -> Row:
+def _row(
+    name: str, case: BenchmarkCase, flop: int, seconds: Sequence[float], rates: Sequence[float]
+) -> Row:
     reached = [flop / s for s in seconds]
     fractions = [r / rate for r, rate in zip(reached, rates, strict=True)]
     median = statistics.median

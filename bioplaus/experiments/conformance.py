@@ -1,14 +1,16 @@
-"""Replay golden trajectories of published code through the rules of this package, and report the error.
+"""Replay golden trajectories of published code through the rules of this package, and report the
+error.
 
-A golden is an `.npz` file: `meta` (JSON: paper, algorithm, hyperparameters, dtype, ...), `init.*` and `data.*`
-(everything a short training run needs, draws included), `expect.*` (what the published code computed). Each paper has
-one adapter, the module of this package named like the paper; a new paper is a new module. An adapter defines
+A golden is an `.npz` file: `meta` (JSON: paper, algorithm, hyperparameters, dtype, ...), `init.*`
+and `data.*` (everything a short training run needs, draws included), `expect.*` (what the published
+code computed). Each paper has one adapter, the module of this package named like the paper; a new
+paper is a new module. An adapter defines
 
-    replay(golden, rule, dtype) -> iterator of (key, value)     what this package computes, every `expect.*` key once
-    rule_of(golden) -> str                                      key of the rule that belongs to the golden's algorithm
+    replay(golden, rule, dtype) -> iterator of (key, value)  what this package computes, every `expect.*` key once
+    rule_of(golden) -> str                    key of the rule that belongs to the golden's algorithm
 
-and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. It must go the way training goes: `rules.make`,
-`begin_epoch`, `fit_batch`, `predict`.
+and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. It must go the way training goes:
+`rules.make`, `begin_epoch`, `fit_batch`, `predict`.
 """
 
 import importlib
@@ -27,7 +29,10 @@ import torch
 from bioplaus.device import DTYPES
 from bioplaus.errors import BioplausError, unknown
 
-TOLERANCE = {torch.float64: (0.0, 1e-9), torch.float32: (0.0, 5e-5)}  # (relative, absolute); quantities are O(1)
+TOLERANCE = {
+    torch.float64: (0.0, 1e-9),
+    torch.float32: (0.0, 5e-5),
+}  # (relative, absolute); quantities are O(1)
 
 
 class Golden(Mapping[str, np.ndarray]):
@@ -64,7 +69,9 @@ class Golden(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._arrays:
-            raise BioplausError(f"{self.path} has no {key!r}, which its algorithm {self.meta['algorithm']} needs.")
+            raise BioplausError(
+                f"{self.path} has no {key!r}, which its algorithm {self.meta['algorithm']} needs."
+            )
         return self._arrays[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -99,10 +106,12 @@ class Report:
 
     Attributes
     ----------
-    path, algorithm, rule : the file, the algorithm it names, and the rule that was replayed ("" where unknown).
+    path, algorithm, rule : the file, the algorithm it names, and the rule that was replayed (""
+        where unknown).
     ok : every expected key was computed and agrees.
     n_keys : keys compared.
-    largest_error : largest absolute difference over all compared keys, in the quantities' own unit (dimensionless).
+    largest_error : largest absolute difference over all compared keys, in the quantities' own unit
+        (dimensionless).
     first_key : first key, in the order of computation, that does not agree; "" if all do.
     problem : why it failed, in a sentence; "" if ok.
     """
@@ -118,16 +127,23 @@ class Report:
 
     def __str__(self) -> str:
         what = (
-            f"{self.algorithm} by rule {self.rule}, " if self.rule else f"{self.algorithm}, " if self.algorithm else ""
+            f"{self.algorithm} by rule {self.rule}, "
+            if self.rule
+            else f"{self.algorithm}, "
+            if self.algorithm
+            else ""
         )
         found = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
         return (
-            f"{'ok  ' if self.ok else 'FAIL'} {self.path}: {what}{found}{'. ' + self.problem if self.problem else ''}"
+            f"{'ok  ' if self.ok else 'FAIL'} {self.path}:"
+            f" {what}{found}{'. ' + self.problem if self.problem else ''}"
         )
 
 
 def adapters() -> list[str]:
-    """Papers whose goldens can be replayed, sorted: the folders of `bioplaus.papers` with a module `golden`."""
+    """Papers whose goldens can be replayed, sorted: the folders of `bioplaus.papers` with a module
+    `golden`.
+    """
     folder = Path(__file__).resolve().parents[1] / "papers"
     return sorted(path.parent.name for path in folder.glob("*/golden.py"))
 
@@ -139,14 +155,18 @@ def adapter(paper: str) -> ModuleType:
     return importlib.import_module(f"bioplaus.papers.{paper}.golden")
 
 
-def conform(paths: Iterable[str | Path], rule: str | None = None, dtype: str | None = None) -> list[Report]:
-    """Replay every golden named by `paths`, folders searched through; one report a file, none skipped.
+def conform(
+    paths: Iterable[str | Path], rule: str | None = None, dtype: str | None = None
+) -> list[Report]:
+    """Replay every golden named by `paths`, folders searched through; one report a file, none
+    skipped.
 
     Parameters
     ----------
-    paths : golden files or folders of them. A path that does not exist, or a folder without goldens, is a failed
-        report.
-    rule : replay through this rule instead of the one that belongs to the algorithm: checks a variant.
+    paths : golden files or folders of them. A path that does not exist, or a folder without
+        goldens, is a failed report.
+    rule : replay through this rule instead of the one that belongs to the algorithm: checks a
+        variant.
     dtype : "float32" or "float64" instead of the dtype the file names.
     """
     reports = []
@@ -163,7 +183,12 @@ def render(reports: list[Report], *, as_json: bool = False) -> str:
     n_ok = sum(report.ok for report in reports)
     if as_json:
         return json.dumps(
-            {"n_files": len(reports), "n_ok": n_ok, "files": [asdict(report) for report in reports]}, indent=2
+            {
+                "n_files": len(reports),
+                "n_ok": n_ok,
+                "files": [asdict(report) for report in reports],
+            },
+            indent=2,
         )
     return "\n".join([*map(str, reports), f"{n_ok} of {len(reports)} files conform."])
 
@@ -175,25 +200,33 @@ def _replay(path: Path, rule: str | None, dtype: str | None) -> Report:
         found["algorithm"] = str(golden.meta["algorithm"])
         module = adapter(golden.meta["paper"])
         found["rule"] = rule or module.rule_of(golden)
-        name = dtype or str(golden.meta.get("dtype", "float64")).partition(" ")[0]  # a remark may follow it
+        # a remark may follow it
+        name = dtype or str(golden.meta.get("dtype", "float64")).partition(" ")[0]
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)
         return _compare(golden, module, found, DTYPES[name])
     except Exception as error:  # a broken file or variant fails its own report and never the others
         problem = (
-            str(error) if isinstance(error, BioplausError) else f"Replay stopped with {type(error).__name__}: {error}"
+            str(error)
+            if isinstance(error, BioplausError)
+            else f"Replay stopped with {type(error).__name__}: {error}"
         )
         return Report(**found, problem=problem)
 
 
-def _compare(golden: Golden, module: ModuleType, found: dict[str, Any], dtype: torch.dtype) -> Report:
-    """Compare everything the adapter computes with the file, and see that neither has a key the other lacks."""
+def _compare(
+    golden: Golden, module: ModuleType, found: dict[str, Any], dtype: torch.dtype
+) -> Report:
+    """Compare everything the adapter computes with the file, and see that neither has a key the
+    other lacks.
+    """
     tolerance = getattr(module, "tolerance", lambda golden, key, dtype: TOLERANCE[dtype])
     missing, first, problem, largest, n_keys = dict.fromkeys(golden.expected()), "", "", 0.0, 0
     for key, value in module.replay(golden, found["rule"], dtype):
         if key not in missing:
             raise BioplausError(
-                f"{golden.path} has no {key!r}, which its algorithm {golden.meta['algorithm']} must give."
+                f"{golden.path} has no {key!r}, which its algorithm {golden.meta['algorithm']} must"
+                " give."
             )
         del missing[key]
         n_keys += 1
@@ -206,11 +239,20 @@ def _compare(golden: Golden, module: ModuleType, found: dict[str, Any], dtype: t
         problem = f"{problem} Never computed: {', '.join(list(missing)[:5])} ({len(missing)} keys).".strip()
     elif n_keys == 0:
         problem = "The file expects nothing: there is no expect.* key."
-    return Report(**found, ok=not problem, n_keys=n_keys, largest_error=largest, first_key=first, problem=problem)
+    return Report(
+        **found,
+        ok=not problem,
+        n_keys=n_keys,
+        largest_error=largest,
+        first_key=first,
+        problem=problem,
+    )
 
 
 def _difference(value: Any, expected: np.ndarray, rtol: float, atol: float) -> tuple[float, str]:
-    """Largest absolute error, and what is wrong ("" if nothing): shapes must be equal, integers exactly so."""
+    """Largest absolute error, and what is wrong ("" if nothing): shapes must be equal, integers
+    exactly so.
+    """
     got = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     if got.shape != expected.shape:
         return np.inf, f"has shape {got.shape}, expected {expected.shape}"

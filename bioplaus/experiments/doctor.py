@@ -15,8 +15,19 @@ from rich.console import Console
 from bioplaus import device, results
 from bioplaus.errors import BioplausError
 
-LEAST_FREE = 5 * 2**30  # bytes on the results disk: paper-scale runs and their checkpoints need a few GiB
-PACKAGES = ("torch", "torchvision", "jupyterlab", "papermill", "nbval", "matplotlib", "seaborn", "tqdm", "distributed")
+# bytes on the results disk: paper-scale runs and their checkpoints need a few GiB
+LEAST_FREE = 5 * 2**30
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "jupyterlab",
+    "papermill",
+    "nbval",
+    "matplotlib",
+    "seaborn",
+    "tqdm",
+    "distributed",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,11 @@ def show(console: Console) -> bool:
     """Print every finding; True if all are fine."""
     findings = list(examine())
     for finding in findings:
-        console.print("ok  " if finding.is_fine else "MEND", style="green" if finding.is_fine else "red", end=" ")
+        console.print(
+            "ok  " if finding.is_fine else "MEND",
+            style="green" if finding.is_fine else "red",
+            end=" ",
+        )
         console.print(f"{finding.what}: {finding.found}", markup=False)
         if not finding.is_fine:
             console.print(f"     -> {finding.advice}", markup=False)
@@ -56,7 +71,10 @@ def show(console: Console) -> bool:
 def _python() -> Finding:
     is_fine = sys.version_info >= (3, 11) and platform.python_implementation() == "CPython"
     return Finding(
-        "Python", is_fine, platform.python_version(), "Use CPython 3.11 or newer: make BOOTSTRAP=python3.11 env"
+        "Python",
+        is_fine,
+        platform.python_version(),
+        "Use CPython 3.11 or newer: make BOOTSTRAP=python3.11 env",
     )
 
 
@@ -80,7 +98,9 @@ def _torchvision() -> Finding:
 def _kernel() -> Finding:
     advice = "python -m ipykernel install --sys-prefix --name python3"
     if importlib.util.find_spec("ipykernel") is None:
-        return Finding("Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel")
+        return Finding(
+            "Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel"
+        )
     from bioplaus.experiments import notebooks as kernels
 
     try:
@@ -101,13 +121,28 @@ def _results_folder() -> Finding:
     try:
         folder = results.root()
     except BioplausError as error:
-        return Finding("results folder", False, str(error), "Set BIOPLAUS_RESULTS to a folder you may write to.")
+        return Finding(
+            "results folder",
+            False,
+            str(error),
+            "Set BIOPLAUS_RESULTS to a folder you may write to.",
+        )
     present = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(present).free
     if not os.access(present, os.W_OK):
-        return Finding("results folder", False, f"{folder} cannot be written", "Choose another with BIOPLAUS_RESULTS.")
-    advice = f"At least {LEAST_FREE / 2**30:.0f} GiB should be free; choose another disk with BIOPLAUS_RESULTS."
-    return Finding("results folder", free > LEAST_FREE, f"{folder}, {free / 2**30:.0f} GiB free", advice)
+        return Finding(
+            "results folder",
+            False,
+            f"{folder} cannot be written",
+            "Choose another with BIOPLAUS_RESULTS.",
+        )
+    advice = (
+        f"At least {LEAST_FREE / 2**30:.0f} GiB should be free; choose another disk with"
+        " BIOPLAUS_RESULTS."
+    )
+    return Finding(
+        "results folder", free > LEAST_FREE, f"{folder}, {free / 2**30:.0f} GiB free", advice
+    )
 
 
 def _data() -> Iterator[Finding]:
@@ -115,15 +150,24 @@ def _data() -> Iterator[Finding]:
     from bioplaus.tasks import datasets as data
 
     for row in data.catalogue():
-        place = row.found or f"not here; a run that needs it fetches it, or: python -m bioplaus data get {row.name}"
+        place = (
+            row.found
+            or f"not here; a run that needs it fetches it, or: python -m bioplaus data get {row.name}"
+        )
         yield Finding(f"data set {row.name}", True, place)
 
 
 def _gpu() -> Finding:
     if torch.cuda.is_available():
-        return Finding("GPU", True, f"{torch.cuda.get_device_name()}; runs use it with --device cuda, or DEVICE=cuda")
+        return Finding(
+            "GPU",
+            True,
+            f"{torch.cuda.get_device_name()}; runs use it with --device cuda, or DEVICE=cuda",
+        )
     built = f"torch {torch.__version__} is built {'for' if torch.version.cuda else 'without'} CUDA"
-    return Finding("GPU", True, f"none ({built}); everything runs on the CPU, preset paper takes days there")
+    return Finding(
+        "GPU", True, f"none ({built}); everything runs on the CPU, preset paper takes days there"
+    )
 
 
 def _threads() -> Finding:

@@ -1,8 +1,10 @@
-"""Run a manifest: validate everything, skip what is done, execute the rest on Dask or in this process.
+"""Run a manifest: validate everything, skip what is done, execute the rest on Dask or in this
+process.
 
-A run is idempotent: its folder is its identity, a lock keeps two executions apart, its checkpoint lets it go on after
-any kill, and its `run.json` alone says that it is complete. So a dead worker, a killed driver or a lost node costs at
-most the time since the last checkpoint, and the same command again does what is left.
+A run is idempotent: its folder is its identity, a lock keeps two executions apart, its checkpoint
+lets it go on after any kill, and its `run.json` alone says that it is complete. So a dead worker, a
+killed driver or a lost node costs at most the time since the last checkpoint, and the same command
+again does what is left.
 """
 
 import contextlib
@@ -29,19 +31,24 @@ from bioplaus.experiments import simulation
 from bioplaus.experiments.manifest import Run
 
 KERNEL_SECONDS = 6.0  # to start a kernel and import torch, for the forecast
-_DASK = {  # runs last minutes: looking every 10 ms and 20 ms, as Dask does, would cost a fifteenth of a core
+# runs last minutes: looking every 10 ms and 20 ms, as Dask does, would cost a fifteenth of a core
+_DASK = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
 }
 _JOBQUEUE = {
-    "distributed.scheduler.allowed-failures": 100,  # jobs end at their walltime; a run goes on from its checkpoint
-    "distributed.scheduler.unknown-task-duration": "1h",  # so that a job is asked for each run, not for every tenth
+    # jobs end at their walltime; a run goes on from its checkpoint
+    "distributed.scheduler.allowed-failures": 100,
+    # so that a job is asked for each run, not for every tenth
+    "distributed.scheduler.unknown-task-duration": "1h",
 }
 _FOLDERS = ("BIOPLAUS_DATA", "BIOPLAUS_HOME", "BIOPLAUS_RESULTS")
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-_FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)  # in a traceback as IPython writes it
-_one_at_once = threading.Lock()  # runs of one process: each sets environment and standard output of all its threads
+# in a traceback as IPython writes it
+_FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
+# runs of one process: each sets environment and standard output of all its threads
+_one_at_once = threading.Lock()
 
 
 class SweepError(RunError):
@@ -72,7 +79,8 @@ class Summary:
 
 
 def check(runs: Sequence[Run], kernel: str | None = None) -> None:
-    """Raise `BioplausError` if any run cannot work, or nothing could be written, before anything is started.
+    """Raise `BioplausError` if any run cannot work, or nothing could be written, before anything is
+    started.
 
     Parameters
     ----------
@@ -93,30 +101,42 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise BioplausError(f"Results cannot be written to {folder}: {error.strerror}.") from error
+            raise BioplausError(
+                f"Results cannot be written to {folder}: {error.strerror}."
+            ) from error
 
 
 class Finished(NamedTuple):
-    """The `run.json` of complete runs by key: of those with their files in their folder, and of the collected ones."""
+    """The `run.json` of complete runs by key: of those with their files in their folder, and of the
+    collected ones.
+    """
 
     here: dict[str, dict[str, Any]]
     collected: dict[str, dict[str, Any]]
 
 
 def finished(runs: Sequence[Run]) -> Finished:
-    """Read which of these runs are complete; the functions below read it themselves where it is not given."""
+    """Read which of these runs are complete; the functions below read it themselves where it is not
+    given.
+    """
     held = {folder: results.collected(folder) for folder in {run.experiment_folder for run in runs}}
     folders = {run.key: run.folder for run in runs}
-    here = {key: results.about(folder) for key, folder in folders.items() if results.is_complete(folder)}
-    collected = {run.key: held[run.experiment_folder].get(run.id) for run in runs} if any(held.values()) else {}
+    here = {
+        key: results.about(folder) for key, folder in folders.items() if results.is_complete(folder)
+    }
+    collected = (
+        {run.key: held[run.experiment_folder].get(run.id) for run in runs}
+        if any(held.values())
+        else {}
+    )
     return Finished(here, {key: about for key, about in collected.items() if about})
 
 
 def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = None) -> list[Run]:
     """The runs that are neither complete in their folder nor in their experiment's collected file.
 
-    A run that others of these need must be there with its files: being collected is not enough for it. A run that two
-    entries share, as their parameters are the same, is named once.
+    A run that others of these need must be there with its files: being collected is not enough for
+    it. A run that two entries share, as their parameters are the same, is named once.
 
     Parameters
     ----------
@@ -124,12 +144,19 @@ def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = N
     """
     known = known or finished(runs)
     folders = [run.folder for run in runs]
-    missing = {folder: run for folder, run in zip(folders, runs, strict=True) if run.key not in known.here}
+    missing = {
+        folder: run for folder, run in zip(folders, runs, strict=True) if run.key not in known.here
+    }
     todo = [run for run in missing.values() if run.key not in known.collected]
     todo += outdated(runs, known) if again else []
     wanted = {run.folder for run in todo}
     while todo:
-        needed = [folder for run in todo for folder in run.needed_folders if folder in missing and folder not in wanted]
+        needed = [
+            folder
+            for run in todo
+            for folder in run.needed_folders
+            if folder in missing and folder not in wanted
+        ]
         wanted |= set(needed)
         todo = [missing[folder] for folder in needed]
     first: dict[Path, Run] = {}
@@ -140,22 +167,30 @@ def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = N
 
 
 def outdated(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
-    """The complete runs that were made with other code of their rule than there is now (`results.code`), one a folder.
+    """The complete runs that were made with other code of their rule than there is now
+    (`results.code`), one a folder.
 
-    A result that does not say which code it was made with, as those of earlier versions, is not among them (`unsaid`).
+    A result that does not say which code it was made with, as those of earlier versions, is not
+    among them (`unsaid`).
     """
     return _of_finished(runs, known, _is_outdated)
 
 
 def unsaid(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
-    """The complete runs of rules that do not say which code made them, one a folder; nothing makes them again."""
-    return _of_finished(runs, known, lambda run, about: "code" not in about and _code(run) is not None)
+    """The complete runs of rules that do not say which code made them, one a folder; nothing makes
+    them again.
+    """
+    return _of_finished(
+        runs, known, lambda run, about: "code" not in about and _code(run) is not None
+    )
 
 
 def forecast(runs: Sequence[Run], workers: int) -> float | None:
-    """Expected wall seconds of these runs on `workers` processes: what like runs took here, else the manifest's figure.
+    """Expected wall seconds of these runs on `workers` processes: what like runs took here, else
+    the manifest's figure.
 
-    What a run of another number of epochs took is taken in proportion. None where neither is known for some run.
+    What a run of another number of epochs took is taken in proportion. None where neither is known
+    for some run.
     """
     here = {folder: _like_runs(folder) for folder in {run.experiment_folder for run in runs}}
     each = [_seconds(run, here[run.experiment_folder].get(run.entry)) for run in runs]
@@ -182,13 +217,15 @@ def execute(
     Parameters
     ----------
     workers : processes at once, one compute thread each; 0 means one per core of this machine.
-    scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...), configured as
-        dask-jobqueue documents, where each job executes one run at a time (configure it with one core) and is replaced
-        when it ends while there are runs left; or the address of a running Dask scheduler ("tcp://host:8786"), whose
-        worker processes execute one run at a time (start them with `--nthreads 1`).
+    scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...),
+        configured as dask-jobqueue documents, where each job executes one run at a time (configure
+        it with one core) and is replaced when it ends while there are runs left; or the address of
+        a running Dask scheduler ("tcp://host:8786"), whose worker processes execute one run at a
+        time (start them with `--nthreads 1`).
     inline : run one after the other in this process, without papermill, kernels and Dask.
     kernel : Jupyter kernel that executes the notebooks.
-    retries : how often a run is tried again whose kernel or worker died; code that raised would raise again.
+    retries : how often a run is tried again whose kernel or worker died; code that raised would
+        raise again.
     again : also run again what is complete, but was made with other code of its rule (`outdated`).
     todo : those of `runs` that are to do, from `pending`, after `check`; None: both are asked here.
     report : receives one line for every event.
@@ -196,7 +233,8 @@ def execute(
     Raises
     ------
     BioplausError
-        From `check`, and for an unknown scheduler or a queue without `workers`, before anything has started.
+        From `check`, and for an unknown scheduler or a queue without `workers`, before anything has
+        started.
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after the workers have been stopped; checkpoints stay.
     """
@@ -205,7 +243,11 @@ def execute(
         todo = pending(runs, again)
     left = {run.id for run in todo}
     summary = Summary(skipped=[*dict.fromkeys(run.id for run in runs if run.id not in left)])
-    outcomes = _inline(todo, again) if inline else _on_dask(todo, workers, scheduler, kernel, retries, again)
+    outcomes = (
+        _inline(todo, again)
+        if inline
+        else _on_dask(todo, workers, scheduler, kernel, retries, again)
+    )
     with contextlib.closing(outcomes), _sigterm_interrupts():
         for number, (run, status, message, seconds) in enumerate(outcomes, start=1):
             summary.add(run.id, status, message)
@@ -218,26 +260,32 @@ def execute(
 
 
 def status(runs: Sequence[Run], known: Finished | None = None) -> list[dict[str, Any]]:
-    """One row a run: experiment, entry, seed, id, status, how far, and the error of a failed one or its last cell.
+    """One row a run: experiment, entry, seed, id, status, how far, and the error of a failed one or
+    its last cell.
 
-    Status is one of: done, diverged, running (a live process holds its lock), interrupted (killed; the same command
-    goes on from its checkpoint), failed, missing.
+    Status is one of: done, diverged, running (a live process holds its lock), interrupted (killed;
+    the same command goes on from its checkpoint), failed, missing.
     """
     known = known or finished(runs)
     return [_status(run, known) for run in runs]
 
 
 def environment() -> dict[str, str]:
-    """The environment of processes that execute notebooks: one compute thread, and this process's folders, resolved.
+    """The environment of processes that execute notebooks: one compute thread, and this process's
+    folders, resolved.
 
     Kernels start in the run's folder: a relative path would be another one there.
     """
     given = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
-    return _ONE_THREAD | {name: str(Path(path).expanduser().resolve()) for name, path in given.items()}
+    return _ONE_THREAD | {
+        name: str(Path(path).expanduser().resolve()) for name, path in given.items()
+    }
 
 
 def _without_seed(run: Run) -> str:
-    """What decides whether a run can work: notebook and parameters, but for the seed and the ids of needed runs."""
+    """What decides whether a run can work: notebook and parameters, but for the seed and the ids of
+    needed runs.
+    """
     parameters = json.dumps([run.simulation, {**run.parameters, "seed": 0}], sort_keys=True)
     for run_id in run.needs.values():
         parameters = parameters.replace(run_id, "")
@@ -275,7 +323,9 @@ def _status(run: Run, known: Finished) -> dict[str, Any]:
         state = "missing"
     else:
         about = results.about(folder)
-        ended = {"failed": "failed", "running": "interrupted"}.get(str(about.get("status")), "missing")
+        ended = {"failed": "failed", "running": "interrupted"}.get(
+            str(about.get("status")), "missing"
+        )
         state, how_far = "running" if _is_locked(folder) else ended, _how_far(folder)
     return {
         "experiment": f"{run.paper}/{run.experiment}",
@@ -304,25 +354,33 @@ def run_one(
     needed: Sequence[Any] = (),
     again: bool = False,
 ) -> tuple[str, str, float]:
-    """Execute one run in this process (kernel None) or in a kernel, and return (status, message, wall seconds).
+    """Execute one run in this process (kernel None) or in a kernel, and return (status, message,
+    wall seconds).
 
-    Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes back. `needed`
-    makes Dask wait for other runs; what came of them is read from their folders, and nothing starts if one is not done.
-    Whatever goes wrong with a run is its own failure: nothing but an interrupt is raised.
+    Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes
+    back. `needed` makes Dask wait for other runs; what came of them is read from their folders, and
+    nothing starts if one is not done. Whatever goes wrong with a run is its own failure: nothing
+    but an interrupt is raised.
     """
     with _one_at_once:
         started = time.monotonic()
         place = Path(folder)
         try:
             os.environ.update(environment)
-            blocked = next(filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), "")
-            status, message = ("failed", blocked) if blocked else _locked(run, place, kernel, retries, again)
+            blocked = next(
+                filter(None, (_blocked(place.parent / run_id) for run_id in run.needs.values())), ""
+            )
+            status, message = (
+                ("failed", blocked) if blocked else _locked(run, place, kernel, retries, again)
+            )
         except Exception as error:
             status, message = "failed", told(error)
         return status, message, time.monotonic() - started
 
 
-def _locked(run: Run, place: Path, kernel: str | None, retries: int, again: bool) -> tuple[str, str]:
+def _locked(
+    run: Run, place: Path, kernel: str | None, retries: int, again: bool
+) -> tuple[str, str]:
     """Execute a run while holding its lock."""
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".lock"):  # a second execution waits here, then finds the run complete
@@ -356,18 +414,26 @@ def _attempt(run: Run, place: Path, kernel: str | None) -> tuple[str, str]:
 
 
 def _pointer(error: BaseException, trace: str, run: Run, place: Path) -> str:
-    """Where a run raised, and where its traceback is; empty for errors that say all there is to say."""
-    if isinstance(error, BioplausError) and (not isinstance(error, RunError) or trace in ("", str(error))):
+    """Where a run raised, and where its traceback is; empty for errors that say all there is to
+    say.
+    """
+    if isinstance(error, BioplausError) and (
+        not isinstance(error, RunError) or trace in ("", str(error))
+    ):
         return ""
     parts = [_where_in(trace) if trace else where(error)]
     if (place / "run.log").is_file():
-        log = Path(results.root().name, run.preset, run.paper, run.experiment, place.name, "run.log")
+        log = Path(
+            results.root().name, run.preset, run.paper, run.experiment, place.name, "run.log"
+        )
         parts.append(f"traceback in {log}")
     return f" ({'; '.join(filter(None, parts))})"
 
 
 def _where_in(trace: str) -> str:
-    """What `errors.where` says, of a traceback that a kernel wrote: the last frame outside libraries."""
+    """What `errors.where` says, of a traceback that a kernel wrote: the last frame outside
+    libraries.
+    """
     for path, line, function in reversed(_FRAME.findall(trace)):
         if not is_library(os.path.expanduser(path)):
             return f"{Path(path).name}, line {line}, in {function.rpartition('.')[2]}"
@@ -397,7 +463,10 @@ def _blocked(folder: Path) -> str:
     if state == "done" and results.is_complete(folder):
         return ""
     who = f"{about['entry']} ({folder.name})" if "entry" in about else folder.name
-    return f"not started: needs {who}, which {'did not end' if state in ('running', 'done') else state}"
+    return (
+        f"not started: needs {who}, which"
+        f" {'did not end' if state in ('running', 'done') else state}"
+    )
 
 
 def _start(run: Run, place: Path, kernel: str | None) -> None:
@@ -417,14 +486,18 @@ def _start(run: Run, place: Path, kernel: str | None) -> None:
         return
     from bioplaus.experiments import notebooks as kernels
 
-    kernels.execute(chosen.path, place / "run.ipynb", parameters, kernel=kernel, log=place / "run.log")
+    kernels.execute(
+        chosen.path, place / "run.ipynb", parameters, kernel=kernel, log=place / "run.log"
+    )
 
 
 def _fail(place: Path, message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
     about = {name: value for name, value in results.about(place).items() if name != "sha256"}
     try:
-        _files.write_json(place / "run.json", {**about, "status": "failed", "error": message, "traceback": trace})
+        _files.write_json(
+            place / "run.json", {**about, "status": "failed", "error": message, "traceback": trace}
+        )
     except BioplausError as error:  # a full disk, say; the first failure is the one to know of
         return f"{message} (and it could not be noted: {error})"
     return message
@@ -452,7 +525,10 @@ Outcomes = Iterator[tuple[Run, str, str, float]]
 def _in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
     """Each run with those of `todo` that it needs, after all of these; else in the order given."""
     by_folder = {run.folder: run for run in todo}
-    needs = {run.folder: [by_folder[folder] for folder in run.needed_folders if folder in by_folder] for run in todo}
+    needs = {
+        run.folder: [by_folder[folder] for folder in run.needed_folders if folder in by_folder]
+        for run in todo
+    }
     placed: dict[str, tuple[Run, list[Run]]] = {}
 
     def place(run: Run) -> None:
@@ -471,7 +547,12 @@ def _inline(todo: Sequence[Run], again: bool) -> Outcomes:
 
 
 def _on_dask(
-    todo: Sequence[Run], workers: int, scheduler: str, kernel: str | None, retries: int, again: bool = False
+    todo: Sequence[Run],
+    workers: int,
+    scheduler: str,
+    kernel: str | None,
+    retries: int,
+    again: bool = False,
 ) -> Outcomes:
     if not todo:
         return
@@ -505,12 +586,18 @@ def _on_dask(
                 outcome = future.result()
             except Exception as error:
                 lost = [other for other in needs if submitted[other.folder].status == "error"]
-                # a worker was lost more often than Dask allows, or the scheduler was; anything else says what it is
-                is_lost = isinstance(error, KilledWorker | CommClosedError | FutureCancelledError | TimeoutError)
+                # a worker was lost more often than Dask allows, or the scheduler was; anything else
+                # says what it is
+                is_lost = isinstance(
+                    error, KilledWorker | CommClosedError | FutureCancelledError | TimeoutError
+                )
                 message = f"its worker died ({type(error).__name__})" if is_lost else told(error)
                 outcome = "failed", _blocked(lost[0].folder) if lost else message, 0.0
             if outcome[0] != "failed" and not results.is_complete(run.folder):
-                message = f"its worker says {outcome[0]}, but {run.folder} has no whole result; do both see one disk?"
+                message = (
+                    f"its worker says {outcome[0]}, but {run.folder} has no whole result; do both"
+                    " see one disk?"
+                )
                 outcome = "failed", message, outcome[2]
             yield run, *outcome
 
@@ -525,12 +612,16 @@ def _cluster(workers: int, n_runs: int, scheduler: str) -> Iterator[Any]:
 
     with dask.config.set(_DASK if scheduler == "local" else _JOBQUEUE):
         cluster = (
-            _local(min(workers or cores(), n_runs)) if scheduler == "local" else _queue(scheduler, workers, n_runs)
+            _local(min(workers or cores(), n_runs))
+            if scheduler == "local"
+            else _queue(scheduler, workers, n_runs)
         )
         try:
             yield cluster
         finally:
-            with contextlib.suppress(TimeoutError):  # on a busy machine workers are killed instead of leaving
+            with contextlib.suppress(
+                TimeoutError
+            ):  # on a busy machine workers are killed instead of leaving
                 cluster.close(timeout=5)
 
 
@@ -555,30 +646,42 @@ def _jobqueue(name: str) -> Any:
         raise BioplausError(
             f"SCHEDULER={name} needs dask-jobqueue; install it with `pip install -e '.[cluster]'`."
         ) from None
-    known = {kind.removesuffix("Cluster").lower(): kind for kind in dir(dask_jobqueue) if kind.endswith("Cluster")}
+    known = {
+        kind.removesuffix("Cluster").lower(): kind
+        for kind in dir(dask_jobqueue)
+        if kind.endswith("Cluster")
+    }
     if name not in known:
         raise unknown("scheduler", name, ["local", "tcp://host:port", *known])
     return getattr(dask_jobqueue, known[name])
 
 
 def _queue(name: str, workers: int, n_runs: int) -> Any:
-    """A cluster of jobs as configured for dask-jobqueue, each of one worker with one thread, for one run at a time.
+    """A cluster of jobs as configured for dask-jobqueue, each of one worker with one thread, for
+    one run at a time.
 
-    A job of several worker processes is not replaced when it ends: distributed looks for workers called as the job is.
+    A job of several worker processes is not replaced when it ends: distributed looks for workers
+    called as the job is.
     """
     import dask
 
     kind = _jobqueue(name)
     if not workers:
         raise BioplausError(
-            f"SCHEDULER={name} needs WORKERS (--workers), the number of jobs and so of runs at once; 0, one per core, "
-            "is known of this machine only."
+            f"SCHEDULER={name} needs WORKERS (--workers), the number of jobs and so of runs at"
+            " once; 0, one per core, is known of this machine only."
         )
-    configured = dask.config.get(f"jobqueue.{kind.job_cls.default_config_name()}.worker-extra-args", None) or []
+    configured = (
+        dask.config.get(f"jobqueue.{kind.job_cls.default_config_name()}.worker-extra-args", None)
+        or []
+    )
     try:
-        cluster = kind(processes=1, worker_extra_args=[*configured, "--nthreads", "1"])  # the last --nthreads counts
+        # the last --nthreads counts
+        cluster = kind(processes=1, worker_extra_args=[*configured, "--nthreads", "1"])
     except ValueError as error:  # no cores or memory, for instance
-        raise BioplausError(f"SCHEDULER={name}: {str(error).splitlines()[0]} See jobqueue.dask.org.") from None
+        raise BioplausError(
+            f"SCHEDULER={name}: {str(error).splitlines()[0]} See jobqueue.dask.org."
+        ) from None
     cluster.adapt(minimum=0, maximum=min(workers, n_runs))
     return cluster
 
@@ -614,7 +717,9 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _seconds(run: Run, like: tuple[float, Any] | None) -> float | None:
-    """Expected seconds of a run: those of a like one, in proportion to the epochs, else the manifest's figure."""
+    """Expected seconds of a run: those of a like one, in proportion to the epochs, else the
+    manifest's figure.
+    """
     if like is None:
         return run.seconds
     seconds, n_epochs = like
@@ -623,12 +728,18 @@ def _seconds(run: Run, like: tuple[float, Any] | None) -> float | None:
 
 
 def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
-    """The first complete run in an experiment's folder, by entry: seconds of training and evaluation, and n_epochs."""
+    """The first complete run in an experiment's folder, by entry: seconds of training and
+    evaluation, and n_epochs.
+    """
     found: dict[str, tuple[float, Any]] = {}
     for path in sorted(experiment.glob("*/run.json")):
         about = results.about(path.parent)
         if about.get("sha256") and about.get("entry") not in found:
-            wall = (values for name, values in about.get("seconds", {}).items() if not name.endswith("_cpu"))
+            wall = (
+                values
+                for name, values in about.get("seconds", {}).items()
+                if not name.endswith("_cpu")
+            )
             if seconds := sum(map(sum, wall)):
                 found[about["entry"]] = seconds, about.get("parameters", {}).get("n_epochs")
     return found

@@ -1,20 +1,22 @@
 """Manifests: which simulations a paper consists of, and their expansion into runs with stable ids.
 
-`Simulations/manifests/<paper>.yaml` lists experiments; an experiment lists entries (one rule with its published
-parameters each), seeds, and what the presets change. Parameters are merged in this order, later ones winning:
+`Simulations/manifests/<paper>.yaml` lists experiments; an experiment lists entries (one rule with
+its published parameters each), seeds, and what the presets change. Parameters are merged in this
+order, later ones winning:
 
     experiment < entry < grid point < experiment's preset < entry's preset < --set
 
-Nested tables (a rule's `config`) are merged name by name, everything else is replaced. The preset `paper` is the
-manifest as it stands; an experiment or entry runs at another preset only if it names it (an entry inherits its
-experiment's presets and leaves one with `false`).
+Nested tables (a rule's `config`) are merged name by name, everything else is replaced. The preset
+`paper` is the manifest as it stands; an experiment or entry runs at another preset only if it names
+it (an entry inherits its experiment's presets and leaves one with `false`).
 
-What decides how a run is executed and not what it is (`device`, `n_threads`) is no parameter of a manifest and no part
-of an id, nor are `seed` and `folder`: options of the command line give them.
+What decides how a run is executed and not what it is (`device`, `n_threads`) is no parameter of a
+manifest and no part of an id, nor are `seed` and `folder`: options of the command line give them.
 
-An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}` puts the id of the run
-of entry `fine` into the parameter `checkpoints.left`. The simulation finds that run's files in the folder of that name
-beside its own. An id so depends on the ids of everything a run is built from.
+An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}`
+puts the id of the run of entry `fine` into the parameter `checkpoints.left`. The simulation finds
+that run's files in the folder of that name beside its own. An id so depends on the ids of
+everything a run is built from.
 """
 
 import dataclasses
@@ -63,24 +65,34 @@ class Override(_Part):
 
     parameters: dict[str, Any] = {}
     seeds: Seeds | None = None
-    seconds: float | None = None  # one run's wall time on one core of a laptop, as measured; for the forecast only
+    seconds: float | None = (
+        None  # one run's wall time on one core of a laptop, as measured; for the forecast only
+    )
 
 
 class Entry(_Part):
-    """One rule with its parameters; with a grid, one entry per grid point, numbered from 1, the last name fastest.
+    """One rule with its parameters; with a grid, one entry per grid point, numbered from 1, the
+    last name fastest.
 
-    In the grid the name of a table (`config`) takes tables, for parameters that change together. With a grid a list in
-    `published` gives each point its own value; points after its end were not published.
+    In the grid the name of a table (`config`) takes tables, for parameters that change together.
+    With a grid a list in `published` gives each point its own value; points after its end were not
+    published.
     """
 
-    label: str | list[str] | None = None  # name in legends, of a grid one a point; default: the entry's key and number
+    label: str | list[str] | None = (
+        None  # name in legends, of a grid one a point; default: the entry's key and number
+    )
     source: str | None = None  # table, section or script that the values are from
     parameters: dict[str, Any] = {}
     grid: dict[str, Values] = {}
     seeds: Seeds | None = None
-    needs: dict[str, str] = {}  # parameter -> entry (of a grid: <entry>-<number>) whose run's id it is given
+    needs: dict[
+        str, str
+    ] = {}  # parameter -> entry (of a grid: <entry>-<number>) whose run's id it is given
     seconds: float | None = None
-    published: dict[str, Any] | None = None  # rows of Results/published that this entry answers, by column and value
+    published: dict[str, Any] | None = (
+        None  # rows of Results/published that this entry answers, by column and value
+    )
     presets: dict[PresetName, Override | Literal[False]] = {}
 
 
@@ -90,7 +102,10 @@ class Experiment(_Part):
     title: str
     simulation: str
     source: str | None = None
-    rule: str | None = None  # of entries whose parameters name none: the simulation's default, said; no part of an id
+    rule: str | None = (
+        # of entries whose parameters name none: the simulation's default, said; no part of an id
+        None
+    )
     parameters: dict[str, Any] = {}
     seeds: Seeds
     seconds: float | None = None
@@ -100,7 +115,9 @@ class Experiment(_Part):
     @property
     def needs(self) -> dict[str, set[str]]:
         """The entries that each entry needs; those of a grid by their expanded names."""
-        names = [(name, entry) for key, entry in self.entries.items() for name in _names(key, entry)]
+        names = [
+            (name, entry) for key, entry in self.entries.items() for name in _names(key, entry)
+        ]
         return {name: set(entry.needs.values()) for name, entry in names}
 
     @property
@@ -132,14 +149,20 @@ class Run:
     parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
-    needs: dict[str, str] = dataclasses.field(default_factory=dict)  # parameter -> id of a run of the same experiment
+    # parameter -> id of a run of the same experiment
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
     stated_rule: str | None = None  # the experiment's `rule`
-    execution: dict[str, Any] = dataclasses.field(default_factory=dict)  # device, n_threads; empty: the notebook's
+    # device, n_threads; empty: the notebook's
+    execution: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
-        """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same everywhere."""
-        canonical = json.dumps([self.simulation, self.parameters], sort_keys=True, separators=(",", ":"))
+        """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same
+        everywhere.
+        """
+        canonical = json.dumps(
+            [self.simulation, self.parameters], sort_keys=True, separators=(",", ":")
+        )
         words = [
             self.parameters.get("rule", self.entry),
             Path(str(self.parameters.get("dataset", self.simulation))).stem,
@@ -149,7 +172,9 @@ class Run:
 
     @property
     def rule(self) -> str | None:
-        """The key of the rule that runs; None only where manifest and notebook know none (see `check`)."""
+        """The key of the rule that runs; None only where manifest and notebook know none (see
+        `check`).
+        """
         return self.parameters.get("rule", self.stated_rule)
 
     @property
@@ -178,7 +203,8 @@ class Run:
         return [self.experiment_folder / run_id for run_id in self.needs.values()]
 
     def check(self) -> None:
-        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with these parameters.
+        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with
+        these parameters.
 
         An entry says which rule it runs: it is not left to the default of the notebook, unawares.
         """
@@ -187,8 +213,8 @@ class Run:
             if chosen.rule != self.rule and "rule" not in self.parameters:
                 said = f"the experiment says rule: {self.rule}" if self.rule else "it names no rule"
                 raise BioplausError(
-                    f"{said}, but {self.simulation} would run its default, {chosen.rule}; give `rule` among the "
-                    "parameters of the entry."
+                    f"{said}, but {self.simulation} would run its default, {chosen.rule}; give"
+                    " `rule` among the parameters of the entry."
                 )
             chosen.check({**self.inputs, "folder": str(self.folder)})
         except BioplausError as error:
@@ -207,8 +233,8 @@ def load(paper: str) -> Manifest:
     Raises
     ------
     BioplausError
-        For an unknown paper, a file that is not YAML, a name given twice, or a wrong or unknown key; the file, the
-        place and what was allowed are named.
+        For an unknown paper, a file that is not YAML, a name given twice, or a wrong or unknown
+        key; the file, the place and what was allowed are named.
     """
     if paper not in papers():
         raise unknown("paper", paper, papers())
@@ -218,7 +244,9 @@ def load(paper: str) -> Manifest:
 
 @cache
 def _read(path: Path, changed: int) -> Manifest:
-    """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it `changed`."""
+    """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it
+    `changed`.
+    """
     yaml = YAML(typ="safe", pure=True)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"))
@@ -237,7 +265,9 @@ def _read(path: Path, changed: int) -> Manifest:
     except pydantic.ValidationError as error:
         raise _sentence(error, path.name) from None
     if found.paper != path.stem:
-        raise BioplausError(f"{path.name} says paper: {found.paper}, but its file name says {path.stem}.")
+        raise BioplausError(
+            f"{path.name} says paper: {found.paper}, but its file name says {path.stem}."
+        )
     for name, experiment in found.experiments.items():
         _check_names(experiment, f"{path.name}, {name}")
         _check_needs(experiment.needs, f"{path.name}, {name}")
@@ -261,18 +291,20 @@ def runs(
     Parameters
     ----------
     papers : keys; None means all that have a manifest.
-    only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of it; the runs that the
-        matching ones need come with them.
+    only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of
+        it; the runs that the matching ones need come with them.
     seeds : in place of the manifest's.
-    overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the manifest's.
+    overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the
+        manifest's.
     experiment : expand this one only, by its key; a large manifest has thousands of runs.
-    execution : "device" and "n_threads" of every run, in place of what its notebook says; no part of an id.
+    execution : "device" and "n_threads" of every run, in place of what its notebook says; no part
+        of an id.
 
     Raises
     ------
     BioplausError
-        For an unknown preset or paper, an `only` that matches nothing, a seed below 0, and overrides that are no
-        parameters or whose names contradict one another.
+        For an unknown preset or paper, an `only` that matches nothing, a seed below 0, and
+        overrides that are no parameters or whose names contradict one another.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -286,12 +318,20 @@ def runs(
             kept = {key: one for key, one in described.experiments.items() if key == experiment}
             described = described.model_copy(update={"experiments": kept})
         found += _expand(described, preset, seeds, overrides)
-    found = [dataclasses.replace(run, execution=dict(execution)) for run in found] if execution else found
+    found = (
+        [dataclasses.replace(run, execution=dict(execution)) for run in found]
+        if execution
+        else found
+    )
     if only is None:
         return found
     matching = [run for run in found if _matches(run, only)]
     if not matching:
-        known = {part for run in found for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")}
+        known = {
+            part
+            for run in found
+            for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")
+        }
         raise unknown(f"experiment, entry or run at preset {preset}", only, known)
     by_folder = {run.folder: run for run in found}
     wanted, todo = {run.key for run in matching}, matching
@@ -308,11 +348,15 @@ def _folder() -> Path:
 
 def _check_size(content: Any, place: str) -> None:
     if sum(1 for _ in itertools.islice(_nodes(content), _MAX_NODES)) == _MAX_NODES:
-        raise BioplausError(f"{place} has more than {_MAX_NODES:,} values once its aliases are followed.")
+        raise BioplausError(
+            f"{place} has more than {_MAX_NODES:,} values once its aliases are followed."
+        )
 
 
 def _nodes(value: Any) -> Iterator[None]:
-    """One None for each value in `value`, itself included; without end where an alias stands for what it is in."""
+    """One None for each value in `value`, itself included; without end where an alias stands for
+    what it is in.
+    """
     todo = [iter([value])]
     while todo:
         for item in todo[-1]:
@@ -330,8 +374,12 @@ def _matches(run: Run, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(span, pattern) for span in spans)
 
 
-def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]) -> Iterator[Run]:
-    """Every run at a preset, in manifest order, with the ids of the runs it needs among its parameters."""
+def _expand(
+    found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]
+) -> Iterator[Run]:
+    """Every run at a preset, in manifest order, with the ids of the runs it needs among its
+    parameters.
+    """
     plain = list(_expand_plain(found, preset, seeds, overrides))
     by_name = {(run.experiment, run.entry, run.seed): run for run in plain}
     finished: dict[tuple[str, str, int], Run] = {}
@@ -344,8 +392,8 @@ def _expand(found: Manifest, preset: str, seeds: list[int] | None, overrides: di
                 needed = by_name.get((run.experiment, entry, run.seed))
                 if needed is None:
                     raise BioplausError(
-                        f"{run.paper}.yaml, {run.experiment}/{run.entry} needs {entry} with seed {run.seed}, which "
-                        f"preset {preset} does not run."
+                        f"{run.paper}.yaml, {run.experiment}/{run.entry} needs {entry} with seed"
+                        f" {run.seed}, which preset {preset} does not run."
                     )
                 ids[parameter] = finish(needed).id
             parameters = _merge(run.parameters, _nested(ids))
@@ -373,7 +421,9 @@ def _check_names(experiment: Experiment, place: str) -> None:
     for key, entry in grids:
         for name in _names(key, entry):
             if name in experiment.entries:
-                raise BioplausError(f"{place}: entry {name} has the name of a grid point of entry {key}; rename it.")
+                raise BioplausError(
+                    f"{place}: entry {name} has the name of a grid point of entry {key}; rename it."
+                )
     _refuse_elsewhere(_given(experiment), place)
     for key, entry in experiment.entries.items():
         _refuse_elsewhere([*_given(entry), *entry.grid, *entry.needs], f"{place}/{key}")
@@ -389,7 +439,9 @@ def _given(part: Experiment | Entry) -> Iterator[str]:
 def _refuse_elsewhere(names: Iterable[str], place: str) -> None:
     for name in names:
         if (first := name.partition(".")[0]) in _ELSEWHERE:
-            raise BioplausError(f"{place}: {first} is not given as a parameter; {_ELSEWHERE[first]}.")
+            raise BioplausError(
+                f"{place}: {first} is not given as a parameter; {_ELSEWHERE[first]}."
+            )
 
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
@@ -410,12 +462,17 @@ def _checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
         _check_json(value, f"--set {name}")
         inside = [other for other in overrides if other.startswith(f"{name}.")]
         if inside and not isinstance(value, dict):
-            raise BioplausError(f"--set gives {name} the value {value!r}, and sets {inside[0]} inside it; leave one.")
+            raise BioplausError(
+                f"--set gives {name} the value {value!r}, and sets {inside[0]} inside it; leave"
+                " one."
+            )
     return _nested(overrides)
 
 
 def _check_json(value: Any, place: str) -> None:
-    """Raise unless `value` is None, a bool, int, float or str, or a list or dict of these with text keys."""
+    """Raise unless `value` is None, a bool, int, float or str, or a list or dict of these with text
+    keys.
+    """
     if type(value) is list:
         for number, item in enumerate(value):
             _check_json(item, f"{place}/{number}")
@@ -426,32 +483,42 @@ def _check_json(value: Any, place: str) -> None:
             _check_json(item, f"{place}/{key}")
     elif not (value is None or type(value) in (bool, int, float, str)):
         raise BioplausError(
-            f"{place} is {str(value)[:80]} ({type(value).__name__}), but must be a number, a text, true, false, null, "
-            "or a list or table of these; quotes make a text."
+            f"{place} is {str(value)[:80]} ({type(value).__name__}), but must be a number, a text,"
+            " true, false, null, or a list or table of these; quotes make a text."
         )
 
 
 def _check_lists(entry: Entry, place: str) -> None:
     """Raise where a list that goes along the grid does not fit it."""
     if isinstance(entry.label, list) and not entry.grid:
-        raise BioplausError(f"{place}: a list of labels needs a grid; without one, label is one text.")
+        raise BioplausError(
+            f"{place}: a list of labels needs a grid; without one, label is one text."
+        )
     n_points = len(_points(entry.grid)) if entry.grid else 0
     if isinstance(entry.label, list) and len(entry.label) != n_points:
-        raise BioplausError(f"{place}: label has {len(entry.label)} names, but the grid has {n_points} points.")
+        raise BioplausError(
+            f"{place}: label has {len(entry.label)} names, but the grid has {n_points} points."
+        )
     for column, values in (entry.published or {}).items():
         if isinstance(values, list) and not 0 < len(values) <= n_points:
             raise BioplausError(
-                f"{place}, published/{column} has {len(values)} values, but must have 1 to {n_points}, the number of "
-                "points of the grid."
+                f"{place}, published/{column} has {len(values)} values, but must have 1 to"
+                f" {n_points}, the number of points of the grid."
             )
 
 
 def _names(key: str, entry: Entry) -> list[str]:
     """The names of an entry's runs: its key, or numbered from 1 where it has a grid."""
-    return [f"{key}-{number}" for number in range(1, len(_points(entry.grid)) + 1)] if entry.grid else [key]
+    return (
+        [f"{key}-{number}" for number in range(1, len(_points(entry.grid)) + 1)]
+        if entry.grid
+        else [key]
+    )
 
 
-def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]) -> Iterator[Run]:
+def _expand_plain(
+    found: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]
+) -> Iterator[Run]:
     for name, experiment in found.experiments.items():
         of_experiment = experiment.presets.get(preset, Override() if preset == "paper" else False)
         for key, entry in experiment.entries.items():
@@ -460,10 +527,16 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
                 continue
             changes = of_experiment or Override()
             chosen = next(
-                s for s in (seeds, of_entry.seeds, changes.seeds, entry.seeds, experiment.seeds) if s is not None
+                s
+                for s in (seeds, of_entry.seeds, changes.seeds, entry.seeds, experiment.seeds)
+                if s is not None
             )
             forecast = next(
-                (s for s in (of_entry.seconds, changes.seconds, entry.seconds, experiment.seconds) if s is not None),
+                (
+                    s
+                    for s in (of_entry.seconds, changes.seconds, entry.seconds, experiment.seconds)
+                    if s is not None
+                ),
                 None,
             )
             named_points = zip(_names(key, entry), _points(entry.grid), strict=True)
@@ -489,7 +562,8 @@ def _expand_plain(found: Manifest, preset: str, seeds: list[int] | None, overrid
                         published=_published_of(entry.published, number),
                         seconds=forecast,
                         stated_rule=experiment.rule,
-                        needs=entry.needs,  # names of entries, until `_expand` puts ids in their place
+                        # names of entries, until `_expand` puts ids in their place
+                        needs=entry.needs,
                     )
 
 
@@ -509,10 +583,15 @@ def _label(label: str | list[str], number: int, in_grid: bool) -> str:
 
 def _published_of(published: dict[str, Any] | None, number: int) -> dict[str, Any] | None:
     """The published rows of one grid point; None for a point after the end of a list."""
-    lists = {column: values for column, values in (published or {}).items() if isinstance(values, list)}
+    lists = {
+        column: values for column, values in (published or {}).items() if isinstance(values, list)
+    }
     if any(len(values) < number for values in lists.values()):
         return None
-    return published and {**published, **{column: values[number - 1] for column, values in lists.items()}}
+    return published and {
+        **published,
+        **{column: values[number - 1] for column, values in lists.items()},
+    }
 
 
 def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
@@ -535,19 +614,26 @@ def _merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(error: pydantic.ValidationError, file: str) -> BioplausError:
-    """The first of pydantic's errors as one sentence; an unknown key gets the nearest allowed one."""
+    """The first of pydantic's errors as one sentence; an unknown key gets the nearest allowed
+    one.
+    """
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"] if part not in ("Override", "literal[False]")]
     if first["type"] == "extra_forbidden":
-        return unknown("key", place[-1], _allowed(place[:-1]), f"{file}, {'/'.join(place[:-1]) or 'top level'}")
+        return unknown(
+            "key", place[-1], _allowed(place[:-1]), f"{file}, {'/'.join(place[:-1]) or 'top level'}"
+        )
     if first["type"] == "literal_error" and "[key]" in place:
         return unknown("preset", first["input"], PRESETS, f"{file}, {'/'.join(place[:-2])}")
     if first["type"] == "string_pattern_mismatch":  # the one pattern is that of names
         where = "/".join(part for part in place if part != "[key]")
         return BioplausError(
-            f"{file}, {where}: a name is of small letters, digits, _ and -, a letter first, not {first['input']!r}."
+            f"{file}, {where}: a name is of small letters, digits, _ and -, a letter first, not"
+            f" {first['input']!r}."
         )
-    return BioplausError(f"{file}, {'/'.join(place) or 'top level'}: {first['msg']}, not {first.get('input')!r}.")
+    return BioplausError(
+        f"{file}, {'/'.join(place) or 'top level'}: {first['msg']}, not {first.get('input')!r}."
+    )
 
 
 def _allowed(place: list[str]) -> Iterable[str]:

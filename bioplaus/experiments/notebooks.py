@@ -1,4 +1,6 @@
-"""Execute one notebook in a fresh kernel through papermill; used for simulations and for analysis notebooks alike."""
+"""Execute one notebook in a fresh kernel through papermill; used for simulations and for analysis
+notebooks alike.
+"""
 
 import logging
 import os
@@ -20,25 +22,33 @@ def check(kernel: str = "python3") -> None:
 
     known = KernelSpecManager().find_kernel_specs()
     if not known:
-        raise BioplausError("Jupyter finds no kernel at all; install one with `pip install ipykernel`.")
+        raise BioplausError(
+            "Jupyter finds no kernel at all; install one with `pip install ipykernel`."
+        )
     if kernel not in known:
         raise unknown("kernel", kernel, known)
 
 
 def execute(
-    source: Path, output: Path, parameters: Mapping[str, Any], *, kernel: str = "python3", log: Path | None = None
+    source: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    *,
+    kernel: str = "python3",
+    log: Path | None = None,
 ) -> None:
     """Run the notebook `source` with `parameters` and write the executed copy to `output`.
 
-    The kernel talks over files (ipc), not over network ports. What its cells print goes to `log` as well, whole or not
-    at all, when the notebook ends.
+    The kernel talks over files (ipc), not over network ports. What its cells print goes to `log` as
+    well, whole or not at all, when the notebook ends.
 
     Raises
     ------
     BioplausError
         If a cell raised one: the same sentence.
     RunError
-        If a cell raised anything else, or the kernel died; `traceback` on the exception holds the cell's traceback.
+        If a cell raised anything else, or the kernel died; `traceback` on the exception holds the
+        cell's traceback.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -55,7 +65,9 @@ def execute(
                 kernel_name=kernel,
                 progress_bar=False,
                 cwd=str(output.parent),
-                config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
+                config=Config(
+                    {"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}
+                ),
                 extra_arguments=["--log-level=50"],
             )
     except papermill.exceptions.PapermillExecutionError as error:

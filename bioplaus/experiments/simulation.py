@@ -1,9 +1,11 @@
-"""The parameterised notebooks in `Simulations/`: what they declare, whether parameters fit, and running one in-process.
+"""The parameterised notebooks in `Simulations/`: what they declare, whether parameters fit, and
+running one in-process.
 
-A simulation notebook is the only description of its parameters: the cell tagged `parameters` declares names, types and
-defaults; the cell tagged `check` raises on values that cannot work, without reading data. Both are read from here, so
-the engine validates a whole manifest before a kernel starts, and a new notebook needs no code in the package. Names and
-ranges of `device`, `dtype` and `n_threads`, which mean the same everywhere, are checked here.
+A simulation notebook is the only description of its parameters: the cell tagged `parameters`
+declares names, types and defaults; the cell tagged `check` raises on values that cannot work,
+without reading data. Both are read from here, so the engine validates a whole manifest before a
+kernel starts, and a new notebook needs no code in the package. Names and ranges of `device`,
+`dtype` and `n_threads`, which mean the same everywhere, are checked here.
 """
 
 import ast
@@ -19,7 +21,15 @@ from bioplaus import results
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, unknown
 
-_TYPES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict, "None": type(None)}
+_TYPES = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "list": list,
+    "dict": dict,
+    "None": type(None),
+}
 
 
 def names() -> list[str]:
@@ -38,7 +48,9 @@ class Simulation:
 
     @property
     def rule(self) -> str | None:
-        """The rule that runs where no parameter names one; None for a notebook that declares no `rule`."""
+        """The rule that runs where no parameter names one; None for a notebook that declares no
+        `rule`.
+        """
         return getattr(self.parameters(), "rule", None)
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -46,7 +58,11 @@ class Simulation:
         from bioplaus import device  # here, so that the command line need not wait for torch
 
         namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
-        device.check(namespace.get("device", "auto"), namespace.get("dtype", "float32"), namespace.get("n_threads", 1))
+        device.check(
+            namespace.get("device", "auto"),
+            namespace.get("dtype", "float32"),
+            namespace.get("n_threads", 1),
+        )
         for tags, source in self.cells:
             if "check" in tags:
                 self._execute(source, "check", namespace)
@@ -90,7 +106,9 @@ def _read(path: Path, changed: int) -> Simulation:
     )
     declared = [source for tags, source in cells if "parameters" in tags]
     if len(declared) != 1:
-        raise BioplausError(f"{path.name} has {len(declared)} cells tagged `parameters`, but must have one.")
+        raise BioplausError(
+            f"{path.name} has {len(declared)} cells tagged `parameters`, but must have one."
+        )
     return Simulation(path.stem, path, cells, _parameters(path.stem, path.name, declared[0]))
 
 
@@ -106,16 +124,27 @@ def _parameters(name: str, where: str, source: str) -> type[_Parameters]:
         (target, hint, dataclasses.field(default_factory=lambda default=default: _copy(default)))
         for target, hint, default in _declarations(where, source)
     ]
-    return dataclasses.make_dataclass(f"{name}_parameters", fields, bases=(_Parameters,), frozen=True, kw_only=True)
+    return dataclasses.make_dataclass(
+        f"{name}_parameters", fields, bases=(_Parameters,), frozen=True, kw_only=True
+    )
 
 
 def _declarations(where: str, source: str) -> Iterator[tuple[str, Any, Any]]:
     for statement in ast.parse(source).body:
-        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
+        if not (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.value
+        ):
             raise BioplausError(
-                f"{where}: a parameter is declared as `name: type = literal`, not `{ast.unparse(statement)}`."
+                f"{where}: a parameter is declared as `name: type = literal`, not"
+                f" `{ast.unparse(statement)}`."
             )
-        yield statement.target.id, _hint(where, statement.annotation), ast.literal_eval(statement.value)
+        yield (
+            statement.target.id,
+            _hint(where, statement.annotation),
+            ast.literal_eval(statement.value),
+        )
 
 
 def _hint(where: str, node: ast.expr) -> type | types.UnionType:

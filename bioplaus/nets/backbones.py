@@ -15,7 +15,9 @@ from bioplaus.nets.autoencoder import Encoder
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network from images to a feature vector; `make(settings, in_channels, generator)` builds it."""
+    """A network from images to a feature vector; `make(settings, in_channels, generator)` builds
+    it.
+    """
 
     make: Callable[["Config", int, torch.Generator], nn.Module]
     widths: tuple[int, ...]  # published
@@ -23,9 +25,13 @@ class Backbone:
     can_be_sparse: bool = False  # whether it has a place for SparseConv
 
 
-def _sparse(settings: "Config", in_channels: int, generator: torch.Generator, *, is_inverted: bool) -> nn.Module:
+def _sparse(
+    settings: "Config", in_channels: int, generator: torch.Generator, *, is_inverted: bool
+) -> nn.Module:
     sparsity = settings.k, settings.per_k
-    return sparse_resnet9.SparseResNet9(settings.widths, in_channels, *sparsity, is_inverted=is_inverted)
+    return sparse_resnet9.SparseResNet9(
+        settings.widths, in_channels, *sparsity, is_inverted=is_inverted
+    )
 
 
 def _encoder(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
@@ -35,15 +41,23 @@ def _encoder(settings: "Config", in_channels: int, generator: torch.Generator) -
 BACKBONES: Mapping[str, Backbone] = {
     "resnet9": Backbone(lambda s, n, g: resnet9.ResNet9(s.widths, n), resnet9.WIDTHS, min_size=8),
     "sparse_resnet9": Backbone(partial(_sparse, is_inverted=False), sparse_resnet9.WIDTHS, 8, True),
-    "sparse_invresnet9": Backbone(partial(_sparse, is_inverted=True), sparse_resnet9.INVERTED_WIDTHS, 8, True),
+    "sparse_invresnet9": Backbone(
+        partial(_sparse, is_inverted=True), sparse_resnet9.INVERTED_WIDTHS, 8, True
+    ),
     "vgg11": Backbone(lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.WIDTHS, min_size=32),
-    "vgg11_maps": Backbone(lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.MAP_WIDTHS, min_size=32),
+    "vgg11_maps": Backbone(
+        lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.MAP_WIDTHS, min_size=32
+    ),
     **{
         name: Backbone(lambda s, n, g, name=name: resnet.ResNet(name, s.widths, n), resnet.WIDTHS)
         for name in resnet.DEPTHS
     },
     **{
-        name: Backbone(lambda s, n, g, name=name: attention.AttentionNet(name, s.widths, n), attention.WIDTHS, 32)
+        name: Backbone(
+            lambda s, n, g, name=name: attention.AttentionNet(name, s.widths, n),
+            attention.WIDTHS,
+            32,
+        )
         for name in attention.DEPTHS
     },
     "autoencoder": Backbone(_encoder, sparse_resnet9.WIDTHS, 8, True),
@@ -57,7 +71,9 @@ class Config(config.Config):
     backbone: str = "resnet9"  # key of BACKBONES
     widths: tuple[int, ...] | None = None  # channels by stage; None: as published
     k: float | None = None  # SparseConv: fraction of each map that stays; None or 0: no SparseConv
-    per_k: float | None = None  # SparseConv: fraction of that, over the batch, that stays; None or 0: no SparseConv
+    per_k: float | None = (
+        None  # SparseConv: fraction of that, over the batch, that stays; None or 0: no SparseConv
+    )
     is_frozen: bool = False  # its weights do not learn
 
     def __post_init__(self) -> None:
@@ -69,15 +85,16 @@ class Config(config.Config):
         self.check("widths", low=1)
         if len(self.widths) != len(kind.widths):
             raise BioplausError(
-                f"widths is {list(self.widths)}, but backbone {self.backbone!r} needs {len(kind.widths)} of them, as "
-                f"in {list(kind.widths)}."
+                f"widths is {list(self.widths)}, but backbone {self.backbone!r} needs"
+                f" {len(kind.widths)} of them, as in {list(kind.widths)}."
             )
         self.check("k", low=0, high=1)
         self.check("per_k", low=0, high=1)
         if (self.k or self.per_k) and not kind.can_be_sparse:
             can = ", ".join(name for name, other in BACKBONES.items() if other.can_be_sparse)
             raise BioplausError(
-                f"Backbone {self.backbone!r} has no SparseConv, so k and per_k must be null; {can} have it."
+                f"Backbone {self.backbone!r} has no SparseConv, so k and per_k must be null; {can}"
+                " have it."
             )
 
     @property
@@ -91,8 +108,8 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
 
     Parameters
     ----------
-    generator : CPU stream; one number of it seeds the weights, and later masks inside the network are drawn from it.
-        The global stream of torch is left as it was.
+    generator : CPU stream; one number of it seeds the weights, and later masks inside the network
+        are drawn from it. The global stream of torch is left as it was.
     """
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=()):
@@ -101,6 +118,8 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
 
 
 def parameter_count(module: nn.Module, *, trainable: bool = False, buffers: bool = False) -> int:
-    """Number of parameters, of those that learn (`trainable`), or of parameters and buffers (`buffers`)."""
+    """Number of parameters, of those that learn (`trainable`), or of parameters and buffers
+    (`buffers`).
+    """
     counted = [p for p in module.parameters() if p.requires_grad or not trainable]
     return sum(value.numel() for value in [*counted, *(module.buffers() if buffers else ())])

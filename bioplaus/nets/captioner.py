@@ -1,4 +1,6 @@
-"""A network that describes an image: image features and words, one at a time, through an LSTM to the next word."""
+"""A network that describes an image: image features and words, one at a time, through an LSTM to
+the next word.
+"""
 
 import math
 
@@ -10,24 +12,32 @@ from bioplaus.nets.lstm import blank, draw_linear, draw_uniform
 
 
 class Captioner(nn.Module):
-    """Image features -> linear -> batch norm, or the embedding of a word -> LSTM -> linear -> scores of all words.
+    """Image features -> linear -> batch norm, or the embedding of a word -> LSTM -> linear ->
+    scores of all words.
 
     Parameters
     ----------
-    n_features : width of the image features; None: they are given embedded, with `n_embedded` entries.
+    n_features : width of the image features; None: they are given embedded, with `n_embedded`
+        entries.
     n_embedded, n_hidden : widths of embedding and LSTM.
     n_words : size of the vocabulary.
-    generator : weights are drawn from torch's default distributions, in the order embedding (normal, deviation 1),
-        LSTM, readout, image layer.
+    generator : weights are drawn from torch's default distributions, in the order embedding
+        (normal, deviation 1), LSTM, readout, image layer.
 
     Attributes
     ----------
     embed, rnn, linear : embedding, LSTM (its parameters and evaluation), readout.
-    image, norm : linear layer and norm for the features (running statistics, momentum 0.01), or None.
+    image, norm : linear layer and norm for the features (running statistics, momentum 0.01), or
+        None.
     """
 
     def __init__(
-        self, n_features: int | None, n_embedded: int, n_hidden: int, n_words: int, generator: torch.Generator
+        self,
+        n_features: int | None,
+        n_embedded: int,
+        n_hidden: int,
+        n_words: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.embed = blank(nn.Embedding, n_words, n_embedded)
@@ -39,7 +49,8 @@ class Captioner(nn.Module):
         draw_linear(self.linear, generator)
         self.image = self.norm = None
         if n_features is not None:
-            self.image = blank(nn.Linear, n_features, n_embedded, bias=False)  # the norm would cancel a bias
+            # the norm would cancel a bias
+            self.image = blank(nn.Linear, n_features, n_embedded, bias=False)
             self.norm = nn.BatchNorm1d(n_embedded, momentum=0.01)
             draw_linear(self.image, generator)
 
@@ -50,9 +61,9 @@ class Captioner(nn.Module):
         ----------
         features : (batch, n_features).
         words : (batch, L), int64, L from 0.
-        is_learning : let the running mean and variance of the norm follow the batch's. Images are normalised by the
-            running ones in learning too: a batch holds captions of one length, and its own mean would hide what the
-            images that such captions are about have in common.
+        is_learning : let the running mean and variance of the norm follow the batch's. Images are
+            normalised by the running ones in learning too: a batch holds captions of one length,
+            and its own mean would hide what the images that such captions are about have in common.
         """
         image = features
         if self.image is not None:
@@ -61,20 +72,28 @@ class Captioner(nn.Module):
                 with torch.no_grad():
                     n.running_mean.lerp_(image.mean(0), n.momentum)
                     n.running_var.lerp_(image.var(0), n.momentum)
-            image = functional.batch_norm(image, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps)
+            image = functional.batch_norm(
+                image, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps
+            )
         return torch.cat([image.unsqueeze(1), self.embed(words)], dim=1)
 
     def scores(self, features: Tensor, captions: Tensor) -> Tensor:
-        """Scores of the next word at every step, (batch, L, n_words), with the words before it given (teacher forcing).
+        """Scores of the next word at every step, (batch, L, n_words), with the words before it
+        given (teacher forcing).
 
-        The step that sees the image predicts the first token, so only the last token is never an input.
+        The step that sees the image predicts the first token, so only the last token is never an
+        input.
         """
         return self.linear(self.rnn(self.inputs(features, captions[:, :-1]))[0])
 
     def generate(self, features: Tensor, n_steps: int = 20) -> Tensor:
-        """Scores of all words at every step, (batch, n_steps, n_words); each step sees the likeliest word before it."""
+        """Scores of all words at every step, (batch, n_steps, n_words); each step sees the
+        likeliest word before it.
+        """
         state, found = None, []
-        step = self.inputs(features, torch.empty(len(features), 0, dtype=torch.long, device=features.device))
+        step = self.inputs(
+            features, torch.empty(len(features), 0, dtype=torch.long, device=features.device)
+        )
         for _ in range(n_steps):
             h, state = self.rnn(step, state)
             found.append(self.linear(h[:, -1]))

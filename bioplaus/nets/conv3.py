@@ -1,9 +1,10 @@
 """3x3 convolution with padding 1; on a CPU, wide layers on small maps by Winograd's algorithm.
 
-Measured on one thread, torch's own 3x3 convolution runs at the rate of a matrix product on large maps, but at 0.3 to
-0.6 of it where channels are many and maps small (512 channels on 4x4). There the minimal filtering F(2x2, 3x3) is used
-instead: 16 matrix products over 2x2 blocks of outputs, with 2.25 times fewer multiplications. Up to rounding the result
-is the same. A step of the published ResNet-9 becomes 1.3 times faster.
+Measured on one thread, torch's own 3x3 convolution runs at the rate of a matrix product on large
+maps, but at 0.3 to 0.6 of it where channels are many and maps small (512 channels on 4x4). There
+the minimal filtering F(2x2, 3x3) is used instead: 16 matrix products over 2x2 blocks of outputs,
+with 2.25 times fewer multiplications. Up to rounding the result is the same. A step of the
+published ResNet-9 becomes 1.3 times faster.
 """
 
 from collections.abc import Sequence
@@ -31,18 +32,22 @@ class Conv3(nn.Conv2d):
     def _is_wide(self, x: Tensor) -> bool:
         is_even = x.shape[-1] % 2 == 0 and x.shape[-2] % 2 == 0
         is_wide = min(self.in_channels, self.out_channels) >= N_WIDE
-        return is_wide and is_even and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        return (
+            is_wide and is_even and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        )
 
 
 class Winograd(torch.autograd.Function):
-    """y = x * w by F(2x2, 3x3): Y = A^T [(G w G^T) . (B^T x B)] A for every 4x4 patch of x, summed over channels.
+    """y = x * w by F(2x2, 3x3): Y = A^T [(G w G^T) . (B^T x B)] A for every 4x4 patch of x, summed
+    over channels.
 
     With rows and columns transformed alike, on four inputs d, three weights g and four products m:
 
-        B^T d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3),   G g = (g0, (g0 + g1 + g2)/2, (g0 - g1 + g2)/2, g2),
+        B^T d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3),  G g = (g0, (g0 + g1 + g2)/2, (g0 - g1 + g2)/2, g2),
         A^T m = (m0 + m1 + m2, m1 - m2 - m3)
 
-    The backward pass applies the transposed maps to the errors: the same number of products again for x and for w.
+    The backward pass applies the transposed maps to the errors: the same number of products again
+    for x and for w.
 
     References
     ----------
@@ -51,11 +56,15 @@ class Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
-        """x (batch, n_in, height, width), both even; weight (n_out, n_in, 3, 3) -> (batch, n_out, height, width)."""
+        """x (batch, n_in, height, width), both even; weight (n_out, n_in, 3, 3) -> (batch, n_out,
+        height, width).
+        """
         n, c, height, width = x.shape
-        padded = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # channels last: products need no copies
+        # channels last: products need no copies
+        padded = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
         patches = _patches(padded)  # (16, blocks, n_in)
-        filters = torch.matmul(_filter_map(weight), weight.permute(0, 2, 3, 1).reshape(-1, 9, c))  # (n_out, 16, n_in)
+        # (n_out, 16, n_in)
+        filters = torch.matmul(_filter_map(weight), weight.permute(0, 2, 3, 1).reshape(-1, 9, c))
         products = x.new_empty(16, patches.shape[1], len(weight))
         for k in range(16):
             torch.mm(patches[k], filters[:, k].t(), out=products[k])
@@ -73,12 +82,18 @@ class Winograd(torch.autograd.Function):
             back = torch.empty_like(patches)
             for k in range(16):
                 torch.mm(errors[k], filters[:, k], out=back[k])
-            dx = _patches_transposed(back, (len(error), *ctx.size))[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+            dx = _patches_transposed(back, (len(error), *ctx.size))[:, 1:-1, 1:-1].permute(
+                0, 3, 1, 2
+            )
         if ctx.needs_input_grad[1]:
             back = torch.empty_like(filters)
             for k in range(16):
                 torch.mm(errors[k].t(), patches[k], out=back[:, k])
-            dw = torch.matmul(_filter_map(back).t(), back).view(len(back), 3, 3, -1).permute(0, 3, 1, 2)
+            dw = (
+                torch.matmul(_filter_map(back).t(), back)
+                .view(len(back), 3, 3, -1)
+                .permute(0, 3, 1, 2)
+            )
         return dx, dw
 
 
@@ -119,7 +134,9 @@ def _two_transposed(y: Sequence[Tensor], out: Sequence[Tensor]) -> None:
 
 
 def _shifted(x: Tensor, dim: int) -> list[Tensor]:
-    """Views of every second slice along `dim`, beginning with slice 0, 1, 2, 3: the members of overlapping fours."""
+    """Views of every second slice along `dim`, beginning with slice 0, 1, 2, 3: the members of
+    overlapping fours.
+    """
     n, before = x.shape[dim] - 2, (slice(None),) * dim
     return [x[(*before, slice(i, i + n, 2))] for i in range(4)]
 
@@ -146,7 +163,9 @@ def _patches_transposed(back: Tensor, size: tuple[int, int, int]) -> Tensor:
 
 
 def _blocks(y: Tensor) -> Tensor:
-    """(n, height, width, c) seen as (2, 2, n, height/2, width/2, c): row and column within a block of 2x2 first."""
+    """(n, height, width, c) seen as (2, 2, n, height/2, width/2, c): row and column within a block
+    of 2x2 first.
+    """
     n, height, width, c = y.shape
     return y.view(n, height // 2, 2, width // 2, 2, c).permute(2, 4, 0, 1, 3, 5)
 

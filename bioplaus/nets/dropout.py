@@ -7,12 +7,14 @@ from bioplaus.errors import BioplausError
 
 
 class Dropout(nn.Module):
-    """x mask / (1 - p) in training, x in evaluation; the mask is 1 with probability 1 - p, drawn anew for every batch.
+    """x mask / (1 - p) in training, x in evaluation; the mask is 1 with probability 1 - p, drawn
+    anew for every batch.
 
     Parameters
     ----------
     p : probability that an input is dropped, in [0, 1).
-    generator : CPU stream of the masks, shared with others in the order of their calls, whatever device x is on.
+    generator : CPU stream of the masks, shared with others in the order of their calls, whatever
+        device x is on.
     """
 
     def __init__(self, p: float, generator: torch.Generator) -> None:

@@ -1,4 +1,6 @@
-"""Networks whose logits are made of those of several trained ones; they predict and do not learn."""
+"""Networks whose logits are made of those of several trained ones; they predict and do not
+learn.
+"""
 
 from collections.abc import Sequence
 
@@ -19,7 +21,9 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         if len(members) < 2:
-            raise BioplausError(f"An ensemble needs at least two members, but this one has {len(members)}.")
+            raise BioplausError(
+                f"An ensemble needs at least two members, but this one has {len(members)}."
+            )
         self.members = nn.ModuleList(members)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
@@ -27,7 +31,9 @@ class Ensemble(nn.Module):
         found = [member.logits(x) for member in self.members]
         if any(logits.keys() != found[0].keys() for logits in found):
             heads = " and ".join("/".join(logits) for logits in found)
-            raise BioplausError(f"The members of an ensemble need the same heads, but these have {heads}.")
+            raise BioplausError(
+                f"The members of an ensemble need the same heads, but these have {heads}."
+            )
         return {head: torch.stack([logits[head] for logits in found]).mean(0) for head in found[0]}
 
 
@@ -36,8 +42,8 @@ class Specialists(nn.Module):
 
     With p the softmax of each network's logits and C(f) the superclass of class f:
 
-        q(c) = sum of p_fine(f) over f in c,   log p(c) = (log q(c) + log p_coarse(c)) / 2   (up to a constant)
-        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))                   within a superclass as the fine one says
+        q(c) = sum of p_fine(f) over f in c,  log p(c) = (log q(c) + log p_coarse(c)) / 2  (up to a constant)
+        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))  within a superclass as the fine one says
 
     Parameters
     ----------
@@ -51,9 +57,15 @@ class Specialists(nn.Module):
         self.register_buffer("coarse_of", coarse_of)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
-        """Log-probabilities, up to a constant, by head: "fine" (batch, n_classes) and "coarse" (batch, n_coarse)."""
-        fine, coarse = self.fine.logits(x)["fine"].log_softmax(1), self.coarse.logits(x)["coarse"].log_softmax(1)
-        inside = self.coarse_of[:, None] == torch.arange(coarse.shape[1], device=x.device)  # (n_classes, n_coarse)
+        """Log-probabilities, up to a constant, by head: "fine" (batch, n_classes) and "coarse"
+        (batch, n_coarse).
+        """
+        fine, coarse = (
+            self.fine.logits(x)["fine"].log_softmax(1),
+            self.coarse.logits(x)["coarse"].log_softmax(1),
+        )
+        # (n_classes, n_coarse)
+        inside = self.coarse_of[:, None] == torch.arange(coarse.shape[1], device=x.device)
         summed = fine[:, :, None].masked_fill(~inside, -torch.inf).logsumexp(1)
         both = (summed + coarse) / 2
         return {"fine": fine - summed[:, self.coarse_of] + both[:, self.coarse_of], "coarse": both}

@@ -1,4 +1,6 @@
-"""One or two hemispheres (backbones) side by side, and linear heads that read the features of all of them."""
+"""One or two hemispheres (backbones) side by side, and linear heads that read the features of all
+of them.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,7 +16,8 @@ SIDES = ("left", "right")  # order of the features: fine first, coarse second
 
 
 class Hemispheres(nn.Module):
-    """Features of the hemispheres, one after the other; each head is dropout, with a mask of its own, then linear.
+    """Features of the hemispheres, one after the other; each head is dropout, with a mask of its
+    own, then linear.
 
     f = (left(x), right(x)),   logits_h = W_h dropout(f) + b_h
 
@@ -24,9 +27,10 @@ class Hemispheres(nn.Module):
     heads : number of classes by head, in the order in which masks are drawn and logits given.
     in_channels : of the images.
     dropout : probability of the heads' dropout.
-    frozen_norm : what batch norm (and dropout) inside a frozen hemisphere does while heads are trained. "eval": as in
-        evaluation, so its features are a function of the image alone. "drift": as in training, as published: batch
-        statistics are used, and running statistics go on moving although the weights do not.
+    frozen_norm : what batch norm (and dropout) inside a frozen hemisphere does while heads are
+        trained. "eval": as in evaluation, so its features are a function of the image alone.
+        "drift": as in training, as published: batch statistics are used, and running statistics go
+        on moving although the weights do not.
     generator : CPU stream of all draws: first weights, in the order sides, heads; then masks.
     """
 
@@ -44,7 +48,10 @@ class Hemispheres(nn.Module):
         self.sides = {side: sides[side] for side in SIDES if side in sides}
         self.frozen_norm = frozen_norm
         self.hemispheres = nn.ModuleDict(
-            {side: backbones.build(settings, in_channels, generator) for side, settings in self.sides.items()}
+            {
+                side: backbones.build(settings, in_channels, generator)
+                for side, settings in self.sides.items()
+            }
         )
         for side, settings in self.sides.items():
             self.hemispheres[side].requires_grad_(not settings.is_frozen)
@@ -52,7 +59,9 @@ class Hemispheres(nn.Module):
         seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            self.heads = nn.ModuleDict({name: nn.Linear(n_features, n_out) for name, n_out in heads.items()})
+            self.heads = nn.ModuleDict(
+                {name: nn.Linear(n_features, n_out) for name, n_out in heads.items()}
+            )
         self.dropouts = nn.ModuleDict({name: Dropout(dropout, generator) for name in heads})
 
     @property
@@ -63,10 +72,14 @@ class Hemispheres(nn.Module):
     @property
     def is_fixed(self) -> bool:
         """Whether features are a function of the image alone for as long as the heads learn."""
-        return self.frozen_norm == "eval" and all(settings.is_frozen for settings in self.sides.values())
+        return self.frozen_norm == "eval" and all(
+            settings.is_frozen for settings in self.sides.values()
+        )
 
     def train(self, mode: bool = True) -> "Hemispheres":
-        """Training or evaluation mode; frozen hemispheres stay in evaluation mode if `frozen_norm` is "eval"."""
+        """Training or evaluation mode; frozen hemispheres stay in evaluation mode if `frozen_norm`
+        is "eval".
+        """
         super().train(mode)
         if self.frozen_norm == "eval":
             for side, settings in self.sides.items():
@@ -75,7 +88,9 @@ class Hemispheres(nn.Module):
         return self
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, in_channels, height, width) -> features (batch, n_features), left before right."""
+        """(batch, in_channels, height, width) -> features (batch, n_features), left before
+        right.
+        """
         return torch.cat([hemisphere(x) for hemisphere in self.hemispheres.values()], dim=1)
 
     def read_out(self, features: Tensor) -> dict[str, Tensor]:
@@ -92,13 +107,19 @@ class Hemispheres(nn.Module):
         Raises
         ------
         BioplausError
-            If `source` has two hemispheres, or tensors that differ in name or shape; they are listed.
+            If `source` has two hemispheres, or tensors that differ in name or shape; they are
+            listed.
         """
         if len(source.hemispheres) != 1:
             raise BioplausError(
-                f"A hemisphere is taken from a network with one, but this one has {len(source.hemispheres)}."
+                "A hemisphere is taken from a network with one, but this one has"
+                f" {len(source.hemispheres)}."
             )
-        load_strictly(self.hemispheres[side], source.hemispheres["left"].state_dict(), f"the {side} hemisphere")
+        load_strictly(
+            self.hemispheres[side],
+            source.hemispheres["left"].state_dict(),
+            f"the {side} hemisphere",
+        )
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -122,5 +143,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     found = [f"{kind}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
              for kind, names in kinds.items() if names]  # fmt: skip
     if found:
-        raise BioplausError(f"The checkpoint is of another architecture than {what}; {'; '.join(found)}.")
+        raise BioplausError(
+            f"The checkpoint is of another architecture than {what}; {'; '.join(found)}."
+        )
     module.load_state_dict(state)

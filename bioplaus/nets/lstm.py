@@ -1,9 +1,11 @@
-"""One-layer recurrent networks with a linear readout, and truncated back-propagation through time in closed form.
+"""One-layer recurrent networks with a linear readout, and truncated back-propagation through time
+in closed form.
 
-A sequence of T steps is cut into n = ceil(T / K) truncations of K steps (the last may be shorter). With one parameter
-value for the whole sequence the states of all steps follow from one forward pass, and the gradients inside the
-truncations do not depend on each other: the backward pass therefore walks all truncations at once, K steps over a
-batch n times as large. Arrays are laid out for that: (K, n, batch, features), time within the truncation first.
+A sequence of T steps is cut into n = ceil(T / K) truncations of K steps (the last may be shorter).
+With one parameter value for the whole sequence the states of all steps follow from one forward
+pass, and the gradients inside the truncations do not depend on each other: the backward pass
+therefore walks all truncations at once, K steps over a batch n times as large. Arrays are laid out
+for that: (K, n, batch, features), time within the truncation first.
 """
 
 import math
@@ -14,12 +16,16 @@ from torch import Tensor, nn
 
 
 def blank(layer: type[nn.Module], *sizes: int, **options: object) -> nn.Module:
-    """A layer whose parameters are yet to be drawn; unlike torch's constructors it leaves the global stream alone."""
+    """A layer whose parameters are yet to be drawn; unlike torch's constructors it leaves the
+    global stream alone.
+    """
     return layer(*sizes, **options, device="meta").to_empty(device="cpu")
 
 
 def draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
-    """Weights and biases of `layer` from U(-b, b), b = 1 / sqrt(n_in): torch's default, from a stream of our own."""
+    """Weights and biases of `layer` from U(-b, b), b = 1 / sqrt(n_in): torch's default, from a
+    stream of our own.
+    """
     draw_uniform(layer.parameters(), 1 / math.sqrt(layer.in_features), generator)
 
 
@@ -31,7 +37,9 @@ def draw_uniform(parameters: Iterable[Tensor], bound: float, generator: torch.Ge
 
 
 def fold(x: Tensor, k: int, out: Tensor | None = None) -> Tensor:
-    """Sequences (batch, T, features) cut into truncations of k steps: (k, n, batch, features), zero beyond the end."""
+    """Sequences (batch, T, features) cut into truncations of k steps: (k, n, batch, features), zero
+    beyond the end.
+    """
     (n_batch, n_steps, n_features), n_full = x.shape, x.shape[1] // k
     if out is None:
         out = x.new_zeros(k, math.ceil(n_steps / k), n_batch, n_features)
@@ -42,16 +50,18 @@ def fold(x: Tensor, k: int, out: Tensor | None = None) -> Tensor:
 
 
 class Trace:
-    """What a forward pass leaves for the backward pass, in memory that the next pass of the same shape overwrites.
+    """What a forward pass leaves for the backward pass, in memory that the next pass of the same
+    shape overwrites.
 
     Attributes
     ----------
     n_last : steps in the last truncation, from 1 to K; what lies beyond them in the arrays is zero.
     x : (K, n, batch, n_in), the inputs.
-    h : (K + 1, n, batch, n_hidden); h[0] are the states that truncations start from, h[j + 1] those after step j.
+    h : (K + 1, n, batch, n_hidden); h[0] are the states that truncations start from, h[j + 1] those
+        after step j.
     c : the same of an LSTM's cell states; (0,) of a network without.
-    states : (n + 1, batch, n_state): z_0 = 0 and the states [h ; c] that the truncations end in. Truncation k starts
-        from states[k] and ends in states[k + 1].
+    states : (n + 1, batch, n_state): z_0 = 0 and the states [h ; c] that the truncations end in.
+        Truncation k starts from states[k] and ends in states[k + 1].
     gates : (K, n, batch, n_gates, n_hidden): first the gates' inputs, then their activities.
     d_gates : the same shape: gradient with respect to the gates' inputs.
     local : the same shape: local derivatives of the backward pass.
@@ -67,14 +77,19 @@ class Trace:
         self.states = weight.new_zeros(n + 1, n_batch, net.n_state)
         self.inputs = weight.new_zeros(k, n, n_batch, net.n_gates, n_hidden)
         self.gates, self.local = torch.zeros_like(self.inputs), torch.zeros_like(self.inputs)
-        self.d_gates = self.inputs  # the gates' inputs are not needed any more when the backward pass starts
+        # the gates' inputs are not needed any more when the backward pass starts
+        self.d_gates = self.inputs
         self.squashed, self.h_to_c = torch.zeros_like(self.h[1:]), torch.zeros_like(self.h[1:])
         places = [(t % k, t // k) for t in range(n_steps)]
-        self.forward_steps = [net.forward_views(self, *place) for place in places]  # made once: views are not free
+        self.forward_steps = [
+            net.forward_views(self, *place) for place in places
+        ]  # made once: views are not free
         self.backward_steps = net.backward_views(self, slice(None))
 
     def close(self) -> None:
-        """Copy the states at the truncations' ends to `states`, and to where the next truncations start from."""
+        """Copy the states at the truncations' ends to `states`, and to where the next truncations
+        start from.
+        """
         n_hidden = self.h.shape[-1]
         for part, columns in ((self.h, slice(n_hidden)), (self.c, slice(n_hidden, None))):
             if len(part):
@@ -91,13 +106,14 @@ class Recurrent(nn.Module):
     rnn : torch's own layer: it holds the parameters and computes the evaluation.
     linear : readout, (n_out, n_hidden).
     n_gates : 4 of an LSTM, 1 of a tanh network.
-    n_state : width of the state z: 2 n_hidden for an LSTM (h first, then c), n_hidden for a tanh network.
+    n_state : width of the state z: 2 n_hidden for an LSTM (h first, then c), n_hidden for a tanh
+        network.
 
     Parameters
     ----------
     n_in, n_hidden, n_out : units.
-    generator : weights and biases of the layer are drawn first, from U(-1 / sqrt(n_hidden), 1 / sqrt(n_hidden)), then
-        the readout's, alike: torch's defaults.
+    generator : weights and biases of the layer are drawn first, from U(-1 / sqrt(n_hidden), 1 /
+        sqrt(n_hidden)), then the readout's, alike: torch's defaults.
     """
 
     n_gates: int
@@ -113,7 +129,9 @@ class Recurrent(nn.Module):
         self._scratch: dict[tuple[int, ...], Trace] = {}
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Hidden activity at every step, (batch, T, n_hidden), for x of (batch, T, n_in); for evaluation."""
+        """Hidden activity at every step, (batch, T, n_hidden), for x of (batch, T, n_in); for
+        evaluation.
+        """
         return self.rnn(x)[0]
 
     def run(self, x: Tensor, n_truncation: int) -> Trace:
@@ -130,19 +148,23 @@ class Recurrent(nn.Module):
         trace = self._scratch[key]
         fold(x, n_truncation, out=trace.x)
         w_ih, _, b_ih, b_hh = self.rnn.parameters()
-        torch.addmm(b_ih + b_hh, trace.x.flatten(0, 2), w_ih.t(), out=trace.inputs.view(-1, len(w_ih)))
+        torch.addmm(
+            b_ih + b_hh, trace.x.flatten(0, 2), w_ih.t(), out=trace.inputs.view(-1, len(w_ih))
+        )
         self._forward(trace)
         trace.close()
         return trace
 
     def backward(self, trace: Trace, d_h: Tensor | None, d_end: Tensor) -> Tensor:
-        """Gradient of the truncations' objectives, each followed back to its own start and no further.
+        """Gradient of the truncations' objectives, each followed back to its own start and no
+        further.
 
         Afterwards `trace.d_gates` holds the gradient with respect to the gates' inputs.
 
         Parameters
         ----------
-        d_h : (K, n, batch, n_hidden), gradient of the loss with respect to h after each step, or None.
+        d_h : (K, n, batch, n_hidden), gradient of the loss with respect to h after each step, or
+            None.
         d_end : (n, batch, n_state), gradient with respect to the state each truncation ends in.
 
         Returns
@@ -153,10 +175,12 @@ class Recurrent(nn.Module):
         return self._walk(trace.backward_steps, d_h, d_end, trace.n_last)
 
     def backward_through(self, trace: Trace, d_h: Tensor | None, d_end: Tensor) -> Tensor:
-        """Gradient of the whole loss with respect to the states truncations start from, followed back without a cut.
+        """Gradient of the whole loss with respect to the states truncations start from, followed
+        back without a cut.
 
-        Arguments as in `backward`, but only the last row of `d_end` can be other than zero: truncation n - 1 is
-        followed back to its start, what arrives there is handed to the end of truncation n - 2, and so on.
+        Arguments as in `backward`, but only the last row of `d_end` can be other than zero:
+        truncation n - 1 is followed back to its start, what arrives there is handed to the end of
+        truncation n - 2, and so on.
         """
         self._differentiate(trace)
         k, n = trace.h.shape[0] - 1, len(d_end)
@@ -165,13 +189,17 @@ class Recurrent(nn.Module):
             part = slice(number, number + 1)
             steps = self.backward_views(trace, part)
             carried = self._walk(
-                steps, None if d_h is None else d_h[:, part], carried, trace.n_last if number == n - 1 else k
+                steps,
+                None if d_h is None else d_h[:, part],
+                carried,
+                trace.n_last if number == n - 1 else k,
             )
             found.append(carried)
         return torch.cat(found[::-1])
 
     def gradients(self, trace: Trace, out: list[Tensor]) -> None:
-        """Write the gradients of the recurrent layer's parameters into `out`, in the order of `rnn.parameters()`.
+        """Write the gradients of the recurrent layer's parameters into `out`, in the order of
+        `rnn.parameters()`.
 
         dW_ih = sum d_gates x^T ; dW_hh = sum d_gates h_prev^T ; db_ih = db_hh = sum d_gates
         """
@@ -191,15 +219,21 @@ class Recurrent(nn.Module):
         raise NotImplementedError
 
     def _forward(self, trace: Trace) -> None:
-        """Fill the trace step by step from the zero state; the gates' inputs hold W_ih x + b of all steps."""
+        """Fill the trace step by step from the zero state; the gates' inputs hold W_ih x + b of all
+        steps.
+        """
         raise NotImplementedError
 
     def _differentiate(self, trace: Trace) -> None:
         """Local derivatives of every step, all computed at once."""
         raise NotImplementedError
 
-    def _walk(self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int) -> Tensor:
-        """Walk back from the last to the first step of the truncations; gradient at the states they start from."""
+    def _walk(
+        self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int
+    ) -> Tensor:
+        """Walk back from the last to the first step of the truncations; gradient at the states they
+        start from.
+        """
         raise NotImplementedError
 
     def _apply(self, fn, recurse: bool = True) -> "Recurrent":
@@ -231,8 +265,21 @@ class LSTM(Recurrent):
 
     def forward_views(self, trace: Trace, j: int, k: int) -> tuple[Tensor, ...]:
         inputs, gates = trace.inputs[j, k], trace.gates[j, k]
-        states = (_before(trace.h, j, k), _before(trace.c, j, k), trace.squashed[j, k], trace.h[j + 1, k])
-        return inputs.flatten(1), inputs, inputs[:, 2], gates, *gates.unbind(1), *states, trace.c[j + 1, k]
+        states = (
+            _before(trace.h, j, k),
+            _before(trace.c, j, k),
+            trace.squashed[j, k],
+            trace.h[j + 1, k],
+        )
+        return (
+            inputs.flatten(1),
+            inputs,
+            inputs[:, 2],
+            gates,
+            *gates.unbind(1),
+            *states,
+            trace.c[j + 1, k],
+        )
 
     def backward_views(self, trace: Trace, part: slice) -> list[tuple[Tensor, ...]]:
         local, d_gates = trace.local[:, part], trace.d_gates[:, part]
@@ -242,7 +289,21 @@ class LSTM(Recurrent):
 
     def _forward(self, trace: Trace) -> None:
         w_hh = self.rnn.weight_hh_l0.t().contiguous()
-        for flat, inputs, inputs_g, gates, i, f, g, o, h, c, squashed, new_h, new_c in trace.forward_steps:
+        for (
+            flat,
+            inputs,
+            inputs_g,
+            gates,
+            i,
+            f,
+            g,
+            o,
+            h,
+            c,
+            squashed,
+            new_h,
+            new_c,
+        ) in trace.forward_steps:
             flat.addmm_(h, w_hh)
             torch.sigmoid(inputs, out=gates)
             torch.tanh(inputs_g, out=g)
@@ -250,7 +311,9 @@ class LSTM(Recurrent):
             torch.mul(o, torch.tanh(new_c, out=squashed), out=new_h)
 
     def _differentiate(self, trace: Trace) -> None:
-        """local: dc'/d(inputs of i, f, g) and dh'/d(input of o); h_to_c: dh'/dc'. (dc'/dc is f itself.)"""
+        """local: dc'/d(inputs of i, f, g) and dh'/d(input of o); h_to_c: dh'/dc'. (dc'/dc is f
+        itself.)
+        """
         gates, local = trace.gates, trace.local
         i, _, g, o = gates.unbind(-2)
         torch.addcmul(gates, gates, gates, value=-1, out=local)  # slope of the logistic function
@@ -263,12 +326,17 @@ class LSTM(Recurrent):
         torch.mul(trace.squashed, trace.squashed, out=trace.h_to_c)
         torch.addcmul(o, o, trace.h_to_c, value=-1, out=trace.h_to_c)
 
-    def _walk(self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int) -> Tensor:
+    def _walk(
+        self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int
+    ) -> Tensor:
         w_hh = self.rnn.weight_hh_l0
         d_end_h, d_end_c = d_end.chunk(2, dim=-1)
         dh, dc = d_end_h.contiguous().clone(), d_end_c.contiguous().clone()
         if n_last < len(steps):
-            dh[-1], dc[-1] = 0, 0  # the shorter truncation joins when the walk reaches its last step
+            dh[-1], dc[-1] = (
+                0,
+                0,
+            )  # the shorter truncation joins when the walk reaches its last step
         flat_dh, per_gate_dc = dh.view(-1, dh.shape[-1]), dc.unsqueeze(-2)
         for j in reversed(range(len(steps))):
             local_ifg, local_o, d_ifg, d_o, d_gates, h_to_c, f = steps[j]
@@ -307,7 +375,9 @@ class Tanh(Recurrent):
         torch.mul(trace.h[1:], trace.h[1:], out=local)
         torch.sub(1, local, out=local)
 
-    def _walk(self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int) -> Tensor:
+    def _walk(
+        self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int
+    ) -> Tensor:
         w_hh, dh = self.rnn.weight_hh_l0, d_end.clone()
         if n_last < len(steps):
             dh[-1] = 0

@@ -15,14 +15,16 @@ DEPTHS = {  # blocks in the four stages, and which block
 
 
 class ResNet(nn.Module):
-    """Stem conv 3x3, BN, ReLU (no pooling); four stages of blocks, the last three halving the map; mean over positions.
+    """Stem conv 3x3, BN, ReLU (no pooling); four stages of blocks, the last three halving the map;
+    mean over positions.
 
     Weights start as PyTorch draws them.
 
     Parameters
     ----------
     name : key of `DEPTHS`.
-    widths : of the stages; the stem has the first. Bottleneck blocks put out four times as many channels.
+    widths : of the stages; the stem has the first. Bottleneck blocks put out four times as many
+        channels.
     in_channels : of the images.
 
     Attributes
@@ -31,7 +33,8 @@ class ResNet(nn.Module):
 
     Deviations
     ----------
-    The published module returns maps of 1x1, which no head accepts, and says 512 features where bottlenecks give 2048.
+    The published module returns maps of 1x1, which no head accepts, and says 512 features where
+    bottlenecks give 2048.
     """
 
     def __init__(self, name: str, widths: Sequence[int], in_channels: int) -> None:

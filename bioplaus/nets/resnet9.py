@@ -11,7 +11,9 @@ MOMENTUM = 0.9  # of the batch norms: running = 0.1 * old + 0.9 * batch
 
 
 class Residual(nn.Module):
-    """y = x + ReLU(BN(conv(ReLU(BN(conv(x)))))): the last ReLU comes before the sum, nothing after it."""
+    """y = x + ReLU(BN(conv(ReLU(BN(conv(x)))))): the last ReLU comes before the sum, nothing after
+    it.
+    """
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
@@ -39,8 +41,8 @@ class ResNet9(nn.Module):
     | conv4 | conv 3x3, BN, ReLU, max pool 2 | w4 x 4 x 4 |
     | res2 | residual block, mean over positions | w4 |
 
-    Convolutions have no bias; weights start as PyTorch draws them. Names are those of the published code, so its
-    checkpoints fit (their `net.<i>` aliases left out).
+    Convolutions have no bias; weights start as PyTorch draws them. Names are those of the published
+    code, so its checkpoints fit (their `net.<i>` aliases left out).
 
     Parameters
     ----------

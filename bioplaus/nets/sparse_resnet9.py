@@ -13,16 +13,19 @@ INVERTED_WIDTHS = (512, 256, 128, 64)
 
 
 class SparseConv(nn.Module):
-    """Keep the largest responses of each map, then of each channel in the batch; the rest becomes 0.
+    """Keep the largest responses of each map, then of each channel in the batch; the rest becomes
+    0.
 
     1. per image and channel the K1 = ceil(k height width) largest values;
     2. per channel, over all images, the K2 = ceil(per_k K1 batch) largest of what step 1 gave.
 
-    Values are ranked with their sign, in step 2 together with the zeros of step 1: a negative survivor of step 1 stays
-    only where K2 exceeds the channel's positive survivors and zeros. The gradient is 1 where a value stays, 0
-    elsewhere. Equal values at the border are chosen between arbitrarily, as `torch.topk` does.
+    Values are ranked with their sign, in step 2 together with the zeros of step 1: a negative
+    survivor of step 1 stays only where K2 exceeds the channel's positive survivors and zeros. The
+    gradient is 1 where a value stays, 0 elsewhere. Equal values at the border are chosen between
+    arbitrarily, as `torch.topk` does.
 
-    Applied in evaluation too, so the output for an image depends on the other images of its batch, as published.
+    Applied in evaluation too, so the output for an image depends on the other images of its batch,
+    as published.
 
     Parameters
     ----------
@@ -49,7 +52,8 @@ class SparseConv(nn.Module):
 
 
 class SparseMLP(nn.Module):
-    """The same for rows: ceil(k D) largest of each row, then ceil(per_k B ceil(k D)) largest of all non-zero ones.
+    """The same for rows: ceil(k D) largest of each row, then ceil(per_k B ceil(k D)) largest of all
+    non-zero ones.
 
     No published architecture uses it.
     """
@@ -68,10 +72,12 @@ class SparseMLP(nn.Module):
 
 
 class SparseResNet9(nn.Module):
-    """The stages of ResNet-9; each block is conv 3x3 with bias, [SparseConv], BN, ReLU, [max pool 2].
+    """The stages of ResNet-9; each block is conv 3x3 with bias, [SparseConv], BN, ReLU, [max pool
+    2].
 
-    res1 and res2 are y = x + block(block(x)). The last maps are pooled to one value per channel: by their maximum, or
-    by their mean in the network with inverted widths. On 32x32 images that is the published pooling of 4x4.
+    res1 and res2 are y = x + block(block(x)). The last maps are pooled to one value per channel: by
+    their maximum, or by their mean in the network with inverted widths. On 32x32 images that is the
+    published pooling of 4x4.
 
     Parameters
     ----------
@@ -101,7 +107,9 @@ class SparseResNet9(nn.Module):
         def block(n_in: int, n_out: int, *more: nn.Module) -> nn.Sequential:
             sparse = SparseConv(k, per_k) if k and per_k else nn.Identity()
             norm = nn.BatchNorm2d(n_out)
-            return nn.Sequential(Conv3(n_in, n_out, bias=True), sparse, norm, nn.ReLU(inplace=True), *more)
+            return nn.Sequential(
+                Conv3(n_in, n_out, bias=True), sparse, norm, nn.ReLU(inplace=True), *more
+            )
 
         self.conv1 = block(in_channels, w1)
         self.conv2 = block(w1, w2, nn.MaxPool2d(2))
@@ -109,7 +117,9 @@ class SparseResNet9(nn.Module):
         self.conv3 = block(w2, w3, nn.MaxPool2d(2))
         self.conv4 = block(w3, w4, nn.MaxPool2d(2))
         self.res2 = nn.Sequential(block(w4, w4), block(w4, w4))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1) if is_inverted else nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.pool = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1) if is_inverted else nn.AdaptiveMaxPool2d(1), nn.Flatten()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, height, width) -> features (batch, n_features)."""

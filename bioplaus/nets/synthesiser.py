@@ -1,4 +1,6 @@
-"""The cerebellum of a cerebro-cerebellar network: an MLP that predicts the loss gradient at a state of the cerebrum."""
+"""The cerebellum of a cerebro-cerebellar network: an MLP that predicts the loss gradient at a state
+of the cerebrum.
+"""
 
 from typing import Literal
 
@@ -11,19 +13,22 @@ LastLayer = Literal["zero", "zero_weight", "random"]
 
 
 class Synthesiser(nn.Module):
-    """f(z) = W_L relu(... relu(W_1 z + b_1) ...) + b_L, from R^n_state to R^n_state; forward and backward in closed
-    form.
+    """f(z) = W_L relu(... relu(W_1 z + b_1) ...) + b_L, from R^n_state to R^n_state; forward and
+    backward in closed form.
 
     Parameters
     ----------
     n_state : width of the cerebral state z, and of the predicted gradient dLoss/dz.
     n_layers : number of hidden ReLU layers; 0 is one linear map.
     n_hidden : their width, N.
-    generator : weights and biases are drawn layer by layer from U(-1 / sqrt(n_in), 1 / sqrt(n_in)), then the fibres.
-    n_fibres : inputs that each unit of the first layer keeps, drawn without replacement; the other weights are zero and
-        stay zero. None: all. -1: all weights of the first layer start at zero and are free to move (a published bug).
-    last : "zero": weight and bias of the last layer start at zero (of a linear map, n_layers 0, only the weight), so
-        that the first predictions are zero; "zero_weight": only the weight; "random": neither.
+    generator : weights and biases are drawn layer by layer from U(-1 / sqrt(n_in), 1 / sqrt(n_in)),
+        then the fibres.
+    n_fibres : inputs that each unit of the first layer keeps, drawn without replacement; the other
+        weights are zero and stay zero. None: all. -1: all weights of the first layer start at zero
+        and are free to move (a published bug).
+    last : "zero": weight and bias of the last layer start at zero (of a linear map, n_layers 0,
+        only the weight), so that the first predictions are zero; "zero_weight": only the weight;
+        "random": neither.
 
     Attributes
     ----------
@@ -43,7 +48,9 @@ class Synthesiser(nn.Module):
     ) -> None:
         super().__init__()
         widths = [n_state, *[n_hidden] * n_layers, n_state]
-        self.layers = nn.ModuleList(blank(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(
+            blank(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False)
+        )
         for layer in self.layers:
             draw_linear(layer, generator)
         with torch.no_grad():
@@ -55,7 +62,9 @@ class Synthesiser(nn.Module):
         if n_fibres == -1:
             self.layers[0].weight.data.zero_()
         elif n_fibres is not None and n_fibres < n_state:
-            rows = [torch.randperm(n_state, generator=generator)[:n_fibres] for _ in range(widths[1])]
+            rows = [
+                torch.randperm(n_state, generator=generator)[:n_fibres] for _ in range(widths[1])
+            ]
             self.set_mask(torch.zeros(widths[1], n_state).scatter_(1, torch.stack(rows), 1.0))
 
     def set_mask(self, mask: Tensor) -> None:
@@ -68,15 +77,20 @@ class Synthesiser(nn.Module):
         return self.trace(z)[-1]
 
     def trace(self, z: Tensor) -> list[Tensor]:
-        """What every layer sends on: z, the hidden activities, the prediction; each (rows, width)."""
+        """What every layer sends on: z, the hidden activities, the prediction; each (rows,
+        width).
+        """
         sent = [z]
         for layer in self.layers[:-1]:
             sent.append(torch.addmm(layer.bias, sent[-1], layer.weight.t()).relu_())
         last = self.layers[-1]
         return [*sent, torch.addmm(last.bias, sent[-1], last.weight.t())]
 
-    def add_gradients(self, sent: list[Tensor], d_out: Tensor, out: list[Tensor], keep: float = 0.0) -> None:
-        """Add the gradients of the parameters to `keep` times what `out` holds, in the order of `parameters()`.
+    def add_gradients(
+        self, sent: list[Tensor], d_out: Tensor, out: list[Tensor], keep: float = 0.0
+    ) -> None:
+        """Add the gradients of the parameters to `keep` times what `out` holds, in the order of
+        `parameters()`.
 
         Parameters
         ----------
@@ -94,7 +108,9 @@ class Synthesiser(nn.Module):
                 d_weight.mul_(self.mask)
 
     def input_gradient(self, sent: list[Tensor], d_out: Tensor) -> Tensor:
-        """Gradient with respect to z, (rows, n_state), of a loss whose gradient at the prediction is `d_out`."""
+        """Gradient with respect to z, (rows, n_state), of a loss whose gradient at the prediction
+        is `d_out`.
+        """
         delta = d_out
         for number in reversed(range(len(self.layers))):
             delta = delta @ self.layers[number].weight
@@ -104,5 +120,7 @@ class Synthesiser(nn.Module):
 
 
 def _through_relu(delta: Tensor, activity: Tensor) -> Tensor:
-    """`delta` where the rectified `activity` is above zero, else zero; many times faster than a product with a mask."""
+    """`delta` where the rectified `activity` is above zero, else zero; many times faster than a
+    product with a mask.
+    """
     return torch.ops.aten.threshold_backward(delta, activity, 0)

@@ -1,5 +1,5 @@
-"""VGG-11 (configuration A without batch norm) without its last layer, or without any linear one, from torchvision's
-layers.
+"""VGG-11 (configuration A without batch norm) without its last layer, or without any linear one,
+from torchvision's layers.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ MAP_WIDTHS = WIDTHS[:4]  # without hidden layers
 class VGG11(nn.Module):
     """torchvision's VGG-11 up to its second hidden layer, at any width.
 
-    Convolutions w1, pool, w2, pool, w3, w3, pool, w4, w4, pool, w4, w4, pool, each followed by ReLU; mean pool to 7x7
-    (the 1x1 maps of 32x32 images are repeated); two linear layers of w5 units, each with ReLU and dropout 0.5.
-    Convolutions start Kaiming-normal (fan out), linear layers from N(0, 0.01), biases at 0; not pretrained.
+    Convolutions w1, pool, w2, pool, w3, w3, pool, w4, w4, pool, w4, w4, pool, each followed by
+    ReLU; mean pool to 7x7 (the 1x1 maps of 32x32 images are repeated); two linear layers of w5
+    units, each with ReLU and dropout 0.5. Convolutions start Kaiming-normal (fan out), linear
+    layers from N(0, 0.01), biases at 0; not pretrained.
 
     Parameters
     ----------
@@ -36,14 +37,20 @@ class VGG11(nn.Module):
 
         super().__init__()
         w1, w2, w3, w4, *hidden = widths
-        self.features = models.vgg.make_layers([w1, "M", w2, "M", w3, w3, "M", w4, w4, "M", w4, w4, "M"])
+        self.features = models.vgg.make_layers(
+            [w1, "M", w2, "M", w3, w3, "M", w4, w4, "M", w4, w4, "M"]
+        )
         if in_channels != 3:
             self.features[0] = nn.Conv2d(in_channels, w1, 3, padding=1)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.n_features = hidden[0] if hidden else w4 * 49
         layers = [(w4 * 49, self.n_features), (self.n_features, self.n_features)] if hidden else []
         self.classifier = nn.Sequential(
-            *(part for sizes in layers for part in (nn.Linear(*sizes), nn.ReLU(inplace=True), Dropout(0.5, generator)))
+            *(
+                part
+                for sizes in layers
+                for part in (nn.Linear(*sizes), nn.ReLU(inplace=True), Dropout(0.5, generator))
+            )
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,1 +1,3 @@
-"""What only one paper needs: its measures, claims and figures, and how its published trajectories are replayed."""
+"""What only one paper needs: its measures, claims and figures, and how its published trajectories
+are replayed.
+"""

@@ -1,7 +1,8 @@
-"""Learning rules, one file each; the file name is the rule's key in manifests, notebooks and results.
+"""Learning rules, one file each; the file name is the rule's key in manifests, notebooks and
+results.
 
-A rule file defines `Config` and `Rule`; this module finds it by its name alone, so adding a rule is adding a file.
-Files that start with an underscore are shared parts, not rules.
+A rule file defines `Config` and `Rule`; this module finds it by its name alone, so adding a rule is
+adding a file. Files that start with an underscore are shared parts, not rules.
 """
 
 import importlib
@@ -22,9 +23,21 @@ from bioplaus.errors import BioplausError, told, unknown, where
 from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
-__all__ = ["BenchmarkCase", "Config", "LearningRule", "check_unedited", "code", "config", "get", "make", "names"]
+__all__ = [
+    "BenchmarkCase",
+    "Config",
+    "LearningRule",
+    "check_unedited",
+    "code",
+    "config",
+    "get",
+    "make",
+    "names",
+]
 
-_imported: dict[str, tuple[ModuleSpec | None, dict[Path, str]]] = {}  # by module: its import, and its sources then
+_imported: dict[
+    str, tuple[ModuleSpec | None, dict[Path, str]]
+] = {}  # by module: its import, and its sources then
 
 
 def names() -> list[str]:
@@ -38,8 +51,8 @@ def get(name: str) -> ModuleType:
     Raises
     ------
     BioplausError
-        If there is no such rule, where the nearest name is suggested, or its file cannot be imported or lacks one of
-        the two; the place is named.
+        If there is no such rule, where the nearest name is suggested, or its file cannot be
+        imported or lacks one of the two; the place is named.
     """
     if name not in names():
         raise unknown("rule", name, names())
@@ -49,7 +62,9 @@ def get(name: str) -> ModuleType:
     except BioplausError as error:
         raise BioplausError(f"rule {name}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever the file does
-        raise BioplausError(f"rule {name} ({where(error) or f'{name}.py'}): {told(error)}") from error
+        raise BioplausError(
+            f"rule {name} ({where(error) or f'{name}.py'}): {told(error)}"
+        ) from error
     try:
         _check_contract(name, module)
     except BioplausError:
@@ -61,7 +76,8 @@ def get(name: str) -> ModuleType:
 
 
 def code(rule: type[LearningRule]) -> str | None:
-    """sha256 of the code that a rule runs (`results.code`), which is that of its files as they were when imported.
+    """sha256 of the code that a rule runs (`results.code`), which is that of its files as they were
+    when imported.
 
     None for a rule without a file, as one of a notebook.
     """
@@ -73,19 +89,24 @@ def code(rule: type[LearningRule]) -> str | None:
 
 
 def check_unedited(name: str) -> None:
-    """Raise `BioplausError` if a file of rule `name` was edited since it was imported: the older code would run."""
+    """Raise `BioplausError` if a file of rule `name` was edited since it was imported: the older
+    code would run.
+    """
     module = sys.modules.get(f"{__name__}.{name}")
     if module and _is_noted(module):
         now = _results.sources(name)
         for path, digest in _imported[module.__name__][1].items():
             if now.get(path) != digest:
                 raise BioplausError(
-                    f"{path.name} was edited since rule {name} was loaded from it; run the command again."
+                    f"{path.name} was edited since rule {name} was loaded from it; run the command"
+                    " again."
                 )
 
 
 def config(name: str, values: Mapping[str, Any], spec: Spec | None = None) -> Config:
-    """The checked `Config` of rule `name` from plain values, and checked against the task `spec` if one is given."""
+    """The checked `Config` of rule `name` from plain values, and checked against the task `spec` if
+    one is given.
+    """
     module = get(name)
     checked = module.Config.from_dict(values, kind=f"parameter of rule {name}")
     if spec is not None:
@@ -109,20 +130,29 @@ def make(
     name : key of the rule (`names()`).
     values : its `Config`, by name; what is left out keeps its default.
     spec : the task it will learn (`task.spec`); given, sizes are checked against it.
-    seed : every draw of the rule (weights, nudge signs) comes from the stream (seed, "rule"), drawn on the CPU in
-        float32 whatever device and dtype are used, so that the same seed starts from the same weights everywhere.
+    seed : every draw of the rule (weights, nudge signs) comes from the stream (seed, "rule"), drawn
+        on the CPU in float32 whatever device and dtype are used, so that the same seed starts from
+        the same weights everywhere.
     """
     checked = config(name, values or {}, spec)
     return get(name).Rule(checked, _device.generator(seed, "rule")).to(device=device, dtype=dtype)
 
 
 def _check_contract(name: str, module: ModuleType) -> None:
-    """Raise `BioplausError` unless a rule's module has the `Rule` and `Config` that `get` promises."""
-    bases = {"Rule": (LearningRule, "bioplaus.rules.LearningRule"), "Config": (Config, "bioplaus.config.Config")}
+    """Raise `BioplausError` unless a rule's module has the `Rule` and `Config` that `get`
+    promises.
+    """
+    bases = {
+        "Rule": (LearningRule, "bioplaus.rules.LearningRule"),
+        "Config": (Config, "bioplaus.config.Config"),
+    }
     for wanted, (base, base_name) in bases.items():
         found = getattr(module, wanted, None)
         if not (isinstance(found, type) and issubclass(found, base)):
-            raise BioplausError(f"rule {name} ({name}.py): it must define a class {wanted} derived from {base_name}.")
+            raise BioplausError(
+                f"rule {name} ({name}.py): it must define a class {wanted} derived from"
+                f" {base_name}."
+            )
     made = vars(module.Config).get("__dataclass_params__")  # its own: its base has some, too
     if not (made and made.frozen):
         raise BioplausError(
@@ -132,5 +162,7 @@ def _check_contract(name: str, module: ModuleType) -> None:
 
 
 def _is_noted(module: ModuleType) -> bool:
-    """Whether the sources of a rule's module are noted, and it was not reloaded since, as autoreload does."""
+    """Whether the sources of a rule's module are noted, and it was not reloaded since, as
+    autoreload does.
+    """
     return module.__name__ in _imported and _imported[module.__name__][0] is module.__spec__

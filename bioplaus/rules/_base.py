@@ -14,10 +14,13 @@ from bioplaus.tasks import Spec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkCase:
-    """A size at which `bioplaus.experiments.benchmark` times a rule; a rule module may list some as `BENCHMARK`."""
+    """A size at which `bioplaus.experiments.benchmark` times a rule; a rule module may list some as
+    `BENCHMARK`.
+    """
 
     label: str  # what is timed, for the table: widths or the published setting
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config, where it is not the default
+    # config, where it is not the default
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 20  # samples
     n_steps: int | None = None  # time steps of a sample, for rules that learn sequences
 
@@ -25,16 +28,17 @@ class BenchmarkCase:
 class LearningRule(nn.Module):
     """A network together with the way it learns.
 
-    All that training changes is held in parameters and buffers (or in `get_extra_state`), so `.to(device)`,
-    `state_dict` and exact resume come for free. Scratch tensors are plain attributes or non-persistent buffers. A
-    subclass implements `fit_batch` and `predict`, and may override the rest. What is here of `check_task` and `example`
-    fits a rule that classifies still inputs and whose config has `n_units`, its layer widths, input first.
+    All that training changes is held in parameters and buffers (or in `get_extra_state`), so
+    `.to(device)`, `state_dict` and exact resume come for free. Scratch tensors are plain attributes
+    or non-persistent buffers. A subclass implements `fit_batch` and `predict`, and may override the
+    rest. What is here of `check_task` and `example` fits a rule that classifies still inputs and
+    whose config has `n_units`, its layer widths, input first.
 
     Parameters
     ----------
     config : the rule's parameters, already checked.
-    generator : CPU random stream for everything the rule draws: first its weights, later its nudge signs or masks. Its
-        state is part of `state_dict`.
+    generator : CPU random stream for everything the rule draws: first its weights, later its nudge
+        signs or masks. Its state is part of `state_dict`.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -46,8 +50,8 @@ class LearningRule(nn.Module):
     def check_task(cls, config: Config, spec: Spec) -> None:
         """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`.
 
-        Here: unless the task is to classify still inputs and `config.n_units`, where there is one, starts with the
-        number of inputs and ends with that of classes.
+        Here: unless the task is to classify still inputs and `config.n_units`, where there is one,
+        starts with the number of inputs and ends with that of classes.
         """
         if spec.kind != "classification" or spec.n_steps is not None:
             raise BioplausError(
@@ -57,14 +61,16 @@ class LearningRule(nn.Module):
         widths = getattr(config, "n_units", (spec.n_in, spec.n_out))
         if (widths[0], widths[-1]) != (spec.n_in, spec.n_out):
             raise BioplausError(
-                f"n_units is {list(widths)}, but data set {spec.name!r} has {spec.n_in} inputs and "
-                f"{spec.n_out} classes: n_units must start with {spec.n_in} and end with {spec.n_out}."
+                f"n_units is {list(widths)}, but data set {spec.name!r} has {spec.n_in} inputs and"
+                f" {spec.n_out} classes: n_units must start with {spec.n_in} and end with"
+                f" {spec.n_out}."
             )
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], Spec] | None:
-        """Config values and a task they fit, small enough for a test; None where `benchmark.example` finds them itself:
-        for rules with `n_units` that learn a kind of task it knows."""
+        """Config values and a task they fit, small enough for a test; None where
+        `benchmark.example` finds them itself: for rules with `n_units` that learn a kind of task it
+        knows."""
         return None
 
     @classmethod
@@ -73,7 +79,9 @@ class LearningRule(nn.Module):
         return cls.__module__.rpartition(".")[2]
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
-        """Set the learning rates of `epoch` (0-based) and draw what its `n_batches` batches need."""
+        """Set the learning rates of `epoch` (0-based) and draw what its `n_batches` batches
+        need.
+        """
 
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
         """Learn from one batch.
@@ -86,21 +94,27 @@ class LearningRule(nn.Module):
 
         Returns
         -------
-        What was measured on the way, as 0-d tensors by name (a loss, for instance); the epoch's mean is recorded. Often
-        empty. Never call `.item()` here: it would wait for the device.
+        What was measured on the way, as 0-d tensors by name (a loss, for instance); the epoch's
+        mean is recorded. Often empty. Never call `.item()` here: it would wait for the device.
         """
         raise NotImplementedError
 
     def predict(self, x: Tensor) -> Tensor:
-        """The network's output for inputs `x`, batch first; the evaluation uses no randomness and changes no state."""
+        """The network's output for inputs `x`, batch first; the evaluation uses no randomness and
+        changes no state.
+        """
         raise NotImplementedError
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers logged during training (angles between weights, for instance), by name with the unit at the end."""
+        """Numbers logged during training (angles between weights, for instance), by name with the
+        unit at the end.
+        """
         return {}
 
     def useful_flops(self, batch_size: int) -> int:
-        """Floating-point operations one training batch needs, nothing recomputed; 0 where it is not stated."""
+        """Floating-point operations one training batch needs, nothing recomputed; 0 where it is not
+        stated.
+        """
         return 0
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Shared parts of the rules that learn to describe images, truncation by truncation, an optimiser step after each.
+"""Shared parts of the rules that learn to describe images, truncation by truncation, an optimiser
+step after each.
 
-A caption w_0 ... w_{L-1} (w_0 the start token) is predicted from the image and w_0 ... w_{L-2}; n = ceil(L / K)
-truncations of K predictions. Unlike in the other tasks of the papers the parameters change within a batch.
+A caption w_0 ... w_{L-1} (w_0 the start token) is predicted from the image and w_0 ... w_{L-2}; n =
+ceil(L / K) truncations of K predictions. Unlike in the other tasks of the papers the parameters
+change within a batch.
 """
 
 import dataclasses
@@ -20,23 +22,36 @@ from bioplaus.tasks import Spec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CaptioningConfig(Config):
-    """Fields of every rule that learns captions. Defaults: published, but for the vocabulary (9956 words of COCO)."""
+    """Fields of every rule that learns captions. Defaults: published, but for the vocabulary (9956
+    words of COCO).
+    """
 
-    n_units: tuple[int, ...] = (2048, 256, 256, 9956)  # image features, embedding, hidden units, words
+    n_units: tuple[int, ...] = (
+        2048,
+        256,
+        256,
+        9956,
+    )  # image features, embedding, hidden units, words
     n_truncation: int = 5  # words of a truncation, K
-    dropout: float = 0.0  # fraction of the LSTM's inputs, image included, that is silenced in training
+    dropout: float = (
+        0.0  # fraction of the LSTM's inputs, image included, that is silenced in training
+    )
     lr: float = 0.001  # step of Adam, dimensionless
-    has_image_layer: bool = True  # learn a linear layer and batch norm from features to embedding; else they are equal
+    has_image_layer: bool = (
+        True  # learn a linear layer and batch norm from features to embedding; else they are equal
+    )
 
     def __post_init__(self) -> None:
         self.check("n_units", low=1)
         if len(self.n_units) != 4:
             raise BioplausError(
-                f"n_units is {list(self.n_units)}, but must be four: image features, embedding, hidden units, words."
+                f"n_units is {list(self.n_units)}, but must be four: image features, embedding,"
+                " hidden units, words."
             )
         if not self.has_image_layer and self.n_units[0] != self.n_units[1]:
             raise BioplausError(
-                f"n_units is {list(self.n_units)}: without an image layer features and embedding must have one width."
+                f"n_units is {list(self.n_units)}: without an image layer features and embedding"
+                " must have one width."
             )
         self.check("n_truncation", low=1)
         self.check("dropout", low=0, high=1, open_high=True)
@@ -49,8 +64,8 @@ class CaptioningRule(LearningRule):
     Attributes
     ----------
     net : `Captioner`, the cortex; parameters theta.
-    watch : None, or called after each truncation's step as watch(number, loss, logits); loss 0-d and logits (batch,
-        words, n_words) are from before the step.
+    watch : None, or called after each truncation's step as watch(number, loss, logits); loss 0-d
+        and logits (batch, words, n_words) are from before the step.
     """
 
     def __init__(self, config: CaptioningConfig, generator: torch.Generator) -> None:
@@ -64,16 +79,19 @@ class CaptioningRule(LearningRule):
     @classmethod
     def check_task(cls, config: CaptioningConfig, spec: Spec) -> None:
         if spec.kind != "captions":
-            raise BioplausError(f"{cls.key()} learns captions, but task {spec.name!r} is one of {spec.kind}.")
+            raise BioplausError(
+                f"{cls.key()} learns captions, but task {spec.name!r} is one of {spec.kind}."
+            )
         if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
             raise BioplausError(
-                f"n_units is {list(config.n_units)}, but task {spec.name!r} has {spec.n_in} image features and "
-                f"{spec.n_out} words: n_units must start with {spec.n_in} and end with {spec.n_out}."
+                f"n_units is {list(config.n_units)}, but task {spec.name!r} has {spec.n_in} image"
+                f" features and {spec.n_out} words: n_units must start with {spec.n_in} and end"
+                f" with {spec.n_out}."
             )
         if spec.n_steps is not None and config.n_truncation > spec.n_steps:
             raise BioplausError(
-                f"n_truncation is {config.n_truncation}, but the longest caption of {spec.name!r} has {spec.n_steps} "
-                f"words: it must be from 1 to {spec.n_steps}."
+                f"n_truncation is {config.n_truncation}, but the longest caption of {spec.name!r}"
+                f" has {spec.n_steps} words: it must be from 1 to {spec.n_steps}."
             )
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
@@ -98,7 +116,11 @@ class CaptioningRule(LearningRule):
             stop = min(start + k, n_words)
             words = y[:, max(start - 1, 0) : stop - 1]  # the first truncation starts with the image
             with torch.enable_grad():
-                inputs = self.net.inputs(x, words, is_learning=True) if start == 0 else self.net.embed(words)
+                inputs = (
+                    self.net.inputs(x, words, is_learning=True)
+                    if start == 0
+                    else self.net.embed(words)
+                )
                 loss, logits, state = self._fit_truncation(
                     self._drop(inputs), y[:, start:stop], state, is_last=stop == n_words
                 )
@@ -108,9 +130,11 @@ class CaptioningRule(LearningRule):
         return {"train_nll": total / n_words}
 
     def predict(self, x: Tensor) -> Tensor:
-        """Scores of all words at 20 steps, (batch, 20, n_words), for image features x of (batch, n_features).
+        """Scores of all words at 20 steps, (batch, 20, n_words), for image features x of (batch,
+        n_features).
 
-        The likeliest word of each step is the input of the next: the last axis' argmax is the generated caption.
+        The likeliest word of each step is the input of the next: the last axis' argmax is the
+        generated caption.
         """
         with torch.no_grad():
             return self.net.generate(x)
@@ -123,11 +147,17 @@ class CaptioningRule(LearningRule):
     def _fit_truncation(
         self, inputs: Tensor, targets: Tensor, state: Tensor, is_last: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step on one truncation: its loss (detached), its logits, the state it ends in (detached)."""
+        """One step on one truncation: its loss (detached), its logits, the state it ends in
+        (detached).
+        """
         raise NotImplementedError
 
-    def _forward(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, logits and end state [h ; c], (batch, 2 n_hidden), of one truncation that starts from `state`."""
+    def _forward(
+        self, inputs: Tensor, targets: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, logits and end state [h ; c], (batch, 2 n_hidden), of one truncation that starts
+        from `state`.
+        """
         h, c = (part.contiguous().unsqueeze(0) for part in state.chunk(2, dim=1))
         out, (h, c) = self.net.rnn(inputs, (h, c))
         logits = self.net.linear(out)
@@ -139,7 +169,9 @@ class CaptioningRule(LearningRule):
         theta = list(self.net.parameters())
         grads = torch.autograd.grad(objective, [*theta, *more], allow_unused=True)
         with torch.no_grad():
-            found = [torch.zeros_like(p) if g is None else g for p, g in zip(theta, grads, strict=False)]
+            found = [
+                torch.zeros_like(p) if g is None else g for p, g in zip(theta, grads, strict=False)
+            ]
             self.optimiser.step(theta, found, self.lr_now)
         return list(grads[len(theta) :])
 

@@ -1,8 +1,9 @@
 """Shared parts of the rules that train a plain chain of fully connected layers on class labels.
 
-A chain of widths n_0-n_1-...-n_L has L weight layers; `w_ff[k]` (k = 0..L-1) maps layer k to layer k+1 and has shape
-(n_{k+1}, n_k). It is stored transposed in memory (a contiguous (n_k, n_{k+1}) array seen through `.t()`), because
-batch-first products `r @ w.t()` then read it along its rows: twice as fast at batch 20.
+A chain of widths n_0-n_1-...-n_L has L weight layers; `w_ff[k]` (k = 0..L-1) maps layer k to layer
+k+1 and has shape (n_{k+1}, n_k). It is stored transposed in memory (a contiguous (n_k, n_{k+1})
+array seen through `.t()`), because batch-first products `r @ w.t()` then read it along its rows:
+twice as fast at batch 20.
 """
 
 import dataclasses
@@ -37,8 +38,9 @@ class LayeredConfig(Config):
         """Raise unless the chain has at least `n_layers` weight layers."""
         if self.n_layers < n_layers:
             raise BioplausError(
-                f"n_units is {list(self.n_units)}, but must name at least {n_layers + 1} layers: the "
-                f"input, {'at least one hidden layer, ' if n_layers > 1 else ''}and the output."
+                f"n_units is {list(self.n_units)}, but must name at least {n_layers + 1} layers:"
+                f" the input, {'at least one hidden layer, ' if n_layers > 1 else ''}and the"
+                " output."
             )
 
     @property
@@ -56,29 +58,39 @@ class LayeredConfig(Config):
             )
 
     def check_schedule(self, name: str) -> None:
-        """Raise unless field `name` holds (first epoch, base) pairs, epochs rising from 0, bases above 0."""
+        """Raise unless field `name` holds (first epoch, base) pairs, epochs rising from 0, bases
+        above 0.
+        """
         pairs = getattr(self, name)
         starts = [pair[0] for pair in pairs]
         good = bool(pairs) and all(
             len(pair) == 2 and math.isfinite(pair[0]) and 0 < pair[1] < math.inf for pair in pairs
         )
-        if not good or starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
+        if (
+            not good
+            or starts[0] != 0
+            or any(b <= a for a, b in zip(starts, starts[1:], strict=False))
+        ):
             raise BioplausError(
-                f"{name} is {[list(pair) for pair in pairs]!r}, but must be pairs [first epoch, base] whose "
-                "epochs rise from 0 and whose bases are above 0."
+                f"{name} is {[list(pair) for pair in pairs]!r}, but must be pairs [first epoch,"
+                " base] whose epochs rise from 0 and whose bases are above 0."
             )
 
     def check_stop(self) -> None:
-        """Raise where steps would fall from `lr_neural` to a larger `lr_neural_stop`: none of them would be another."""
+        """Raise where steps would fall from `lr_neural` to a larger `lr_neural_stop`: none of them
+        would be another.
+        """
         if self.lr_neural_rule != "constant" and self.lr_neural_stop > self.lr_neural:
             raise BioplausError(
-                f"lr_neural_stop is {self.lr_neural_stop}, but must be at most lr_neural, {self.lr_neural}, from which "
-                f"the steps of rule {self.lr_neural_rule!r} fall."
+                f"lr_neural_stop is {self.lr_neural_stop}, but must be at most lr_neural,"
+                f" {self.lr_neural}, from which the steps of rule {self.lr_neural_rule!r} fall."
             )
 
 
 def schedule_factor(pairs: Sequence[Sequence[float]], epoch: int) -> float:
-    """The factor base**epoch of the last (first epoch, base) pair that has begun; `epoch` is 0-based."""
+    """The factor base**epoch of the last (first epoch, base) pair that has begun; `epoch` is
+    0-based.
+    """
     return next(base for start, base in reversed(pairs) if epoch >= start) ** epoch
 
 
@@ -104,12 +116,16 @@ def uniform(n_out: int, n_in: int, bound: float, generator: torch.Generator) -> 
 
 
 def xavier(n_out: int, n_in: int, generator: torch.Generator) -> Tensor:
-    """(n_out, n_in) float32 drawn from U(-b, b), b = sqrt(6 / (n_in + n_out)) (Glorot and Bengio 2010)."""
+    """(n_out, n_in) float32 drawn from U(-b, b), b = sqrt(6 / (n_in + n_out)) (Glorot and Bengio
+    2010).
+    """
     return uniform(n_out, n_in, math.sqrt(6 / (n_in + n_out)), generator)
 
 
 def gram(n: int, generator: torch.Generator) -> Tensor:
-    """(n, n) float32 symmetric A A^T with A from `xavier`: the published start of lateral matrices."""
+    """(n, n) float32 symmetric A A^T with A from `xavier`: the published start of lateral
+    matrices.
+    """
     a = xavier(n, n, generator)
     return transposed(a @ a.t())
 
@@ -127,7 +143,8 @@ class Trajectory:
     ----------
     phases : phase of each iteration, n_iterations names ("free", "nudged", ...).
     states : by name, a list by layer of (n_iterations, batch, n_k) tensors, dimensionless.
-    objective : (n_iterations,) mean over the batch of what the rule's iterations change, dimensionless.
+    objective : (n_iterations,) mean over the batch of what the rule's iterations change,
+        dimensionless.
     objective_name : "energy", "information", ...
     """
 
@@ -138,7 +155,9 @@ class Trajectory:
 
 
 class Scratch:
-    """Tensors reused between batches of one size; names are given by the rule that allocates them."""
+    """Tensors reused between batches of one size; names are given by the rule that allocates
+    them.
+    """
 
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
@@ -148,16 +167,17 @@ class Scratch:
 
 
 class LayeredRule(LearningRule):
-    """Base of the layered rules: scratch memory, one-hot targets, current learning rates, evaluation in parts.
+    """Base of the layered rules: scratch memory, one-hot targets, current learning rates,
+    evaluation in parts.
 
     Attributes
     ----------
-    lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It lives on the
-        device, so a captured step follows it.
+    lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It
+        lives on the device, so a captured step follows it.
     objective_name : what `relax` reports as objective.
-    watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every relaxation phase,
-        with state[name] a list of (batch, n_k) tensors by layer, valid only during the call. Training behaves the same
-        with it.
+    watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every
+        relaxation phase, with state[name] a list of (batch, n_k) tensors by layer, valid only
+        during the call. Training behaves the same with it.
     """
 
     objective_name = ""
@@ -183,7 +203,9 @@ class LayeredRule(LearningRule):
         return self.lr_now.new_zeros(shape)
 
     def _set_lr(self, rates: Sequence[float], factor: float) -> None:
-        """Weight steps of this epoch: `rates`, one a layer, times `factor` (both computed in float64)."""
+        """Weight steps of this epoch: `rates`, one a layer, times `factor` (both computed in
+        float64).
+        """
         self.lr_now.copy_(torch.tensor([rate * factor for rate in rates], dtype=torch.float64))
 
     def predict(self, x: Tensor) -> Tensor:
@@ -197,7 +219,8 @@ class LayeredRule(LearningRule):
         raise NotImplementedError
 
     def relax(self, x: Tensor, y: Tensor | None = None) -> Trajectory:
-        """What the network does with a batch, iteration by iteration, without learning; the nudge is positive.
+        """What the network does with a batch, iteration by iteration, without learning; the nudge
+        is positive.
 
         Parameters
         ----------
@@ -215,12 +238,16 @@ class LayeredRule(LearningRule):
         try:
             with torch.inference_mode():
                 self._settle(self.scratch(len(x)), x, y, torch.ones_like(self.lr_now[0]))
-                values = [self._objective_of(x, y, phase, state) for phase, state in zip(phases, seen, strict=True)]
+                values = [
+                    self._objective_of(x, y, phase, state)
+                    for phase, state in zip(phases, seen, strict=True)
+                ]
         finally:
             self.watch = before
         with torch.no_grad():  # outside inference mode: ordinary tensors
             states = {
-                name: [torch.stack(layer) for layer in zip(*(s[name] for s in seen), strict=True)] for name in seen[0]
+                name: [torch.stack(layer) for layer in zip(*(s[name] for s in seen), strict=True)]
+                for name in seen[0]
             }
             return Trajectory(phases, states, torch.stack(values), self.objective_name)
 
@@ -228,7 +255,9 @@ class LayeredRule(LearningRule):
         """All relaxation phases of a batch; those that need no target if `y` is None."""
         raise BioplausError(f"{self.key()} does not relax: there is no trajectory to show.")
 
-    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+    def _objective_of(
+        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+    ) -> Tensor:
         """What the iterations of `phase` change, mean over the batch, 0-d."""
         raise NotImplementedError
 
@@ -241,7 +270,9 @@ class LayeredRule(LearningRule):
 
 
 def one_hot_(out: Tensor, y: Tensor) -> Tensor:
-    """Write rows of 0 with a 1 at class y into `out`, (batch, n_classes), without asking the host."""
+    """Write rows of 0 with a 1 at class y into `out`, (batch, n_classes), without asking the
+    host.
+    """
     return out.zero_().scatter_(1, y.unsqueeze(1), 1.0)
 
 
@@ -250,7 +281,9 @@ class NudgedConfig(LayeredConfig):
     """Fields of the rules that compare a free with a nudged relaxation."""
 
     beta_nudge: float = 1.0  # size of the pull of the output towards the target, dimensionless
-    use_random_sign: bool = True  # draw the sign of beta_nudge for every batch; False: always positive
+    use_random_sign: bool = (
+        True  # draw the sign of beta_nudge for every batch; False: always positive
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,6 @@
-"""Steps for rules that turn gradients into weight changes; all state in buffers, nothing asked of the host."""
+"""Steps for rules that turn gradients into weight changes; all state in buffers, nothing asked of
+the host.
+"""
 
 from collections.abc import Sequence
 
@@ -20,25 +22,31 @@ class Optimiser(nn.Module):
 
     def __init__(self, weights: Sequence[Tensor], n_averages: int) -> None:
         super().__init__()
-        self.averages = nn.ModuleList(tensors([torch.zeros_like(w) for w in weights]) for _ in range(n_averages))
+        self.averages = nn.ModuleList(
+            tensors([torch.zeros_like(w) for w in weights]) for _ in range(n_averages)
+        )
 
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
         """Change `weights` in place.
 
         Parameters
         ----------
-        weights, gradients : same shapes and memory order as given at the start; a matrix is a column-major `w_ff[k]`.
+        weights, gradients : same shapes and memory order as given at the start; a matrix is a
+            column-major `w_ff[k]`.
         lr : 0-d tensor, step size.
         """
         raise NotImplementedError
 
 
 def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
-    """Each tensor as a row-major one without copying: a matrix stored transposed becomes its transpose."""
+    """Each tensor as a row-major one without copying: a matrix stored transposed becomes its
+    transpose.
+    """
     seen = [v if v.is_contiguous() else v.t() for v in values]
     if not all(v.is_contiguous() for v in seen):
         raise BioplausError(
-            "the optimiser needs weights and gradients that are dense in memory; do not load a state with assign=True."
+            "the optimiser needs weights and gradients that are dense in memory; do not load a"
+            " state with assign=True."
         )
     return seen
 
@@ -46,8 +54,8 @@ def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
 class Adam(Optimiser):
     """Adam (Kingma and Ba 2015) in the form of torch, or in the form of the paper.
 
-    With averages m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, bias corrections c1 = 1 - b1^j, c2 = 1 - b2^j at
-    step j = 1, 2, ..., and b1, b2 = 0.9, 0.999 unless given:
+    With averages m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, bias corrections c1 = 1 - b1^j,
+    c2 = 1 - b2^j at step j = 1, 2, ..., and b1, b2 = 0.9, 0.999 unless given:
 
         torch    w -= lr (m / c1) / (sqrt(v / c2) + 1e-8)
         paper    w -= lr (sqrt(c2) / c1) m / (sqrt(v) + 1e-8)              the 1e-8 is not corrected
@@ -73,7 +81,8 @@ class Adam(Optimiser):
         self.use_paper_form, self.use_ascent, self.epsilon = use_paper_form, use_ascent, epsilon
         self.betas = betas
         self.register_buffer("count", torch.zeros(()))  # steps taken, j
-        # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr instead
+        # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr
+        # instead
         self.register_buffer("never", torch.tensor(1e9), persistent=False)
 
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
@@ -102,7 +111,9 @@ class Adam(Optimiser):
 
 
 def _has_fused(weight: Tensor) -> bool:
-    """Whether torch's fused kernel computes in this weight's precision: on a GPU it reads lr as float32."""
+    """Whether torch's fused kernel computes in this weight's precision: on a GPU it reads lr as
+    float32.
+    """
     return weight.dtype != torch.float64 or weight.device.type == "cpu"
 
 
@@ -117,7 +128,9 @@ def _adam(
     epsilon: float,
     use_ascent: bool,
 ) -> None:
-    """One step in the form of torch, as in the docstring of `Adam`; in ascent m averages -g, as torch has it."""
+    """One step in the form of torch, as in the docstring of `Adam`; in ascent m averages -g, as
+    torch has it.
+    """
     beta1, beta2 = betas
     count = count.double()
     if use_ascent:
@@ -134,7 +147,8 @@ def _adam(
 
 
 class SGD(Optimiser):
-    """Steps along the gradient as in torch: g <- gradient + decay w; buffer <- momentum buffer + g; w -= lr buffer.
+    """Steps along the gradient as in torch: g <- gradient + decay w; buffer <- momentum buffer + g;
+    w -= lr buffer.
 
     Parameters
     ----------
@@ -143,7 +157,12 @@ class SGD(Optimiser):
     """
 
     def __init__(
-        self, weights: Sequence[Tensor], *, momentum: float = 0.0, weight_decay: float = 0.0, use_ascent: bool = False
+        self,
+        weights: Sequence[Tensor],
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        use_ascent: bool = False,
     ) -> None:
         super().__init__(weights, 1 if momentum else 0)
         self.momentum, self.weight_decay, self.use_ascent = momentum, weight_decay, use_ascent

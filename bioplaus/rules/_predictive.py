@@ -1,6 +1,7 @@
 """Shared parts of the two predictive-coding rules, `pc` and `pc_nudge`.
 
-With a_1 = W_1 x_0 + b_1, a_k = W_k f(x_{k-1}) + b_k and e_k = x_k - a_k, an iteration moves all hidden layers at once:
+With a_1 = W_1 x_0 + b_1, a_k = W_k f(x_{k-1}) + b_k and e_k = x_k - a_k, an iteration moves all
+hidden layers at once:
 
     x_k += step (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k)),    k < L
 """
@@ -22,7 +23,9 @@ from bioplaus.rules._layered import (
     uniform,
 )
 
-N_BLOCK = 64  # rows relaxed together: their states then stay in a core's cache through all iterations
+N_BLOCK = (
+    64  # rows relaxed together: their states then stay in a core's cache through all iterations
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,12 @@ class PredictiveConfig(LayeredConfig):
     lr: float = 0.001  # weight step, dimensionless
     n_steps: int = 50  # iterations of the relaxation
     lr_neural: float = 0.1  # first step of the relaxation, dimensionless
-    lr_neural_rule: StepRule = "constant"  # later steps: the same, / (t + 1), or / (1 + lr_neural_decay t)
-    lr_neural_stop: float = 0.001  # least step, at most lr_neural, dimensionless; unused by "constant"
+    lr_neural_rule: StepRule = (
+        "constant"  # later steps: the same, / (t + 1), or / (1 + lr_neural_decay t)
+    )
+    lr_neural_stop: float = (
+        0.001  # least step, at most lr_neural, dimensionless; unused by "constant"
+    )
     lr_neural_decay: float = 0.01  # of rule "slow", per iteration
 
     def __post_init__(self) -> None:
@@ -47,10 +54,11 @@ class PredictiveConfig(LayeredConfig):
 
 
 class PredictiveRule(LayeredRule):
-    """Feed-forward start, relaxation, errors; a subclass says how the output moves and how the weights learn.
+    """Feed-forward start, relaxation, errors; a subclass says how the output moves and how the
+    weights learn.
 
-    The first prediction a_1 is computed once, for x_0 is clamped. The output is kept relative to its bias. Samples
-    relax independently, so they do so in blocks of rows that fit the cache.
+    The first prediction a_1 is computed once, for x_0 is clamped. The output is kept relative to
+    its bias. Samples relax independently, so they do so in blocks of rows that fit the cache.
 
     Attributes
     ----------
@@ -83,7 +91,10 @@ class PredictiveRule(LayeredRule):
     def _allocate(self, n: int) -> Scratch:
         widths = self.config.n_units[1:]
         lists = {name: [self._empty(n, width) for width in widths] for name in ("x", "e")}
-        lists |= {name: [self._empty(n, width) for width in widths[:-1]] for name in ("f", "back", "slope")}
+        lists |= {
+            name: [self._empty(n, width) for width in widths[:-1]]
+            for name in ("f", "back", "slope")
+        }
         z = Scratch(
             **lists,
             drive=self._empty(n, widths[0]),
@@ -115,11 +126,15 @@ class PredictiveRule(LayeredRule):
             self.watch("forward", 0, self._seen(z.x))
 
     def _relax(self, z: Scratch) -> None:
-        """All iterations, then rates and errors of where they end; the output comes and stays relative to its bias."""
+        """All iterations, then rates and errors of where they end; the output comes and stays
+        relative to its bias.
+        """
         c, b = self.config, list(self.bias)
         for row_major, w in zip(z.w_fb[1:], list(self.w_ff)[1:], strict=True):
             row_major.copy_(w)
-        steps = neural_steps(c.lr_neural_rule, c.lr_neural, c.lr_neural_stop, c.lr_neural_decay, c.n_steps)
+        steps = neural_steps(
+            c.lr_neural_rule, c.lr_neural, c.lr_neural_stop, c.lr_neural_decay, c.n_steps
+        )
         seen: list[list[list[Tensor]]] = [[] for _ in steps]
         for part in z.parts:
             for t, eta in enumerate(steps):
@@ -130,17 +145,28 @@ class PredictiveRule(LayeredRule):
             torch.sub(part.x[0], part.drive, out=part.e[0])
         for t, blocks in enumerate(seen):
             if blocks:
-                self.watch("relaxed", t, self._seen([torch.cat(layer) for layer in zip(*blocks, strict=True)]))
+                self.watch(
+                    "relaxed",
+                    t,
+                    self._seen([torch.cat(layer) for layer in zip(*blocks, strict=True)]),
+                )
 
     def _seen(self, x: list[Tensor]) -> dict[str, list[Tensor]]:
-        """What `watch` gets: first the rates r, f(x) of hidden layers and x of the outputs; then the states x."""
+        """What `watch` gets: first the rates r, f(x) of hidden layers and x of the outputs; then
+        the states x.
+        """
         rates = [torch.empty_like(layer) for layer in x[:-1]]
         for state, rate in zip(x, rates, strict=False):
             self._rate(state, rate)
         return {"r": [*rates, x[-1]], "x": x}
 
     def _iterate(
-        self, part: Scratch, step: float, w_ff_t: Sequence[Tensor], w_fb: Sequence[Tensor], b: Sequence[Tensor]
+        self,
+        part: Scratch,
+        step: float,
+        w_ff_t: Sequence[Tensor],
+        w_fb: Sequence[Tensor],
+        b: Sequence[Tensor],
     ) -> None:
         """One iteration of a block of rows."""
         self._errors(part, w_ff_t, b)

@@ -1,4 +1,6 @@
-"""Shared parts of the rules that train a recurrent network on sequences: loss, clipping, optimiser."""
+"""Shared parts of the rules that train a recurrent network on sequences: loss, clipping,
+optimiser.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,27 +25,39 @@ def adam(part: nn.Module) -> Adam:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecurrentConfig(Config):
-    """Fields of every rule that trains a recurrent network. Defaults: published seq-MNIST classification."""
+    """Fields of every rule that trains a recurrent network. Defaults: published seq-MNIST
+    classification.
+    """
 
     n_units: tuple[int, ...] = (28, 30, 10)  # inputs per step, hidden units, outputs
     cell: Literal["lstm", "tanh"] = "lstm"
-    loss: Literal["mse", "xent"] = "xent"  # mse: a target at every supervised step; xent: a class at the last step
-    n_truncation: int | None = 3  # steps of a truncation, K; None: the whole sequence (full back-propagation in time)
+    loss: Literal["mse", "xent"] = (
+        "xent"  # mse: a target at every supervised step; xent: a class at the last step
+    )
+    n_truncation: int | None = (
+        3  # steps of a truncation, K; None: the whole sequence (full back-propagation in time)
+    )
     spars_int: int = 1  # mse: the steps t = 0, spars_int, 2 spars_int, ... are supervised
     lr: float = 1e-4  # step of Adam, dimensionless
-    clip: float = 1.0  # largest Euclidean norm of all gradients together, dimensionless; 0: no clipping
+    clip: float = (
+        1.0  # largest Euclidean norm of all gradients together, dimensionless; 0: no clipping
+    )
 
     def __post_init__(self) -> None:
         self.check("n_units", low=1)
         if len(self.n_units) != 3:
-            raise BioplausError(f"n_units is {list(self.n_units)}, but must be three: inputs, hidden units, outputs.")
+            raise BioplausError(
+                f"n_units is {list(self.n_units)}, but must be three: inputs, hidden units,"
+                " outputs."
+            )
         self.check("n_truncation", low=1)
         self.check("spars_int", low=1)
         self.check("lr", low=0)
         self.check("clip", low=0)
         if self.loss == "xent" and self.spars_int != 1:
             raise BioplausError(
-                f"spars_int is {self.spars_int}, but with loss xent the last step alone is supervised; leave it at 1."
+                f"spars_int is {self.spars_int}, but with loss xent the last step alone is"
+                " supervised; leave it at 1."
             )
 
 
@@ -53,9 +67,9 @@ class RecurrentRule(LearningRule):
     Attributes
     ----------
     net : the recurrent network with its readout, "the cerebrum"; parameters theta.
-    watch : None, or called inside `fit_batch` as watch(found) with tensors by name: "ends", (n, batch, n_state), states
-        after the truncations; "grads", gradients before clipping, theta first; what a subclass adds.
-        Training behaves the same with it.
+    watch : None, or called inside `fit_batch` as watch(found) with tensors by name: "ends", (n,
+        batch, n_state), states after the truncations; "grads", gradients before clipping, theta
+        first; what a subclass adds. Training behaves the same with it.
     """
 
     def __init__(self, config: RecurrentConfig, generator: torch.Generator) -> None:
@@ -72,23 +86,27 @@ class RecurrentRule(LearningRule):
     def check_task(cls, config: RecurrentConfig, spec: Spec) -> None:
         name = cls.key()
         if spec.n_steps is None:
-            raise BioplausError(f"{name} learns sequences, but task {spec.name!r} has no time steps.")
+            raise BioplausError(
+                f"{name} learns sequences, but task {spec.name!r} has no time steps."
+            )
         kinds = {"mse": "drawing", "xent": "classification"}
         if spec.kind != kinds[config.loss]:
             raise BioplausError(
-                f"loss {config.loss!r} belongs to a task of {kinds[config.loss]}, but task {spec.name!r} is one of "
-                f"{spec.kind}."
+                f"loss {config.loss!r} belongs to a task of {kinds[config.loss]}, but task"
+                f" {spec.name!r} is one of {spec.kind}."
             )
         if (config.n_units[0], config.n_units[-1]) != (spec.n_in, spec.n_out):
             raise BioplausError(
-                f"n_units is {list(config.n_units)}, but task {spec.name!r} has {spec.n_in} inputs per step and "
-                f"{spec.n_out} outputs: n_units must be [{spec.n_in}, hidden units, {spec.n_out}]."
+                f"n_units is {list(config.n_units)}, but task {spec.name!r} has {spec.n_in} inputs"
+                f" per step and {spec.n_out} outputs: n_units must be [{spec.n_in}, hidden units,"
+                f" {spec.n_out}]."
             )
         _check_length(config.n_truncation, spec.n_steps)
         if config.loss == "mse" and spec.n_steps > 1 and config.spars_int >= spec.n_steps:
             raise BioplausError(
-                f"spars_int is {config.spars_int}, but a sequence has {spec.n_steps} steps: nothing but its first "
-                f"step, where every drawing starts, would be supervised; it must be below {spec.n_steps}."
+                f"spars_int is {config.spars_int}, but a sequence has {spec.n_steps} steps: nothing"
+                " but its first step, where every drawing starts, would be supervised; it must be"
+                f" below {spec.n_steps}."
             )
 
     @classmethod
@@ -100,19 +118,24 @@ class RecurrentRule(LearningRule):
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32
 
     def predict(self, x: Tensor) -> Tensor:
-        """Outputs for x of (batch, T, n_in): (batch, T, n_out) for a drawing, (batch, n_out) logits for a class."""
+        """Outputs for x of (batch, T, n_in): (batch, T, n_out) for a drawing, (batch, n_out) logits
+        for a class.
+        """
         with torch.no_grad():
             h = self.net.hidden(x)
             return self.net.linear(h if self.config.loss == "mse" else h[:, -1])
 
     def useful_flops(self, batch_size: int) -> int:
-        """Forward, and twice as much backward; 0 before the first batch, which tells the number of steps."""
+        """Forward, and twice as much backward; 0 before the first batch, which tells the number of
+        steps.
+        """
         n_in, n_hidden, n_out = self.config.n_units
         n_gates = self.net.rnn.weight_hh_l0.shape[0]
         weights = n_gates * (n_in + n_hidden) + n_hidden * n_out
         return 6 * batch_size * self._n_steps * weights
 
-    # --- a step's parts ----------------------------------------------------------------------------------------------
+    # --- a step's parts
+    # ----------------------------------------------------------------------------------------------
 
     def _run(self, x: Tensor) -> Trace:
         """Forward pass over the sequences x, (batch, T, n_in)."""
@@ -125,11 +148,13 @@ class RecurrentRule(LearningRule):
         return trace
 
     def _loss(self, trace: Trace, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
-        """The reported loss, and the gradient of sum_k L_k with respect to h at every step and to the end states.
+        """The reported loss, and the gradient of sum_k L_k with respect to h at every step and to
+        the end states.
 
-        Also writes the readout's gradient. L_k is the mean over batch, supervised steps of truncation k, and outputs of
-        the squared error; or the mean cross-entropy at the last step. Reported: (2 / T) sum_k m_k L_k, with m_k the
-        supervised steps of truncation k; or the cross-entropy.
+        Also writes the readout's gradient. L_k is the mean over batch, supervised steps of
+        truncation k, and outputs of the squared error; or the mean cross-entropy at the last step.
+        Reported: (2 / T) sum_k m_k L_k, with m_k the supervised steps of truncation k; or the
+        cross-entropy.
         """
         readout = self.net.linear
         d_weight, d_bias = self.grads[-2:]
@@ -138,7 +163,9 @@ class RecurrentRule(LearningRule):
             h = trace.states[-1, :, : self.config.n_units[1]]
             log_p = functional.log_softmax(readout(h), dim=1)
             chosen = log_p.gather(1, y[:, None])
-            d_out = log_p.exp().scatter_add_(1, y[:, None], torch.full_like(chosen, -1)).div_(len(y))
+            d_out = (
+                log_p.exp().scatter_add_(1, y[:, None], torch.full_like(chosen, -1)).div_(len(y))
+            )
             torch.mm(d_out.t(), h, out=d_weight)
             torch.sum(d_out, 0, out=d_bias)
             torch.mm(d_out, readout.weight, out=d_end[-1, :, : self.config.n_units[1]])
@@ -150,11 +177,15 @@ class RecurrentRule(LearningRule):
         rows = d_out.flatten(0, 2)
         torch.mm(rows.t(), h.flatten(0, 2), out=d_weight)
         torch.sum(rows, 0, out=d_bias)
-        reported = (error.square_() * supervised).sum() * (2 / (self._n_steps * h.shape[2] * error.shape[-1]))
+        reported = (error.square_() * supervised).sum() * (
+            2 / (self._n_steps * h.shape[2] * error.shape[-1])
+        )
         return {"train_mse": reported}, d_out @ readout.weight, d_end
 
     def _supervision(self, k: int, n: int, n_batch: int) -> tuple[Tensor, Tensor]:
-        """dL/d(output) per unit of error at every step, and which steps are supervised; both (K, n, 1, 1), kept."""
+        """dL/d(output) per unit of error at every step, and which steps are supervised; both (K, n,
+        1, 1), kept.
+        """
         key = (k, n, n_batch, self._n_steps)
         if key not in self._weights:
             steps = torch.arange(self._n_steps)
@@ -175,16 +206,22 @@ class RecurrentRule(LearningRule):
             self.watch({"grads": [grad.clone() for grad in (*grads, *resting)]})
         norms = torch.stack(torch._foreach_norm(grads))
         if self.config.clip > 0:
-            torch._foreach_mul_(grads, (self.config.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp_(max=1))
+            torch._foreach_mul_(
+                grads, (self.config.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp_(max=1)
+            )
         return norms
 
     @property
     def grads(self) -> list[Tensor]:
-        """Gradient of every parameter of `net`, in the order of `net.parameters()`; reused from batch to batch."""
+        """Gradient of every parameter of `net`, in the order of `net.parameters()`; reused from
+        batch to batch.
+        """
         return self._like(self.net)
 
     def _like(self, part: nn.Module) -> list[Tensor]:
-        """One tensor for each parameter of `part`, made (zero) when first asked for, so that `.to` may come before."""
+        """One tensor for each parameter of `part`, made (zero) when first asked for, so that `.to`
+        may come before.
+        """
         if part not in self._grads:
             self._grads[part] = [torch.zeros_like(parameter) for parameter in part.parameters()]
         return self._grads[part]
@@ -201,6 +238,6 @@ class RecurrentRule(LearningRule):
 def _check_length(k: int | None, n_steps: int) -> None:
     if k is not None and k > n_steps:
         raise BioplausError(
-            f"n_truncation is {k}, but a sequence has only {n_steps} steps: it must be from 1 to {n_steps}, or null "
-            "for all."
+            f"n_truncation is {k}, but a sequence has only {n_steps} steps: it must be from 1 to"
+            f" {n_steps}, or null for all."
         )

@@ -1,7 +1,7 @@
 """Backpropagation: the reference every biologically plausible rule is compared with.
 
-A chain of linear layers with ReLU between them and a linear output learns by the exact gradient of its loss, with Adam
-(Bozkurt, Pehlevan and Erdogan 2023, "BP-MLP"). With h_0 = x and batch size N:
+A chain of linear layers with ReLU between them and a linear output learns by the exact gradient of
+its loss, with Adam (Bozkurt, Pehlevan and Erdogan 2023, "BP-MLP"). With h_0 = x and batch size N:
 
     a_k = W_k h_{k-1} + b_k,   h_k = max(a_k, 0) for k < L,   output a_L
     d_L = 2 (a_L - onehot) / (N n_L)  (mse)   or   (softmax(a_L) - onehot) / N  (cross_entropy)
@@ -33,7 +33,9 @@ BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 class Config(LayeredConfig):
     """Defaults: the published MNIST setting of 784-500-10 (setting 5)."""
 
-    loss: Literal["mse", "cross_entropy"] = "mse"  # mse: mean over batch and classes, against one-hot targets
+    loss: Literal["mse", "cross_entropy"] = (
+        "mse"  # mse: mean over batch and classes, against one-hot targets
+    )
     lr: float = 0.001  # step of Adam, dimensionless
     lr_decay: float = 0.9  # factor on lr every n_decay_epochs, dimensionless
     n_decay_epochs: int = 15  # epochs between two decays
@@ -48,12 +50,13 @@ class Config(LayeredConfig):
 class Rule(LayeredRule):
     """One gradient step a batch.
 
-    Order: forward pass; loss; errors from the output down, all with the OLD weights; then one Adam step of all weights
-    and biases.
+    Order: forward pass; loss; errors from the output down, all with the OLD weights; then one Adam
+    step of all weights and biases.
 
     Attributes
     ----------
-    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn like bias from U(-b, b), b = 1 / sqrt(n_{k-1}): the default of torch.
+    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn like bias from U(-b, b), b = 1 / sqrt(n_{k-1}): the
+        default of torch.
     bias : L vectors, (n_k,).
 
     References
@@ -79,7 +82,8 @@ class Rule(LayeredRule):
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self._set_lr(
-            [self.config.lr] * self.config.n_layers, self.config.lr_decay ** (epoch // self.config.n_decay_epochs)
+            [self.config.lr] * self.config.n_layers,
+            self.config.lr_decay ** (epoch // self.config.n_decay_epochs),
         )
 
     @torch.inference_mode()
@@ -101,9 +105,13 @@ class Rule(LayeredRule):
 
     def _allocate(self, n: int) -> Scratch:
         widths = self.config.n_units[1:]
-        rows = {name: [self._empty(n, width) for width in widths] for name in ("h", "error", "slope")}
+        rows = {
+            name: [self._empty(n, width) for width in widths] for name in ("h", "error", "slope")
+        }
         return Scratch(
-            **rows, gradient=[torch.empty_like(v) for v in (*self.w_ff, *self.bias)], target=self._empty(n, widths[-1])
+            **rows,
+            gradient=[torch.empty_like(v) for v in (*self.w_ff, *self.bias)],
+            target=self._empty(n, widths[-1]),
         )
 
     def _forward(self, z: Scratch, x: Tensor, w: list[Tensor], b: list[Tensor]) -> list[Tensor]:
@@ -115,7 +123,9 @@ class Rule(LayeredRule):
         return z.h
 
     def _output_error(self, z: Scratch, output: Tensor, y: Tensor) -> Tensor:
-        """Write the gradient of the loss with respect to the linear output into `z.error`; return the loss, 0-d."""
+        """Write the gradient of the loss with respect to the linear output into `z.error`; return
+        the loss, 0-d.
+        """
         error, n = z.error[-1], len(y)
         if self.config.loss == "mse":
             torch.sub(output, one_hot_(z.target, y), out=error)
@@ -131,6 +141,10 @@ class Rule(LayeredRule):
         return self.w_ff[k]
 
     def useful_flops(self, batch_size: int) -> int:
-        """2 batch (3 sum n_{k-1} n_k - n_0 n_1): forward, error and gradient products; no error reaches the input."""
+        """2 batch (3 sum n_{k-1} n_k - n_0 n_1): forward, error and gradient products; no error
+        reaches the input.
+        """
         u = self.config.n_units
-        return 2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
+        return (
+            2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
+        )

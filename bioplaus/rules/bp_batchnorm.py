@@ -1,14 +1,15 @@
-"""Backpropagation through a network with batch normalisation: the readout and the controls of the competing hidden
-units.
+"""Backpropagation through a network with batch normalisation: the readout and the controls of the
+competing hidden units.
 
-A chain of linear layers ends in a softmax; with Adam, it learns by the exact gradient of the mean cross-entropy, in the
-conventions of Keras, which the published notebook used. With h_0 = x, batch size N, and moments taken over the batch:
+A chain of linear layers ends in a softmax; with Adam, it learns by the exact gradient of the mean
+cross-entropy, in the conventions of Keras, which the published notebook used. With h_0 = x, batch
+size N, and moments taken over the batch:
 
     a_k = W_k h_{k-1} + b_k
     h_k = bn(f(a_k))  below the output,    output a_L, or bn(a_L) where norm is "output"
     bn(u) = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta,       var with divisor N
-    running <- 0.99 running + 0.01 batch                            used in place of the batch's moments by `predict`
-    w   -= lr (sqrt(1 - 0.999^t) / (1 - 0.9^t)) m / (sqrt(v) + 1e-7)     t = start_step + 1, start_step + 2, ...
+    running <- 0.99 running + 0.01 batch           used in place of the batch's moments by `predict`
+    w  -= lr (sqrt(1 - 0.999^t) / (1 - 0.9^t)) m / (sqrt(v) + 1e-7)  t = start_step + 1, start_step + 2, ...
     lr   = lr0 lr_decay^floor((t - 1) / n_decay_steps)
 """
 
@@ -28,7 +29,9 @@ MOMENTUM = 0.99  # of the running moments, Keras
 EPSILON_NORM = 1e-3  # added to the variance, Keras
 EPSILON_ADAM = 1e-7  # added to sqrt(v), Keras
 BENCHMARK = (
-    BenchmarkCase(label="2000-10, readout", batch_size=100, values={"n_units": [2000, 10], "norm": "output"}),
+    BenchmarkCase(
+        label="2000-10, readout", batch_size=100, values={"n_units": [2000, 10], "norm": "output"}
+    ),
     BenchmarkCase(label="3072-2000-10, control", batch_size=1000),
 )
 
@@ -39,11 +42,14 @@ class Config(LayeredConfig):
 
     n_units: tuple[int, ...] = (3072, 2000, 10)  # layer widths, input first
     activation: Literal["relu", "linear"] = "relu"  # f, of the hidden layers
-    norm: Literal["hidden", "output"] = "hidden"  # what is normalised: each hidden layer, or the output
+    norm: Literal["hidden", "output"] = (
+        "hidden"  # what is normalised: each hidden layer, or the output
+    )
     lr: float = 0.001  # lr0, step of Adam, dimensionless
     lr_decay: float = 1.0  # factor on lr every n_decay_steps batches
     n_decay_steps: int = 20000  # batches between two decays
-    start_step: int = 0  # batches the optimiser counts as already done (225000: re-used after the published readout)
+    # batches the optimiser counts as already done (225000: re-used after the published readout)
+    start_step: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,32 +68,36 @@ class Config(LayeredConfig):
 class Rule(LayeredRule):
     """One gradient step a batch.
 
-    Order: forward pass with the batch's moments; gradients of all weights at once; one Adam step of all; running
-    moments. Returned for every batch, before its step: "train_loss" (nat) and "train_accuracy".
+    Order: forward pass with the batch's moments; gradients of all weights at once; one Adam step of
+    all; running moments. Returned for every batch, before its step: "train_loss" (nat) and
+    "train_accuracy".
 
     Attributes
     ----------
-    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k)) (Glorot); bias : L
+    w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k))
+        (Glorot); bias : L
     vectors, 0. gamma, beta : scale (1) and shift (0) of each batch norm, (n_k,).
     running_mean, running_var : its running moments, lists of (n_k,) buffers, first 0 and 1.
 
     References
     ----------
-    Ioffe and Szegedy, Batch normalization, ICML 2015. Kingma and Ba, Adam, ICLR 2015. Keras documentation, layers
-    Dense and BatchNormalization, optimizer Adam.
+    Ioffe and Szegedy, Batch normalization, ICML 2015. Kingma and Ba, Adam, ICLR 2015. Keras
+    documentation, layers Dense and BatchNormalization, optimizer Adam.
 
     Deviations
     ----------
-    A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its rounding noise,
-    amplified by Adam, makes it wander, here it stays where it is. `start_step` reproduces the published linear control,
-    which went on with the optimiser of the readout: moments 0, yet bias corrections and rate those of step 225001. Left
-    at 0 it is an ordinary Adam.
+    A bias whose layer goes straight into a batch norm has a gradient of exactly 0; in Keras its
+    rounding noise, amplified by Adam, makes it wander, here it stays where it is. `start_step`
+    reproduces the published linear control, which went on with the optimiser of the readout:
+    moments 0, yet bias corrections and rate those of step 225001. Left at 0 it is an ordinary Adam.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         widths = config.n_units
-        self.w_ff = tensors(xavier(n_out, n_in, generator) for n_in, n_out in zip(widths, widths[1:], strict=False))
+        self.w_ff = tensors(
+            xavier(n_out, n_in, generator) for n_in, n_out in zip(widths, widths[1:], strict=False)
+        )
         self.bias = tensors(torch.zeros(n) for n in widths[1:])
         self.gamma = tensors(torch.ones(widths[k + 1]) for k in config.normed)
         self.beta = tensors(torch.zeros(widths[k + 1]) for k in config.normed)
@@ -116,10 +126,15 @@ class Rule(LayeredRule):
             loss = functional.cross_entropy(output, y)
             gradients = list(torch.autograd.grad(loss, leaves))
         for k in c.normed if c.norm == "output" or c.activation == "linear" else ():
-            gradients[c.n_layers + k] = torch.zeros_like(values[c.n_layers + k])  # exactly 0; what is there is rounding
-        gradients[: c.n_layers] = [g if g.t().is_contiguous() else transposed(g) for g in gradients[: c.n_layers]]
+            # exactly 0; what is there is rounding
+            gradients[c.n_layers + k] = torch.zeros_like(values[c.n_layers + k])
+        gradients[: c.n_layers] = [
+            g if g.t().is_contiguous() else transposed(g) for g in gradients[: c.n_layers]
+        ]
         self.optimiser.step(values, gradients, self.lr_now[0])
-        for (mean, var), its_mean, its_var in zip(moments, self.running_mean, self.running_var, strict=True):
+        for (mean, var), its_mean, its_var in zip(
+            moments, self.running_mean, self.running_var, strict=True
+        ):
             its_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
             its_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
         return {"train_loss": loss.detach(), "train_accuracy": metrics.accuracy(output, y)}
@@ -127,7 +142,9 @@ class Rule(LayeredRule):
     def _forward(
         self, h: Tensor, learned: list[Tensor], *, is_training: bool
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Output (batch, n_L) before the softmax, and (mean, variance) of what each batch norm saw."""
+        """Output (batch, n_L) before the softmax, and (mean, variance) of what each batch norm
+        saw.
+        """
         c, n = self.config, self.config.n_layers
         w, b, gamma, beta = (
             learned[:n],
@@ -142,16 +159,24 @@ class Rule(LayeredRule):
                 h = h.relu()
             if k in c.normed:
                 i = len(moments)
-                var, mean = torch.var_mean(h.detach(), 0, correction=0) if is_training else (None, None)
+                var, mean = (
+                    torch.var_mean(h.detach(), 0, correction=0) if is_training else (None, None)
+                )
                 moments.append((mean, var))
                 known = (None, None) if is_training else (self.running_mean[i], self.running_var[i])
-                h = functional.batch_norm(h, *known, gamma[i], beta[i], is_training, 0.0, EPSILON_NORM)
+                h = functional.batch_norm(
+                    h, *known, gamma[i], beta[i], is_training, 0.0, EPSILON_NORM
+                )
         return h, moments
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return self._forward(x, self._learned(), is_training=False)[0]
 
     def useful_flops(self, batch_size: int) -> int:
-        """2 batch (3 sum n_{k-1} n_k - n_0 n_1): forward, error and gradient products; no error reaches the input."""
+        """2 batch (3 sum n_{k-1} n_k - n_0 n_1): forward, error and gradient products; no error
+        reaches the input.
+        """
         u = self.config.n_units
-        return 2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
+        return (
+            2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
+        )

@@ -1,7 +1,8 @@
-"""Competing hidden units: features learned without labels by a local Hebbian rule with global inhibition.
+"""Competing hidden units: features learned without labels by a local Hebbian rule with global
+inhibition.
 
-The unit that a sample drives most moves towards it, the k-th most driven moves away (Krotov and Hopfield 2019). With
-v_b the samples of a batch, W the weights, and I the currents:
+The unit that a sample drives most moves towards it, the k-th most driven moves away (Krotov and
+Hopfield 2019). With v_b the samples of a batch, W the weights, and I the currents:
 
     A    = sign(W) |W|^(p-1)                            for p = 2, A = W
     I_ib = sum_j A_ij v_bj
@@ -9,8 +10,8 @@ v_b the samples of a batch, W the weights, and I the currents:
     D_ij = sum_b g_ib v_bj - s_i W_ij,                  s_i = sum_b g_ib I_ib
     W   <- W + lr D / max|D|                            lr = lr0 (1 - epoch / n_epochs)
 
-so a row that wins is driven to sum_j |W_ij|^p = 1, and the largest change of a weight is lr at every update. What is
-passed on to a readout is max(I, 0)^power.
+so a row that wins is driven to sum_j |W_ij|^p = 1, and the largest change of a weight is lr at
+every update. What is passed on to a readout is max(I, 0)^power.
 """
 
 import dataclasses
@@ -30,7 +31,11 @@ N_PREDICT = 1000  # rows handled at once by `predict`: bounds its memory
 BENCHMARK = (
     BenchmarkCase(label="784-2000, p 2, k 2", batch_size=1000, values={"n_units": [784, 2000]}),
     BenchmarkCase(label="3072-2000, p 2, k 2", batch_size=1000, values={"n_units": [3072, 2000]}),
-    BenchmarkCase(label="784-2000, p 3, k 7", batch_size=1000, values={"n_units": [784, 2000], "p": 3.0, "k": 7}),
+    BenchmarkCase(
+        label="784-2000, p 3, k 7",
+        batch_size=1000,
+        values={"n_units": [784, 2000], "p": 3.0, "k": 7},
+    ),
 )
 
 Watch = Callable[[dict[str, Tensor]], None]
@@ -49,24 +54,29 @@ class Config(BaseConfig):
     init_mean: float = 0.0  # mean of the initial weights
     init_std: float = 1.0  # standard deviation of the initial weights
     power: float = 4.5  # exponent of the hidden representation
-    snapshot_epochs: tuple[int, ...] = ()  # keep weights after so many epochs, below n_epochs (0: the initial ones)
+    snapshot_epochs: tuple[
+        int, ...
+    ] = ()  # keep weights after so many epochs, below n_epochs (0: the initial ones)
     n_snapshot_units: int = 25  # of the first so many units
 
     def __post_init__(self) -> None:
         self.check("n_units", low=1)
         if len(self.n_units) != 2:
-            raise BioplausError(f"n_units is {list(self.n_units)}, but must be two numbers: inputs and hidden units.")
+            raise BioplausError(
+                f"n_units is {list(self.n_units)}, but must be two numbers: inputs and hidden"
+                " units."
+            )
         if self.n_units[1] < 2:
             raise BioplausError(
-                f"n_units is {list(self.n_units)}, but hidden units compete: there must be at least 2, not "
-                f"{self.n_units[1]}."
+                f"n_units is {list(self.n_units)}, but hidden units compete: there must be at least"
+                f" 2, not {self.n_units[1]}."
             )
         self.check("p", low=1)
         self.check("k", low=2)
         if self.k > self.n_units[1]:
             raise BioplausError(
-                f"k is {self.k}, but there are only {self.n_units[1]} hidden units to rank: it must be from 2 to "
-                f"{self.n_units[1]}."
+                f"k is {self.k}, but there are only {self.n_units[1]} hidden units to rank: it must"
+                f" be from 2 to {self.n_units[1]}."
             )
         for name in ("delta", "lr", "init_std"):
             self.check(name, low=0)
@@ -80,36 +90,42 @@ class Config(BaseConfig):
 class Rule(LearningRule):
     """One layer of competing units.
 
-    Order of an update: all currents with the old weights; ranks; D over the whole batch; its largest entry; one step of
-    the rows that won or were k-th in the batch. No other row moves.
+    Order of an update: all currents with the old weights; ranks; D over the whole batch; its
+    largest entry; one step of the rows that won or were k-th in the batch. No other row moves.
 
     Attributes
     ----------
     weight : (n_hidden, n_in) float, W.
-    lr_now : 0-d buffer, the rate of the current epoch; on the device, so that a captured step follows it.
-    snapshots : (n_snapshots, n_units_kept, n_in) buffer, weights after the epochs of `snapshot_epochs`.
-    watch : None, or called before every update with a dict of current (batch, n_hidden), first and kth (batch,) int64,
-        change (n_hidden, n_in), normaliser (0-d, before its floor), lr (0-d). Training behaves the same with it.
+    lr_now : 0-d buffer, the rate of the current epoch; on the device, so that a captured step
+        follows it.
+    snapshots : (n_snapshots, n_units_kept, n_in) buffer, weights after the epochs of
+        `snapshot_epochs`.
+    watch : None, or called before every update with a dict of current (batch, n_hidden), first and
+        kth (batch,) int64, change (n_hidden, n_in), normaliser (0-d, before its floor), lr (0-d).
+        Training behaves the same with it.
 
     References
     ----------
-    Krotov and Hopfield, Unsupervised learning by competing hidden units, PNAS 116(16), 2019. The authors' notebook:
-    github.com/DimaKrotov/Biological_Learning.
+    Krotov and Hopfield, Unsupervised learning by competing hidden units, PNAS 116(16), 2019. The
+    authors' notebook: github.com/DimaKrotov/Biological_Learning.
 
     Deviations
     ----------
-    The published loops sort all units for every sample and multiply a mostly empty matrix g with the batch; here the k
-    largest are selected and only their rows are gathered, which gives the same numbers but for rounding. Units with
-    exactly equal currents are ranked as the selection happens to find them, there as here. 1 <= p < 2 is allowed
-    although the paper uses p >= 2: the update is well defined there. On a GPU the sums over a batch are taken in no
-    fixed order, so the last bits of two runs differ.
+    The published loops sort all units for every sample and multiply a mostly empty matrix g with
+    the batch; here the k largest are selected and only their rows are gathered, which gives the
+    same numbers but for rounding. Units with exactly equal currents are ranked as the selection
+    happens to find them, there as here. 1 <= p < 2 is allowed although the paper uses p >= 2: the
+    update is well defined there. On a GPU the sums over a batch are taken in no fixed order, so the
+    last bits of two runs differ.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         n_in, n_hidden = config.n_units
         drawn = torch.randn(n_hidden, n_in, generator=generator)
-        self.weight = nn.Parameter(drawn.mul_(config.init_std).add_(config.init_mean), requires_grad=False)
+        self.weight = nn.Parameter(
+            drawn.mul_(config.init_std).add_(config.init_mean), requires_grad=False
+        )
         self.register_buffer("lr_now", torch.tensor(config.lr))
         shape = (len(config.snapshot_epochs), min(config.n_snapshot_units, n_hidden), n_in)
         self.register_buffer("snapshots", torch.zeros(shape))
@@ -121,13 +137,13 @@ class Rule(LearningRule):
     def check_task(cls, config: Config, spec: Spec) -> None:
         if spec.kind != "features":
             raise BioplausError(
-                f"competing_hidden learns features without labels, but task {spec.name!r} is {spec.kind}; the "
-                "simulation hebbian trains it, and a readout on its features."
+                f"competing_hidden learns features without labels, but task {spec.name!r} is"
+                f" {spec.kind}; the simulation hebbian trains it, and a readout on its features."
             )
         if config.n_units[0] != spec.n_in:
             raise BioplausError(
-                f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in} inputs: n_units must "
-                f"start with {spec.n_in}."
+                f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in}"
+                f" inputs: n_units must start with {spec.n_in}."
             )
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
@@ -138,16 +154,28 @@ class Rule(LearningRule):
                 self.snapshots[slot].copy_(self.weight[: self.snapshots.shape[1]])
 
     @torch.no_grad()
-    def fit_batch(self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """One update from inputs `x`, (batch, n_in) float; labels, epoch and step are not used. Measures nothing."""
-        current = torch.mm(x, self._drive().t(), out=self._buffer("current", len(x), len(self.weight)))
+    def fit_batch(
+        self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0
+    ) -> dict[str, Tensor]:
+        """One update from inputs `x`, (batch, n_in) float; labels, epoch and step are not used.
+        Measures nothing.
+        """
+        current = torch.mm(
+            x, self._drive().t(), out=self._buffer("current", len(x), len(self.weight))
+        )
         (top, low), (first, kth) = ranked(current, self.config.k)
         pull = self._buffer("pull", len(self.weight)).zero_()  # s
         pull.index_add_(0, first, top).index_add_(0, kth, low, alpha=-self.config.delta)
         if self.watch is not None:
             change = self._change_of_all(x, first, kth, pull)
             self.watch(
-                {"current": current, "first": first, "kth": kth, "change": change, "lr": self.lr_now}
+                {
+                    "current": current,
+                    "first": first,
+                    "kth": kth,
+                    "change": change,
+                    "lr": self.lr_now,
+                }
                 | {"normaliser": largest(change)}
             )
         if 2 * len(x) < len(self.weight):
@@ -159,21 +187,32 @@ class Rule(LearningRule):
 
     def _change_of_all(self, x: Tensor, first: Tensor, kth: Tensor, pull: Tensor) -> Tensor:
         """D, (n_hidden, n_in); of rows that no sample chose it is 0."""
-        change = torch.mul(self.weight, -pull[:, None], out=self._buffer("change", *self.weight.shape))
+        change = torch.mul(
+            self.weight, -pull[:, None], out=self._buffer("change", *self.weight.shape)
+        )
         return change.index_add_(0, first, x).index_add_(0, kth, x, alpha=-self.config.delta)
 
     def _move_winners(self, x: Tensor, first: Tensor, kth: Tensor, pull: Tensor) -> None:
-        """The same step for a batch that is small beside the layer: only the rows chosen by its samples are touched.
+        """The same step for a batch that is small beside the layer: only the rows chosen by its
+        samples are touched.
 
-        Each sample has two slots, for its first and its k-th unit. All slots of one unit are summed in the first of
-        them, so shapes do not depend on who wins, and the others add 0.
+        Each sample has two slots, for its first and its k-th unit. All slots of one unit are summed
+        in the first of them, so shapes do not depend on who wins, and the others add 0.
         """
         n = len(x)
         unit = torch.cat([first, kth])
         slot = torch.arange(2 * n, device=x.device)
-        owner = self._index("owner", len(self.weight)).fill_(2 * n).scatter_reduce_(0, unit, slot, "amin")[unit]
+        owner = (
+            self._index("owner", len(self.weight))
+            .fill_(2 * n)
+            .scatter_reduce_(0, unit, slot, "amin")[unit]
+        )
         rows = torch.index_select(self.weight, 0, unit, out=self._buffer("rows", 2 * n, x.shape[1]))
-        change = torch.mul(rows, (pull[unit] * (owner == slot)).neg_()[:, None], out=self._buffer("slots", *rows.shape))
+        change = torch.mul(
+            rows,
+            (pull[unit] * (owner == slot)).neg_()[:, None],
+            out=self._buffer("slots", *rows.shape),
+        )
         change.index_add_(0, owner[:n], x).index_add_(0, owner[n:], x, alpha=-self.config.delta)
         change.mul_(self.lr_now / largest(change).clamp_(min=PRECISION))
         self.weight.index_add_(0, unit, change)
@@ -183,7 +222,9 @@ class Rule(LearningRule):
             self._drive_version = self.weight._version
 
     def _drive(self, *, is_fresh: bool = False) -> Tensor:
-        """A, (n_hidden, n_in); made anew if `is_fresh`, else only where the weights were changed since."""
+        """A, (n_hidden, n_in); made anew if `is_fresh`, else only where the weights were changed
+        since.
+        """
         if self.config.p == 2:
             return self.weight
         drive = self._buffer("drive", *self.weight.shape)
@@ -199,7 +240,8 @@ class Rule(LearningRule):
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """The hidden representation max(I, 0)^power, (n, n_hidden), of inputs `x`, (n, n_in); give unit vectors.
+        """The hidden representation max(I, 0)^power, (n, n_hidden), of inputs `x`, (n, n_in); give
+        unit vectors.
 
         Inputs of another length scale each row by length^power, which overflows easily.
         """
@@ -209,7 +251,9 @@ class Rule(LearningRule):
         return out
 
     def diagnostics(self) -> dict[str, float]:
-        """Mean and largest sum_j |W_ij|^p over the units; 1 once a unit has converged, dimensionless."""
+        """Mean and largest sum_j |W_ij|^p over the units; 1 once a unit has converged,
+        dimensionless.
+        """
         norm = self.weight.abs().pow_(self.config.p).sum(1)
         return {"norm_mean": norm.mean().item(), "norm_max": norm.max().item()}
 
@@ -255,7 +299,8 @@ def ranked(current: Tensor, k: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor
 
     Returns
     -------
-    (largest, k-th largest), each (batch,) float; (unit of the largest, unit of the k-th), each (batch,) int64.
+    (largest, k-th largest), each (batch,) float; (unit of the largest, unit of the k-th), each
+    (batch,) int64.
     """
     if current.is_cpu and k <= 3:  # numpy's argmax takes a fifth of the time of torch's selection
         picked = []

@@ -1,10 +1,11 @@
-"""CorInfoMaxSparse: CorInfoMax whose layers are rectified and held on a simplex by a multiplier, one a sample.
+"""CorInfoMaxSparse: CorInfoMax whose layers are rectified and held on a simplex by a multiplier,
+one a sample.
 
-In the layers named by `sparse_layers` (Bozkurt, Pehlevan and Erdogan 2023) rates are not clipped at 1; a multiplier q_k
-(l_k = max(q_k, 0)) pushes their sum towards 1. The rest is `corinfomax`:
+In the layers named by `sparse_layers` (Bozkurt, Pehlevan and Erdogan 2023) rates are not clipped at
+1; a multiplier q_k (l_k = max(q_k, 0)) pushes their sum towards 1. The rest is `corinfomax`:
 
     du_k/dt = (as in corinfomax) - l_k,    u_k <- u_k + eta_t du_k/dt,    r_k <- max(u_k, 0)
-    q_k <- q_k + lr_sparse[k] (-q_k + sum_i r_k,i - 1 + l_k)   with the NEW r_k and the old l_k;    l_k <- max(q_k, 0)
+    q_k <- q_k + lr_sparse[k] (-q_k + sum_i r_k,i - 1 + l_k)  with the NEW r_k and the old l_k;  l_k <- max(q_k, 0)
 """
 
 import dataclasses
@@ -24,11 +25,18 @@ BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 class Config(corinfomax.Config):
     """Defaults: the published MNIST setting of 784-500-10 (setting 3)."""
 
-    lr_fb: tuple[float, ...] = (0.12,)  # step of V by pair of layers (k, k+1), k = 1..L-1, dimensionless
+    # step of V by pair of layers (k, k+1), k = 1..L-1, dimensionless
+    lr_fb: tuple[float, ...] = (0.12,)
     n_free_steps: int = 20  # iterations of the free phase
     n_nudged_steps: int = 4  # iterations of each nudged phase
-    sparse_layers: tuple[int, ...] = (1, 2)  # layers on the simplex, counted from 1, the first above the input
-    lr_sparse: tuple[float, ...] = (1.0e-6, 0.01)  # step of the multiplier by layer, dimensionless; unused elsewhere
+    sparse_layers: tuple[int, ...] = (
+        1,
+        2,
+    )  # layers on the simplex, counted from 1, the first above the input
+    lr_sparse: tuple[float, ...] = (
+        1.0e-6,
+        0.01,
+    )  # step of the multiplier by layer, dimensionless; unused elsewhere
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,19 +46,20 @@ class Config(corinfomax.Config):
             1 <= k <= self.n_layers for k in self.sparse_layers
         ):
             raise BioplausError(
-                f"sparse_layers is {list(self.sparse_layers)}, but must name different layers from 1 to "
-                f"{self.n_layers}."
+                f"sparse_layers is {list(self.sparse_layers)}, but must name different layers from"
+                f" 1 to {self.n_layers}."
             )
 
 
 class Rule(corinfomax.Rule):
     """CorInfoMax with multipliers.
 
-    Order: as CorInfoMax; q_k and l_k are updated right after layer k inside the same iteration. The free phase and the
-    evaluation start from q = 0, each nudged phase from the rectified l of the phase before.
+    Order: as CorInfoMax; q_k and l_k are updated right after layer k inside the same iteration. The
+    free phase and the evaluation start from q = 0, each nudged phase from the rectified l of the
+    phase before.
 
-    Each layer has one more column, q_k beside the potentials and l_k beside the rates, and its mixer one more row, -1:
-    so the product that mixes the rates subtracts l_k too.
+    Each layer has one more column, q_k beside the potentials and l_k beside the rates, and its
+    mixer one more row, -1: so the product that mixes the rates subtracts l_k too.
 
     References
     ----------
@@ -58,8 +67,8 @@ class Rule(corinfomax.Rule):
 
     Deviations
     ----------
-    Those of `corinfomax`. As published, a nudged phase forgets a negative q_k, and the step of the hidden multiplier is
-    so small that it hardly acts.
+    Those of `corinfomax`. As published, a nudged phase forgets a negative q_k, and the step of the
+    hidden multiplier is so small that it hardly acts.
     """
 
     n_extra = 1
@@ -86,7 +95,9 @@ class Rule(corinfomax.Rule):
     def _fire(self, z: Scratch, k: int) -> None:
         is_output = k == self.config.n_layers - 1
         u, r, low, high = (
-            (z.u[k], z.r[k], z.low_output, z.high_output) if is_output else (z.u_all, z.r_all, z.low, z.high)
+            (z.u[k], z.r[k], z.low_output, z.high_output)
+            if is_output
+            else (z.u_all, z.r_all, z.low, z.high)
         )
         if len(self.config.sparse_layers) == self.config.n_layers:
             torch.clamp(u, min=0.0, out=r)

@@ -1,13 +1,15 @@
-"""Contrastive similarity matching: equilibrium propagation whose hidden layers also inhibit themselves.
+"""Contrastive similarity matching: equilibrium propagation whose hidden layers also inhibit
+themselves.
 
-Every hidden layer has a lateral matrix M (Qin, Mudur and Pehlevan 2021), here as trained beside CorInfoMax (Bozkurt,
-Pehlevan and Erdogan 2023). The energy of `ep` gains sum_{k<L} s_k^T M_k s_k / 2, and with s' the nudged states, N the
-batch:
+Every hidden layer has a lateral matrix M (Qin, Mudur and Pehlevan 2021), here as trained beside
+CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). The energy of `ep` gains sum_{k<L} s_k^T M_k s_k /
+2, and with s' the nudged states, N the batch:
 
-    dE/ds_k (as in ep)  +  (M_k + M_k^T)/2 s_k                                    k < L, in both phases
-    M_k <- (1 + alpha_k / (2 |beta|)) (M_k - a_k / (2 beta) s'_k s'_k^T / N)      alpha_k = lr_lateral[k] < 0
+    dE/ds_k (as in ep)  +  (M_k + M_k^T)/2 s_k                                 k < L, in both phases
+    M_k <- (1 + alpha_k / (2 |beta|)) (M_k - a_k / (2 beta) s'_k s'_k^T / N)  alpha_k = lr_lateral[k] < 0
 
-where a_k is alpha_k with the decay of the learning rates and the bracket keeps the undecayed alpha_k.
+where a_k is alpha_k with the decay of the learning rates and the bracket keeps the undecayed
+alpha_k.
 """
 
 import dataclasses
@@ -29,9 +31,12 @@ class Config(ep.Config):
     """Defaults: the published MNIST setting of 784-500-10 (setting 2)."""
 
     lr_ff: tuple[float, ...] = (0.4, 0.275)  # weight and bias step by layer, dimensionless
-    lr_lateral: tuple[float, ...] = (-0.01,)  # step of M by hidden layer, dimensionless, not positive
+    # step of M by hidden layer, dimensionless, not positive
+    lr_lateral: tuple[float, ...] = (-0.01,)
     lr_decay: float = 0.75  # factor on lr_ff and lr_lateral every n_decay_epochs, dimensionless
-    use_signed_lateral: bool = True  # divide the step of M by the signed nudge, as published; False: by its size
+    use_signed_lateral: bool = (
+        True  # divide the step of M by the signed nudge, as published; False: by its size
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +49,9 @@ class Rule(ep.Rule):
 
     Order: as `ep`; then every M at once.
 
-    All input of a hidden layer but its constant one is a single product, of its neighbourhood [s_{k-1} s_k s_{k+1}]
-    with a matrix folded once a batch. The states alternate between two arrays.
+    All input of a hidden layer but its constant one is a single product, of its neighbourhood
+    [s_{k-1} s_k s_{k+1}] with a matrix folded once a batch. The states alternate between two
+    arrays.
 
     Attributes
     ----------
@@ -54,13 +60,15 @@ class Rule(ep.Rule):
 
     References
     ----------
-    Qin, Mudur and Pehlevan, Contrastive similarity matching for supervised learning, Neural Computation 2021.
+    Qin, Mudur and Pehlevan, Contrastive similarity matching for supervised learning, Neural
+    Computation 2021.
 
     Deviations
     ----------
-    Those of `ep`. As published, the step of M is divided by the signed nudge, whose sign is random: its Hebbian part
-    has mean zero, and M decays to noise around 0 within an epoch, which makes CSM close to EP with larger rates. The
-    published figures were made so. `use_signed_lateral=False` divides by the size of the nudge.
+    Those of `ep`. As published, the step of M is divided by the signed nudge, whose sign is random:
+    its Hebbian part has mean zero, and M decays to noise around 0 within an epoch, which makes CSM
+    close to EP with larger rates. The published figures were made so. `use_signed_lateral=False`
+    divides by the size of the nudge.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -71,14 +79,17 @@ class Rule(ep.Rule):
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         super().begin_epoch(epoch, n_batches)
         factor = self.config.lr_decay ** (epoch // self.config.n_decay_epochs)
-        self.lr_lateral_now.copy_(torch.tensor([rate * factor for rate in self.config.lr_lateral], dtype=torch.float64))
+        self.lr_lateral_now.copy_(
+            torch.tensor([rate * factor for rate in self.config.lr_lateral], dtype=torch.float64)
+        )
 
     def _allocate(self, n: int) -> Scratch:
         z, widths = super()._allocate(n), list(self.config.n_units[1:])
         n_all, starts = sum(widths), [0, *itertools.accumulate(widths)]
         z.low_1.zero_()
         z.high_1.fill_(1)
-        z.base_all = torch.zeros_like(z.now)  # constant input of every iteration; of the output in the last columns
+        # constant input of every iteration; of the output in the last columns
+        z.base_all = torch.zeros_like(z.now)
         z.base = [*z.base_all[:, :n_all].split(widths, 1)[:-1], z.base_all[:, n_all:]]
         z.mixers, hoods = [], []
         for k, width in enumerate(widths[:-1]):
@@ -87,7 +98,12 @@ class Rule(ep.Rule):
             z.mixers.append(self._empty(last - first, width))
         tail = slice(n_all - widths[-1] - widths[-2], None)
         z.arrays = [
-            (part, part[:, :n_all].split(widths, 1), [part[:, hood] for hood in hoods], part[:, tail])
+            (
+                part,
+                part[:, :n_all].split(widths, 1),
+                [part[:, hood] for hood in hoods],
+                part[:, tail],
+            )
             for part in (z.now, torch.zeros_like(z.now))
         ]
         return z
@@ -101,12 +117,15 @@ class Rule(ep.Rule):
             z.base[k].copy_(b[k]).mul_(lr)
         z.now.copy_(z.base_all)
         z.s[-1].copy_(z.base[-1])
-        z.now.clamp_(z.low, z.high)  # the first iteration: from s = 0 the constant inputs are all there is
+        # the first iteration: from s = 0 the constant inputs are all there is
+        z.now.clamp_(z.low, z.high)
         self._report(z, z.s, "free", 0)
         self._relax(z, lr, "free", range(1, self.config.n_free_steps))
 
     def _fold(self, z: Scratch, w: list[Tensor], lr: float) -> None:
-        """mixer_k = [-2 W_k^T ; M_k + M_k^T - 2 (1 - lr)/lr I ; -2 W_{k+1}], to be used with the factor -lr/2."""
+        """mixer_k = [-2 W_k^T ; M_k + M_k^T - 2 (1 - lr)/lr I ; -2 W_{k+1}], to be used with the
+        factor -lr/2.
+        """
         for k, (mixer, m) in enumerate(zip(z.mixers, self.m_lateral, strict=True)):
             n_below = w[k].shape[1] if k > 0 else 0
             if k > 0:
@@ -146,15 +165,22 @@ class Rule(ep.Rule):
         for k, m in enumerate(self.m_lateral):
             bracket = 1 + c.lr_lateral[k] / (2 * c.beta_nudge)
             s = z.s[k]
-            m.t().addmm_(s.t(), torch.mul(s, gain[k], out=z.change[k][:n]), beta=bracket, alpha=-bracket)
+            m.t().addmm_(
+                s.t(), torch.mul(s, gain[k], out=z.change[k][:n]), beta=bracket, alpha=-bracket
+            )
 
-    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+    def _objective_of(
+        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+    ) -> Tensor:
         lateral = sum(((s @ m) * s).sum() for s, m in zip(state["s"], self.m_lateral, strict=False))
         return super()._objective_of(x, y, phase, state) + lateral / (2 * len(x))
 
     def useful_flops(self, batch_size: int) -> int:
-        """That of `ep`, and 2 batch (n_free_steps + n_nudged_steps + 1) sum_{k<L} n_k^2: the lateral product of every
-        iteration and the update of M."""
+        """That of `ep`, and 2 batch (n_free_steps + n_nudged_steps + 1) sum_{k<L} n_k^2: the
+        lateral product of every iteration and the update of M."""
         c = self.config
         lateral = sum(n * n for n in c.n_units[1:-1])
-        return super().useful_flops(batch_size) + 2 * batch_size * (c.n_free_steps + c.n_nudged_steps + 1) * lateral
+        return (
+            super().useful_flops(batch_size)
+            + 2 * batch_size * (c.n_free_steps + c.n_nudged_steps + 1) * lateral
+        )

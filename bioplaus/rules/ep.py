@@ -1,12 +1,14 @@
-"""Equilibrium propagation: a network relaxes freely, then once more while its output is nudged towards the target.
+"""Equilibrium propagation: a network relaxes freely, then once more while its output is nudged
+towards the target.
 
-Each weight moves by the difference of the two products of its ends' activities, which in the limit of a small nudge is
-the gradient of the squared error (Scellier and Bengio 2017). As trained beside CorInfoMax (Bozkurt, Pehlevan and
-Erdogan 2023). With s_0 = x, one-hot target t, and hs(u) = clip(u, 0, 1):
+Each weight moves by the difference of the two products of its ends' activities, which in the limit
+of a small nudge is the gradient of the squared error (Scellier and Bengio 2017). As trained beside
+CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With s_0 = x, one-hot target t, and hs(u) = clip(u,
+0, 1):
 
     E(s)     = sum_k |s_k|^2 / 2 - s_k . (W_k s_{k-1} + b_k)  +  beta |s_L - t|^2
     s_k     <- hs(s_k - lr_neural dE/ds_k)                        all layers at once
-    W_k     += (lr_ff[k] / beta) (s'_k s'_{k-1}^T - s_k s_{k-1}^T) / N       s free, s' nudged, N batch
+    W_k     += (lr_ff[k] / beta) (s'_k s'_{k-1}^T - s_k s_{k-1}^T) / N    s free, s' nudged, N batch
     b_k     += (lr_ff[k] / beta) mean(s'_k - s_k)
 """
 
@@ -48,24 +50,26 @@ class Config(NudgedConfig):
 class Rule(NudgedRule):
     """Free phase, nudged phase from there, then one contrastive step of all weights.
 
-    Order: x drives layer 1 once (x is clamped, so W_1 x + b_1 holds for both phases); s = 0; `n_free_steps` free
-    iterations; `n_nudged_steps` iterations with beta = sign * beta_nudge from the free states; then all W and b at
-    once.
+    Order: x drives layer 1 once (x is clamped, so W_1 x + b_1 holds for both phases); s = 0;
+    `n_free_steps` free iterations; `n_nudged_steps` iterations with beta = sign * beta_nudge from
+    the free states; then all W and b at once.
 
-    The states of all layers lie side by side in one array, so that one clip bounds them all. Layer 1 is kept relative
-    to its drive d, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to it, and d cancels in its weight update.
+    The states of all layers lie side by side in one array, so that one clip bounds them all. Layer
+    1 is kept relative to its drive d, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to
+    it, and d cancels in its weight update.
 
     References
     ----------
-    Scellier and Bengio, Equilibrium propagation, Front. Comput. Neurosci. 2017. Bozkurt et al., NeurIPS 2023
-    (baseline).
+    Scellier and Bengio, Equilibrium propagation, Front. Comput. Neurosci. 2017. Bozkurt et al.,
+    NeurIPS 2023 (baseline).
 
     Deviations
     ----------
-    The published training always uses a neural step of 0.5, and only its evaluation the listed one: hence two fields,
-    `lr_neural` and `lr_neural_evaluate`. Set them equal for what the list says. The published code cannot train two or
-    more hidden layers (an autograd error); here any depth works. The sign is drawn from the run's own stream, while the
-    published one leaks from run to run.
+    The published training always uses a neural step of 0.5, and only its evaluation the listed one:
+    hence two fields, `lr_neural` and `lr_neural_evaluate`. Set them equal for what the list says.
+    The published code cannot train two or more hidden layers (an autograd error); here any depth
+    works. The sign is drawn from the run's own stream, while the published one leaks from run to
+    run.
     """
 
     objective_name = "energy"
@@ -78,7 +82,9 @@ class Rule(NudgedRule):
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         super().begin_epoch(epoch, n_batches)
-        self._set_lr(self.config.lr_ff, self.config.lr_decay ** (epoch // self.config.n_decay_epochs))
+        self._set_lr(
+            self.config.lr_ff, self.config.lr_decay ** (epoch // self.config.n_decay_epochs)
+        )
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
@@ -103,7 +109,8 @@ class Rule(NudgedRule):
     def _allocate(self, n: int) -> Scratch:
         widths = self.config.n_units[1:]
         n_all, n_out, n_below = sum(widths), widths[-1], widths[-2]
-        # a row: s_1 - d | s_2 | ... | s_L | constant input of s_L, never clipped; rows 0..n-1 now, n..2n-1 free
+        # a row: s_1 - d | s_2 | ... | s_L | constant input of s_L, never clipped; rows 0..n-1 now,
+        # n..2n-1 free
         both = self._empty(2 * n, n_all + n_out)
         now, free = both[:n], both[n:]
         low, high = torch.zeros_like(now), torch.ones_like(now)
@@ -135,7 +142,9 @@ class Rule(NudgedRule):
         )
 
     def _free(self, z: Scratch, x: Tensor, lr: float) -> None:
-        """The free phase from s = 0 under input x; the first iteration needs no products, for all states are 0."""
+        """The free phase from s = 0 under input x; the first iteration needs no products, for all
+        states are 0.
+        """
         w, b = list(self.w_ff), list(self.bias)
         z.w_ff_t = [weight.t() for weight in w]
         for row_major, weight in zip(z.w_fb[1:], w[1:], strict=True):
@@ -162,7 +171,9 @@ class Rule(NudgedRule):
         z.base[-1].addcmul_(one_hot_(z.target, y), z.beta, value=2 * lr)
 
     def _relax(self, z: Scratch, lr: float, phase: str, steps: range) -> None:
-        """Iterations of all layers at once: layers above the first go to `new` before any state is overwritten."""
+        """Iterations of all layers at once: layers above the first go to `new` before any state is
+        overwritten.
+        """
         s, new, base, w_ff_t, w_fb, last = z.s, z.new, z.base, z.w_ff_t, z.w_fb, len(z.s) - 1
         for t in steps:
             torch.mm(z.tail, z.mix, out=new[last])
@@ -188,9 +199,13 @@ class Rule(NudgedRule):
         z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
 
     def _learn(self, z: Scratch, x: Tensor) -> None:
-        """One step of all weights and biases; a product of the stacked phases is the difference of their products."""
+        """One step of all weights and biases; a product of the stacked phases is the difference of
+        their products.
+        """
         gain = torch.div(self.lr_now, z.beta * len(x))
-        torch.sub(z.pairs[0][: len(x)], z.pairs[0][len(x) :], out=z.change[0][: len(x)]).mul_(gain[0])
+        torch.sub(z.pairs[0][: len(x)], z.pairs[0][len(x) :], out=z.change[0][: len(x)]).mul_(
+            gain[0]
+        )
         self._add_drive(z)
         for k in range(1, len(z.s)):
             change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
@@ -200,18 +215,24 @@ class Rule(NudgedRule):
         self.w_ff[0].t().addmm_(x.t(), change)
         self.bias[0].addmv_(change.t(), z.ones[: len(x)])
 
-    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+    def _objective_of(
+        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+    ) -> Tensor:
         s = state["s"]
         energy = torch.zeros_like(s[-1][:, 0])
         for w, b, below, here in zip(self.w_ff, self.bias, [x, *s], s, strict=False):
             energy += (here * (here / 2 - torch.addmm(b, below, w.t()))).sum(1)
         if phase != "free":
-            energy += self.config.beta_nudge * (s[-1] - one_hot_(torch.empty_like(s[-1]), y)).square().sum(1)
+            energy += self.config.beta_nudge * (
+                s[-1] - one_hot_(torch.empty_like(s[-1]), y)
+            ).square().sum(1)
         return energy.mean()
 
     def useful_flops(self, batch_size: int) -> int:
-        """2 batch (2 n_0 n_1 + 2 (n_free_steps + n_nudged_steps + 1) sum_{k>=2} n_{k-1} n_k): input drive and update
-        once; above, a product each way per iteration and two in the update."""
+        """2 batch (2 n_0 n_1 + 2 (n_free_steps + n_nudged_steps + 1) sum_{k>=2} n_{k-1} n_k): input
+        drive and update once; above, a product each way per iteration and two in the update."""
         u, c = self.config.n_units, self.config
         above = sum(a * b for a, b in zip(u[1:], u[2:], strict=False))
-        return 2 * batch_size * (2 * u[0] * u[1] + 2 * (c.n_free_steps + c.n_nudged_steps + 1) * above)
+        return (
+            2 * batch_size * (2 * u[0] * u[1] + 2 * (c.n_free_steps + c.n_nudged_steps + 1) * above)
+        )

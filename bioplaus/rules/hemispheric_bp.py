@@ -1,9 +1,10 @@
-"""Backpropagation through one or two hemispheres with a fine and a coarse head, the way of the bilateral brain paper.
+"""Backpropagation through one or two hemispheres with a fine and a coarse head, the way of the
+bilateral brain paper.
 
-A hemisphere is a convolutional network; a head is linear and reads the features of all hemispheres. Hemispheres that
-were trained apart, one on fine and one on coarse labels, can be taken over, frozen and joined by new heads
-(Rajagopalan, Rawlinson, Goldberg and Kowadlo, Deep learning in a bilateral brain with hemispheric specialization,
-2022).
+A hemisphere is a convolutional network; a head is linear and reads the features of all hemispheres.
+Hemispheres that were trained apart, one on fine and one on coarse labels, can be taken over, frozen
+and joined by new heads (Rajagopalan, Rawlinson, Goldberg and Kowadlo, Deep learning in a bilateral
+brain with hemispheric specialization, 2022).
 """
 
 import copy
@@ -27,19 +28,27 @@ from bioplaus.tasks.hierarchies import KINDS, HierarchySpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(_config.Config):
-    """Defaults: the published network of one hemisphere and both heads, "unilateral, not specialised"."""
+    """Defaults: the published network of one hemisphere and both heads, "unilateral, not
+    specialised".
+    """
 
     n_fine: int = 100  # classes
     n_coarse: int = 20  # superclasses
     heads: Literal["both", "fine", "coarse"] = "both"
-    left: dict = dataclasses.field(default_factory=dict)  # fields of nets.backbones.Config: the (fine) hemisphere
-    right: dict | None = None  # in what the second (coarse) hemisphere differs from the left one; None: there is none
+    # fields of nets.backbones.Config: the (fine) hemisphere
+    left: dict = dataclasses.field(default_factory=dict)
+    right: dict | None = (
+        # in what the second (coarse) hemisphere differs from the left one; None: there is none
+        None
+    )
     in_channels: int = 3  # of the images
     image_size: int = 32  # pixels
     dropout: float = 0.6  # probability with which a head drops a feature
     lr: float = 1e-4  # step of Adam, dimensionless
     weight_decay: float = 1e-5  # L2 penalty, added to the gradient
-    frozen_norm: Literal["eval", "drift"] = "eval"  # batch norm of frozen hemispheres; published: drift
+    frozen_norm: Literal["eval", "drift"] = (
+        "eval"  # batch norm of frozen hemispheres; published: drift
+    )
     wiring: Literal["intended", "published"] = "intended"  # published: see Deviations of `Rule`
     use_bfloat16: bool = False  # mixed precision: products in bfloat16, the rest in float32
 
@@ -52,13 +61,15 @@ class Config(_config.Config):
         for side, settings in self.sides().items():
             if self.image_size < settings.min_size:
                 raise BioplausError(
-                    f"image_size is {self.image_size}, but backbone {settings.backbone!r} of the {side} hemisphere "
-                    f"needs images of at least {settings.min_size} pixels."
+                    f"image_size is {self.image_size}, but backbone {settings.backbone!r} of the"
+                    f" {side} hemisphere needs images of at least {settings.min_size} pixels."
                 )
 
     def sides(self) -> dict[str, backbones.Config]:
         """The hemispheres as they are wired."""
-        given = {"left": self.left} | ({} if self.right is None else {"right": {**self.left, **self.right}})
+        given = {"left": self.left} | (
+            {} if self.right is None else {"right": {**self.left, **self.right}}
+        )
         sides = {
             side: backbones.Config.from_dict(values, kind=f"parameter of hemisphere {side}")
             for side, values in given.items()
@@ -78,11 +89,12 @@ class Config(_config.Config):
 class Rule(LearningRule):
     """Cross-entropy summed over heads, gradient by backpropagation, Adam.
 
-    L = sum_h CE(logits_h, y_h), each a mean over the batch; g = dL/dw + weight_decay w for all w that are not frozen;
-    w by Adam (0.9, 0.999, 1e-8) from g.
+    L = sum_h CE(logits_h, y_h), each a mean over the batch; g = dL/dw + weight_decay w for all w
+    that are not frozen; w by Adam (0.9, 0.999, 1e-8) from g.
 
-    Order: forward pass in training mode (masks of the heads are drawn fine first; batch norms use and note statistics
-    of the batch), loss, backward pass with the old weights, then one Adam step of all weights that are not frozen.
+    Order: forward pass in training mode (masks of the heads are drawn fine first; batch norms use
+    and note statistics of the batch), loss, backward pass with the old weights, then one Adam step
+    of all weights that are not frozen.
 
     Attributes
     ----------
@@ -94,11 +106,12 @@ class Rule(LearningRule):
 
     Deviations
     ----------
-    Each hemisphere has its own backbone, checkpoint and freeze flag. In the published code of a network with two, the
-    fine hemisphere gets the coarse one's checkpoint and freeze flag and the other way round, and the coarse one's
-    backbone is the fine one's; `wiring` "published" does the same. With equal backbones, both frozen, only the order of
-    the features differs. `frozen_norm` "drift" is published, "eval" the default here: see `Hemispheres`. Checkpoints
-    are taken over strictly; the published code loads nothing, silently, where names differ.
+    Each hemisphere has its own backbone, checkpoint and freeze flag. In the published code of a
+    network with two, the fine hemisphere gets the coarse one's checkpoint and freeze flag and the
+    other way round, and the coarse one's backbone is the fine one's; `wiring` "published" does the
+    same. With equal backbones, both frozen, only the order of the features differs. `frozen_norm`
+    "drift" is published, "eval" the default here: see `Hemispheres`. Checkpoints are taken over
+    strictly; the published code loads nothing, silently, where names differ.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -117,20 +130,35 @@ class Rule(LearningRule):
     def check_task(cls, config: Config, spec: Spec) -> None:
         if spec.kind != "hierarchy":
             raise BioplausError(
-                f"hemispheric_bp learns images with fine and coarse labels, but task {spec.name!r} is {spec.kind}."
+                f"hemispheric_bp learns images with fine and coarse labels, but task {spec.name!r}"
+                f" is {spec.kind}."
             )
         channels, height, width = spec.image_shape
-        for name, found in (("n_fine", spec.n_out), ("n_coarse", spec.n_coarse), ("in_channels", channels)):
+        for name, found in (
+            ("n_fine", spec.n_out),
+            ("n_coarse", spec.n_coarse),
+            ("in_channels", channels),
+        ):
             if getattr(config, name) != found:
-                raise BioplausError(f"{name} is {getattr(config, name)}, but data set {spec.name!r} has {found}.")
+                raise BioplausError(
+                    f"{name} is {getattr(config, name)}, but data set {spec.name!r} has {found}."
+                )
         if (config.image_size, config.image_size) != (height, width):
             raise BioplausError(
-                f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x {width} pixels."
+                f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x"
+                f" {width} pixels."
             )
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], HierarchySpec]:
-        values = {"n_fine": 4, "n_coarse": 2, "in_channels": 1, "image_size": 8, "lr": 0.001, "dropout": 0.2}
+        values = {
+            "n_fine": 4,
+            "n_coarse": 2,
+            "in_channels": 1,
+            "image_size": 8,
+            "lr": 0.001,
+            "dropout": 0.2,
+        }
         values |= {"left": {"widths": [4, 4, 4, 8]}, "right": {}}
         return values, cls.example_spec(Config.from_dict(values))
 
@@ -160,11 +188,15 @@ class Rule(LearningRule):
         Raises
         ------
         BioplausError
-            If there is no such side, or a network is of another architecture; the differing names are listed.
+            If there is no such side, or a network is of another architecture; the differing names
+            are listed.
         """
         for side, source in sources.items():
             if side not in self.net.hemispheres:
-                raise BioplausError(f"There is no {side!r} hemisphere to take over, only {', '.join(self.net.sides)}.")
+                raise BioplausError(
+                    f"There is no {side!r} hemisphere to take over, only"
+                    f" {', '.join(self.net.sides)}."
+                )
             is_swapped = self.config.wiring == "published" and len(self.net.sides) == 2
             self.net.adopt(SIDES[1 - SIDES.index(side)] if is_swapped else side, source.net)
 
@@ -173,17 +205,22 @@ class Rule(LearningRule):
 
         Parameters
         ----------
-        x : (batch, channels, height, width) float, or (batch, n_features) where all hemispheres are fixed.
+        x : (batch, channels, height, width) float, or (batch, n_features) where all hemispheres are
+            fixed.
         y : (batch, 2) int64, class and superclass.
 
         Returns
         -------
-        "loss", "<head>_loss", and "running_<head>_accuracy", measured before the update, with dropout.
+        "loss", "<head>_loss", and "running_<head>_accuracy", measured before the update, with
+        dropout.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.use_bfloat16):
             logits = self.net(x)
         targets = {kind: y[:, KINDS.index(kind)] for kind in logits}
-        losses = {kind: functional.cross_entropy(logits[kind].to(x.dtype), targets[kind]) for kind in logits}
+        losses = {
+            kind: functional.cross_entropy(logits[kind].to(x.dtype), targets[kind])
+            for kind in logits
+        }
         loss = sum(losses.values())
         optimiser = self._adam()
         optimiser.zero_grad()
@@ -215,20 +252,26 @@ class Rule(LearningRule):
         return features
 
     def useful_flops(self, batch_size: int) -> int:
-        """Operations of convolutions and linear layers, by torch's counter on tensors without data."""
+        """Operations of convolutions and linear layers, by torch's counter on tensors without
+        data.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
         size = self.config.image_size
         net = copy.deepcopy(self.net).to("meta").eval()
         counter = FlopCounterMode(display=False)
         with counter:
-            logits = net(torch.empty(batch_size, self.config.in_channels, size, size, device="meta"))
+            logits = net(
+                torch.empty(batch_size, self.config.in_channels, size, size, device="meta")
+            )
             sum(value.sum() for value in logits.values()).backward()
         return counter.get_total_flops()
 
     def get_extra_state(self) -> dict[str, Any]:
         moments = self._adam().state_dict()["state"]
-        flat = {f"{k}.{name}": value for k, values in moments.items() for name, value in values.items()}
+        flat = {
+            f"{k}.{name}": value for k, values in moments.items() for name, value in values.items()
+        }
         return {**super().get_extra_state(), **flat}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -241,12 +284,16 @@ class Rule(LearningRule):
         self._adam().load_state_dict({**self._adam().state_dict(), "state": moments})
 
     def _adam(self) -> torch.optim.Adam:
-        """The optimiser of the weights that are not frozen, made when weights are where they will stay."""
+        """The optimiser of the weights that are not frozen, made when weights are where they will
+        stay.
+        """
         if self._optimiser is None:
             learning = [p for p in self.net.parameters() if p.requires_grad]
             is_fused = learning[0].device.type in ("cpu", "cuda")
             decay = self.config.weight_decay
-            self._optimiser = torch.optim.Adam(learning, lr=self.config.lr, weight_decay=decay, fused=is_fused)
+            self._optimiser = torch.optim.Adam(
+                learning, lr=self.config.lr, weight_decay=decay, fused=is_fused
+            )
         return self._optimiser
 
     def _apply(self, *arguments: Any, **named: Any) -> nn.Module:

@@ -1,11 +1,13 @@
-"""Predictive coding: every layer predicts the next; activities, then weights, move to shrink the prediction errors.
+"""Predictive coding: every layer predicts the next; activities, then weights, move to shrink the
+prediction errors.
 
-With input and target clamped, the hidden activities relax; the weights then follow the local errors (Whittington and
-Bogacz 2017), as trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With f the logistic sigmoid, f(x_0) :=
-x_0, batch size N and output clamped to x_L = (1 - 2m) onehot + m, m = `target_margin`:
+With input and target clamped, the hidden activities relax; the weights then follow the local errors
+(Whittington and Bogacz 2017), as trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023).
+With f the logistic sigmoid, f(x_0) := x_0, batch size N and output clamped to x_L = (1 - 2m) onehot
++ m, m = `target_margin`:
 
     a_1 = W_1 x_0 + b_1,   a_k = W_k f(x_{k-1}) + b_k,   e_k = x_k - a_k
-    x_k += lr_neural (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k))               k < L, all at once, n_steps times
+    x_k += lr_neural (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k))        k < L, all at once, n_steps times
     ascent of W_k along e_k f(x_{k-1})^T / N and of b_k along mean(e_k), by Adam or plainly
 """
 
@@ -32,7 +34,9 @@ class Config(PredictiveConfig):
 
     n_units: tuple[int, ...] = (784, 600, 600, 10)  # layer widths, input first
     optimiser: Literal["adam", "sgd"] = "adam"  # sgd: plain steps
-    use_paper_adam: bool = True  # Adam as in its paper (epsilon not bias-corrected); False: as in torch
+    use_paper_adam: bool = (
+        True  # Adam as in its paper (epsilon not bias-corrected); False: as in torch
+    )
     lr_decay: float = 0.95  # factor on lr every epoch, dimensionless
     target_margin: float = 0.03  # distance of the clamped output from 0 and 1, dimensionless
     use_objective: bool = True  # measure the objective after every update, as published
@@ -46,8 +50,9 @@ class Config(PredictiveConfig):
 class Rule(PredictiveRule):
     """Feed-forward pass, relaxation with clamped output, one step of all weights and biases.
 
-    Order: x_k = a_k; x_L = target; relaxation; gradients from the final states; the step; the objective, with the new
-    weights and the final states: minus the sum of squared errors, mean over the batch (recorded as "objective").
+    Order: x_k = a_k; x_L = target; relaxation; gradients from the final states; the step; the
+    objective, with the new weights and the final states: minus the sum of squared errors, mean over
+    the batch (recorded as "objective").
 
     Attributes
     ----------
@@ -59,17 +64,20 @@ class Rule(PredictiveRule):
 
     Notes
     -----
-    At the published setting on MNIST the test accuracy of a seed falls by 0.01 to 0.02 now and then, the squared errors
-    double, and both recover over the next epochs; three of our four seeds did so within ten. In the seed looked at, the
-    weights of W_2 had drifted together: its largest singular value s was 66 then, 22 in a seed that had not fallen. An
-    iteration multiplies a state along that direction by about 1 - lr_neural (1 + f'^2 s^2), which is below -1 once s is
-    large: the relaxation overshoots instead of settling. The published mean falls likewise, from 0.9805 to 0.9778
-    between epochs 10 and 13, where the spread of its training accuracies over seeds is widest.
+    At the published setting on MNIST the test accuracy of a seed falls by 0.01 to 0.02 now and
+    then, the squared errors double, and both recover over the next epochs; three of our four seeds
+    did so within ten. In the seed looked at, the weights of W_2 had drifted together: its largest
+    singular value s was 66 then, 22 in a seed that had not fallen. An iteration multiplies a state
+    along that direction by about 1 - lr_neural (1 + f'^2 s^2), which is below -1 once s is large:
+    the relaxation overshoots instead of settling. The published mean falls likewise, from 0.9805 to
+    0.9778 between epochs 10 and 13, where the spread of its training accuracies over seeds is
+    widest.
 
     Deviations
     ----------
-    The published code sends the input through logit and back through f; here f(x_0) := x_0, which is the same and safe
-    at 0 and 1. Its Adam does not bias-correct epsilon: so by default, `use_paper_adam=False` gives the form of torch.
+    The published code sends the input through logit and back through f; here f(x_0) := x_0, which
+    is the same and safe at 0 and 1. Its Adam does not bias-correct epsilon: so by default,
+    `use_paper_adam=False` gives the form of torch.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -115,19 +123,33 @@ class Rule(PredictiveRule):
         torch.addcmul(f, f, f, value=-1, out=out)
 
     def _objective(self, z: Scratch, x: Tensor) -> Tensor:
-        """Minus the summed squared errors, mean over the batch, with the present weights and the relaxed states."""
+        """Minus the summed squared errors, mean over the batch, with the present weights and the
+        relaxed states.
+        """
         total = 0
         for k, (below, state) in enumerate(zip([x, *z.f], [*z.x[:-1], z.target], strict=True)):
-            error = torch.sub(state, self.bias[k], out=z.e[k]).addmm_(below, self.w_ff[k].t(), alpha=-1).flatten()
+            error = (
+                torch.sub(state, self.bias[k], out=z.e[k])
+                .addmm_(below, self.w_ff[k].t(), alpha=-1)
+                .flatten()
+            )
             total = torch.dot(error, error) + total
         return total / -len(x)
 
-    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+    def _objective_of(
+        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+    ) -> Tensor:
         return -self._squared_errors(x, state["x"]).mean()
 
     def useful_flops(self, batch_size: int) -> int:
-        """2 batch (3 n_0 n_1 + (2 n_steps + 4) above), above = sum_{k>=2} n_{k-1} n_k: forward pass, gradient and
-        objective everywhere; above, two products an iteration and the final errors. One pass less without objective."""
+        """2 batch (3 n_0 n_1 + (2 n_steps + 4) above), above = sum_{k>=2} n_{k-1} n_k: forward
+        pass, gradient and objective everywhere; above, two products an iteration and the final
+        errors. One pass less without objective.
+        """
         u, c = self.config.n_units, self.config
         above, first = sum(a * b for a, b in zip(u[1:], u[2:], strict=False)), u[0] * u[1]
-        return 2 * batch_size * (2 * first + (2 * c.n_steps + 3) * above + c.use_objective * (first + above))
+        return (
+            2
+            * batch_size
+            * (2 * first + (2 * c.n_steps + 3) * above + c.use_objective * (first + above))
+        )

@@ -1,13 +1,14 @@
 """Nudged predictive coding: the output is not clamped but pulled weakly towards the target.
 
-From a feed-forward start with no errors the pull spreads down as small errors, whose products give the weight steps
-(the PC-Nudge baseline of Bozkurt, Pehlevan and Erdogan 2023). With f = ReLU, f(x_0) := x_0, y one-hot and signed
-lam = sign * lambda_nudge, activities ascend E = -sum_k |x_k - a_k|^2 - lam |x_L - y|^2:
+From a feed-forward start with no errors the pull spreads down as small errors, whose products give
+the weight steps (the PC-Nudge baseline of Bozkurt, Pehlevan and Erdogan 2023). With f = ReLU,
+f(x_0) := x_0, y one-hot and signed lam = sign * lambda_nudge, activities ascend E = -sum_k |x_k -
+a_k|^2 - lam |x_L - y|^2:
 
     a_1 = W_1 x_0 + b_1,   a_k = W_k f(x_{k-1}) + b_k,   e_k = x_k - a_k
     x_k += lr_neural (-2 e_k + 2 (W_{k+1}^T e_{k+1}) * [x_k > 0])                       k < L
-    x_L += lr_neural (-2 e_L - 2 lam (x_L - y))                                         all at once, n_steps times
-    W_k += (2 lr / lam) sum_N e_k f(x_{k-1})^T,   b_k += (2 lr / lam) sum_N e_k         summed over the batch
+    x_L += lr_neural (-2 e_L - 2 lam (x_L - y))                           all at once, n_steps times
+    W_k += (2 lr / lam) sum_N e_k f(x_{k-1})^T,  b_k += (2 lr / lam) sum_N e_k  summed over the batch
 """
 
 import dataclasses
@@ -32,7 +33,9 @@ class Config(PredictiveConfig):
 
     n_units: tuple[int, ...] = (784, 128, 64, 10)  # layer widths, input first
     lambda_nudge: float = 0.001  # size of the pull of the output towards the target, dimensionless
-    use_random_sign: bool = True  # draw the sign of the pull for every batch; False: always positive
+    use_random_sign: bool = (
+        True  # draw the sign of the pull for every batch; False: always positive
+    )
     lr_neural_decay: float = 0.005  # of rule "slow", per iteration
     lr_decay: float = 0.9  # factor on lr every n_decay_batches, dimensionless
     n_decay_batches: int = 30000  # batches between two decays
@@ -45,9 +48,11 @@ class Config(PredictiveConfig):
 
 
 class Rule(NudgedRule, PredictiveRule):
-    """Feed-forward pass, relaxation of all layers above the input, one step of all weights and biases.
+    """Feed-forward pass, relaxation of all layers above the input, one step of all weights and
+    biases.
 
-    Order: x_k = a_k; relaxation under the pull; the step, from the final states and the OLD weights.
+    Order: x_k = a_k; relaxation under the pull; the step, from the final states and the OLD
+    weights.
 
     Attributes
     ----------
@@ -56,11 +61,13 @@ class Rule(NudgedRule, PredictiveRule):
 
     References
     ----------
-    Bozkurt, Pehlevan and Erdogan, Correlative information maximization, NeurIPS 2023 (baseline "PCN").
+    Bozkurt, Pehlevan and Erdogan, Correlative information maximization, NeurIPS 2023 (baseline
+    "PCN").
 
     Deviations
     ----------
-    The published code resets the sign for a setting and not for a seed; here it comes from the run's own stream.
+    The published code resets the sign for a setting and not for a seed; here it comes from the
+    run's own stream.
     """
 
     step_factor = 2.0
@@ -73,7 +80,10 @@ class Rule(NudgedRule, PredictiveRule):
         super().begin_epoch(epoch, n_batches)
         c = self.config
         done = range(epoch * n_batches, (epoch + 1) * n_batches)
-        rates = torch.tensor([c.lr * c.lr_decay ** (batch // c.n_decay_batches) for batch in done], dtype=torch.float64)
+        rates = torch.tensor(
+            [c.lr * c.lr_decay ** (batch // c.n_decay_batches) for batch in done],
+            dtype=torch.float64,
+        )
         self.lr_steps = rates.to(self.lr_now)
 
     @torch.inference_mode()
@@ -110,7 +120,9 @@ class Rule(NudgedRule, PredictiveRule):
         super().set_extra_state(state)
         self.lr_steps = state["lr_steps"].to(self.lr_now)
 
-    def _objective_of(self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]) -> Tensor:
+    def _objective_of(
+        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+    ) -> Tensor:
         value, output = -self._squared_errors(x, state["x"]), state["x"][-1]
         if y is not None:
             away = (output - one_hot_(torch.empty_like(output), y)).square().sum(1)
@@ -118,8 +130,8 @@ class Rule(NudgedRule, PredictiveRule):
         return value.mean()
 
     def useful_flops(self, batch_size: int) -> int:
-        """2 batch (2 n_0 n_1 + (2 n_steps + 3) above), above = sum_{k>=2} n_{k-1} n_k: forward pass and update
-        everywhere; above, two products an iteration and the final errors."""
+        """2 batch (2 n_0 n_1 + (2 n_steps + 3) above), above = sum_{k>=2} n_{k-1} n_k: forward pass
+        and update everywhere; above, two products an iteration and the final errors."""
         u = self.config.n_units
         above = sum(a * b for a, b in zip(u[1:], u[2:], strict=False))
         return 2 * batch_size * (2 * u[0] * u[1] + (2 * self.config.n_steps + 3) * above)

@@ -1,7 +1,9 @@
-"""Pictures to describe: captions as tokens, pictures as features of a fixed encoder, batches of captions of one length.
+"""Pictures to describe: captions as tokens, pictures as features of a fixed encoder, batches of
+captions of one length.
 
-`load("scenes")` draws its pictures; `load("coco")` reads COCO 2014 (through torchvision and pycocotools) from the data
-folder, `load("<folder>")` any folder laid out like it. Features are computed once and kept in the user's cache folder.
+`load("scenes")` draws its pictures; `load("coco")` reads COCO 2014 (through torchvision and
+pycocotools) from the data folder, `load("<folder>")` any folder laid out like it. Features are
+computed once and kept in the user's cache folder.
 """
 
 import contextlib
@@ -40,8 +42,12 @@ CHUNK = 32  # pictures encoded at once
 class Config(config.Config):
     """Which pictures and captions. Defaults: drawn scenes; the rest as published."""
 
-    dataset: str = "scenes"  # scenes, coco, or the absolute path of a folder laid out like COCO 2014
-    encoder: Literal["small_cnn", "resnet152"] | None = None  # None: small_cnn for scenes, else resnet152
+    dataset: str = (
+        "scenes"  # scenes, coco, or the absolute path of a folder laid out like COCO 2014
+    )
+    encoder: Literal["small_cnn", "resnet152"] | None = (
+        None  # None: small_cnn for scenes, else resnet152
+    )
     n_train: int | None = None  # pictures to learn from; None: 1000 scenes, else all
     n_val: int | None = None  # pictures to validate with; None: 300 scenes, else all
     min_length: int = 0  # shortest caption used, in tokens with start and end
@@ -58,7 +64,10 @@ class Config(config.Config):
         self.check("max_length", low=3)
         self.check("seed", low=0, high=2**31 - 2)
         if self.min_length > self.max_length:
-            raise BioplausError(f"min_length is {self.min_length}, but must be at most max_length, {self.max_length}.")
+            raise BioplausError(
+                f"min_length is {self.min_length}, but must be at most max_length,"
+                f" {self.max_length}."
+            )
 
     @property
     def encoder_name(self) -> str:
@@ -74,7 +83,8 @@ def tokens(caption: str) -> list[str]:
 
 
 class Vocabulary:
-    """Words and their numbers: the special ones (pad 0, start 1, end 2, unknown 3), then the others.
+    """Words and their numbers: the special ones (pad 0, start 1, end 2, unknown 3), then the
+    others.
 
     Parameters
     ----------
@@ -87,7 +97,9 @@ class Vocabulary:
 
     @classmethod
     def of(cls, captions: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
-        """Words that come at least `min_count` times in the tokenised captions, in order of first occurrence."""
+        """Words that come at least `min_count` times in the tokenised captions, in order of first
+        occurrence.
+        """
         counts = Counter(word for caption in captions for word in caption)
         return cls(word for word, count in counts.items() if count >= min_count)
 
@@ -105,18 +117,25 @@ class Vocabulary:
         if word not in self._numbers:
             known = f"{len(self)} words" if len(self) > 60 else ", ".join(self.words)
             nearest = unknown("word", word, self.words)
-            raise nearest if len(self) <= 60 else BioplausError(f"The word {word!r} is not among the {known} known.")
+            raise (
+                nearest
+                if len(self) <= 60
+                else BioplausError(f"The word {word!r} is not among the {known} known.")
+            )
         return self._numbers[word]
 
     def encode(self, caption: Sequence[str]) -> list[int]:
-        """Numbers of a tokenised caption between start and end; a word that is not known becomes <unk>."""
+        """Numbers of a tokenised caption between start and end; a word that is not known becomes
+        <unk>.
+        """
         return [1, *(self._numbers.get(word, 3) for word in caption), 2]
 
     def decode(self, numbers: Sequence[int], *, as_published: bool = True) -> list[str]:
         """Words of a generated caption.
 
-        Published: everything up to the first <end> (or all, if there is none), without the first and the last token: a
-        caption that never ends loses its last word. `as_published` False keeps that word.
+        Published: everything up to the first <end> (or all, if there is none), without the first
+        and the last token: a caption that never ends loses its last word. `as_published` False
+        keeps that word.
         """
         kept = list(numbers)
         has_end = 2 in kept
@@ -136,7 +155,10 @@ class Source:
 
 
 def load(
-    dataset: str = "scenes", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **values: Any
+    dataset: str = "scenes",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **values: Any,
 ) -> "CaptionTask":
     """Read captions, encode pictures (or find their features), put all on the device.
 
@@ -147,8 +169,8 @@ def load(
     Raises
     ------
     BioplausError
-        For unknown names and values out of range, missing caption files, pictures that are missing, captions of lengths
-        that nobody asked for.
+        For unknown names and values out of range, missing caption files, pictures that are missing,
+        captions of lengths that nobody asked for.
     """
     settings = check(dataset=dataset, **values)
     sources = _scenes(settings) if settings.dataset == "scenes" else _coco(settings)
@@ -156,7 +178,9 @@ def load(
 
 
 def check(**values: Any) -> Config:
-    """The checked `Config` of values by name, without reading a caption; COCO need not be there, a folder must."""
+    """The checked `Config` of values by name, without reading a caption; COCO need not be there, a
+    folder must.
+    """
     settings = Config.from_dict(values, kind="parameter of captions:")
     if settings.dataset not in DATASETS:
         folder = Path(settings.dataset).expanduser()
@@ -164,14 +188,15 @@ def check(**values: Any) -> Config:
             raise unknown("data set", settings.dataset, [*DATASETS, "<folder>"])
         if not (folder.is_absolute() and folder.is_dir()):
             raise BioplausError(
-                f"dataset is {settings.dataset!r}, but must be scenes, coco, or the absolute path of a folder laid out "
-                "like COCO 2014 that exists."
+                f"dataset is {settings.dataset!r}, but must be scenes, coco, or the absolute path"
+                " of a folder laid out like COCO 2014 that exists."
             )
     return settings
 
 
 def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:
-    """What a task reads from disk, by name; each call returns where it is, or raises the sentence that says what to do.
+    """What a task reads from disk, by name; each call returns where it is, or raises the sentence
+    that says what to do.
 
     The weights of an encoder are downloaded by their call, COCO is not.
     """
@@ -188,22 +213,33 @@ class CaptionTask:
 
     Attributes
     ----------
-    spec : `Spec`; n_in is the width of the features, n_out the size of the vocabulary, n_steps the longest caption.
+    spec : `Spec`; n_in is the width of the features, n_out the size of the vocabulary, n_steps the
+        longest caption.
     config : `Config`.
     vocabulary : from the training captions.
     features : (n, n_in) by split, "train" and "val".
     references : the tokenised captions of each validation picture.
     """
 
-    def __init__(self, settings: Config, sources: dict[str, Source], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, settings: Config, sources: dict[str, Source], device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.config, self._sources, self._device = settings, sources, device
-        words = {name: [(i, tokens(text)) for i, text in source.captions] for name, source in sources.items()}
-        self.vocabulary = Vocabulary.of((caption for _, caption in words["train"]), settings.min_count)
+        words = {
+            name: [(i, tokens(text)) for i, text in source.captions]
+            for name, source in sources.items()
+        }
+        self.vocabulary = Vocabulary.of(
+            (caption for _, caption in words["train"]), settings.min_count
+        )
         self._lengths = {name: self._by_length(pairs, name) for name, pairs in words.items()}
         encoded = {
-            name: features(source, settings.encoder_name, name == "train", device) for name, source in sources.items()
+            name: features(source, settings.encoder_name, name == "train", device)
+            for name, source in sources.items()
         }
-        self.features = {name: torch.from_numpy(found).to(device, dtype) for name, found in encoded.items()}
+        self.features = {
+            name: torch.from_numpy(found).to(device, dtype) for name, found in encoded.items()
+        }
         grouped: list[list[list[str]]] = [[] for _ in range(sources["val"].n_images)]
         for i, caption in words["val"]:
             grouped[i].append(caption)
@@ -219,15 +255,20 @@ class CaptionTask:
         self.fingerprint = hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def n_batches(self, batch_size: int) -> int:
-        """Number of batches in one epoch; captions that do not fill a batch of their length are left out."""
+        """Number of batches in one epoch; captions that do not fill a batch of their length are
+        left out.
+        """
         return sum(self._counts(batch_size).values())
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of batches (features, tokens), each of captions of one length, in random order.
 
         Parameters
         ----------
-        generator : CPU generator; one permutation for each length, ascending, then one of the batches.
+        generator : CPU generator; one permutation for each length, ascending, then one of the
+            batches.
         """
         parts = []
         for length, count in self._counts(batch_size).items():
@@ -242,8 +283,8 @@ class CaptionTask:
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
         """ "val_bits": cross-entropy per word of validation captions, teacher forced, in bits.
 
-        Batches of up to 100 captions of one length, the same ones every time. (Published: a mean over batches, of which
-        only full ones are used; here every word counts alike.)
+        Batches of up to 100 captions of one length, the same ones every time. (Published: a mean
+        over batches, of which only full ones are used; here every word counts alike.)
         """
         parts = []
         for numbers, rows in self._lengths["val"].values():
@@ -252,7 +293,10 @@ class CaptionTask:
         nats, n_words = 0.0, 0
         for rows, numbers in (parts[k] for k in order[: self.config.n_val_batches]):
             captions = numbers.to(self._device)
-            nats = nats + rule.nll(self.features["val"][rows.to(self._device)], captions) * captions.numel()
+            nats = (
+                nats
+                + rule.nll(self.features["val"][rows.to(self._device)], captions) * captions.numel()
+            )
             n_words += captions.numel()
         return {"val_bits": float(nats) / n_words / math.log(2)}
 
@@ -263,47 +307,61 @@ class CaptionTask:
         return [self.vocabulary.decode(row) for row in torch.cat(parts).tolist()]
 
     def pictures(self, which: Sequence[int]) -> np.ndarray:
-        """Validation pictures, (n, size, size, 3) uint8, for people to look at; at most 128 pixels wide."""
+        """Validation pictures, (n, size, size, 3) uint8, for people to look at; at most 128 pixels
+        wide.
+        """
         found = [self._sources["val"].image(i).convert("RGB") for i in which]
         size = min(128, max(found[0].size))
         return np.stack([np.asarray(picture.resize((size, size))) for picture in found])
 
-    def _by_length(self, captions: list[tuple[int, list[str]]], split: str) -> dict[int, tuple[Tensor, Tensor]]:
-        """Length in tokens -> (tokens, pictures) of the captions used: (n, length) and (n,), int64."""
+    def _by_length(
+        self, captions: list[tuple[int, list[str]]], split: str
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """Length in tokens -> (tokens, pictures) of the captions used: (n, length) and (n,),
+        int64.
+        """
         found: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
         for i, caption in captions:
             if self.config.min_length <= len(caption) + 2 <= self.config.max_length:
                 found[len(caption) + 2].append((i, self.vocabulary.encode(caption)))
         if not found:
             raise BioplausError(
-                f"No {split} caption of {self.config.dataset} has {self.config.min_length} to {self.config.max_length} "
-                "tokens, start and end among them; widen min_length and max_length."
+                f"No {split} caption of {self.config.dataset} has {self.config.min_length} to"
+                f" {self.config.max_length} tokens, start and end among them; widen min_length and"
+                " max_length."
             )
         return {
-            length: (torch.tensor([numbers for _, numbers in pairs]), torch.tensor([i for i, _ in pairs]))
+            length: (
+                torch.tensor([numbers for _, numbers in pairs]),
+                torch.tensor([i for i, _ in pairs]),
+            )
             for length, pairs in sorted(found.items())
         }
 
     def _counts(self, batch_size: int) -> dict[int, int]:
         """Length -> number of full batches, of the lengths that fill one."""
-        counts = {length: len(rows) // batch_size for length, (_, rows) in self._lengths["train"].items()}
+        counts = {
+            length: len(rows) // batch_size for length, (_, rows) in self._lengths["train"].items()
+        }
         counts = {length: count for length, count in counts.items() if count}
         if not counts:
             most = max(len(rows) for _, rows in self._lengths["train"].values())
             raise BioplausError(
-                f"batch_size is {batch_size}, but no length has more than {most} training captions, and a batch holds "
-                f"captions of one length; it must be at most {most}."
+                f"batch_size is {batch_size}, but no length has more than {most} training captions,"
+                f" and a batch holds captions of one length; it must be at most {most}."
             )
         least = min(counts.values())
         return dict.fromkeys(counts, least) if self.config.is_balanced else counts
 
 
-def features(source: Source, encoder: str, is_training: bool, device: str | torch.device = "cpu") -> np.ndarray:
+def features(
+    source: Source, encoder: str, is_training: bool, device: str | torch.device = "cpu"
+) -> np.ndarray:
     """Features of all pictures of `source`, (n_images, n_features) float32, computed on the device.
 
-    They are kept in the user's cache folder, so many pictures to a file, each with its digest; what is there and whole
-    is not computed again, so an interrupted encoding goes on where it stopped. Of several processes that need a file
-    one computes it and the others wait for it.
+    They are kept in the user's cache folder, so many pictures to a file, each with its digest; what
+    is there and whole is not computed again, so an interrupted encoding goes on where it stopped.
+    Of several processes that need a file one computes it and the others wait for it.
     """
     about, place = ENCODERS[encoder], torch.device(device)
     said = f"{source.fingerprint} {encoder} {about.about} {is_training} {place.type}"
@@ -325,17 +383,27 @@ def features(source: Source, encoder: str, is_training: bool, device: str | torc
 
 @torch.no_grad()
 def _encoded(
-    net: torch.nn.Module, about: Encoder, source: Source, rows: range, is_training: bool, place: torch.device
+    net: torch.nn.Module,
+    about: Encoder,
+    source: Source,
+    rows: range,
+    is_training: bool,
+    place: torch.device,
 ) -> np.ndarray:
     """Features of the pictures `rows` of `source`, (n, n_features) float32."""
     chunks = (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
-    pictures = (torch.stack([about.prepare(source.image(i), is_training) for i in chunk]) for chunk in chunks)
+    pictures = (
+        torch.stack([about.prepare(source.image(i), is_training) for i in chunk])
+        for chunk in chunks
+    )
     return torch.cat([net(batch.to(place)).cpu() for batch in pictures]).numpy()
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file of features; where its folder cannot be written nothing is kept, so nothing is locked."""
+    """Hold the lock of a file of features; where its folder cannot be written nothing is kept, so
+    nothing is locked.
+    """
     from filelock import FileLock
 
     with contextlib.ExitStack() as stack:
@@ -351,7 +419,9 @@ def _keep(found: np.ndarray, path: Path) -> None:
     try:
         _files.write_atomic(path, _files.seal(content.getvalue()))
     except BioplausError as error:
-        warnings.warn(f"The features cannot be kept, so every run computes them again: {error}", stacklevel=2)
+        warnings.warn(
+            f"The features cannot be kept, so every run computes them again: {error}", stacklevel=2
+        )
 
 
 def _kept(path: Path) -> np.ndarray | None:
@@ -367,7 +437,8 @@ def _scenes(settings: Config) -> dict[str, Source]:
     sources = {}
     sizes = {"train": settings.n_train or 1000, "val": settings.n_val or 300}
     for offset, (split, n) in enumerate(sizes.items()):
-        pixels, sentences = scenes.generate(n, 2 * settings.seed + offset)  # a seed trains on even, validates on odd
+        # a seed trains on even, validates on odd
+        pixels, sentences = scenes.generate(n, 2 * settings.seed + offset)
         pairs = [(i, text) for i, texts in enumerate(sentences) for text in texts]
         digest = hashlib.sha256(pixels.tobytes() + json.dumps(pairs).encode()).hexdigest()
         rows = pixels.transpose(0, 2, 3, 1)
@@ -383,33 +454,50 @@ def _coco(settings: Config) -> dict[str, Source]:
 
 
 def _coco_folder(settings: Config) -> Path:
-    return data.root() / "coco" if settings.dataset == "coco" else Path(settings.dataset).expanduser()
+    return (
+        data.root() / "coco" if settings.dataset == "coco" else Path(settings.dataset).expanduser()
+    )
 
 
 def _coco_split(folder: Path, split: str, n: int | None) -> Source:
     from bioplaus._torchvision import datasets
 
-    pictures, captions = folder / f"{split}2014", folder / "annotations" / f"captions_{split}2014.json"
+    pictures, captions = (
+        folder / f"{split}2014",
+        folder / "annotations" / f"captions_{split}2014.json",
+    )
     if not captions.is_file():
         raise BioplausError(
-            f"There is no captions file {captions}; unpack COCO's annotations_trainval2014.zip and {split}2014.zip "
-            f"from cocodataset.org into {folder}, or use dataset scenes, which needs no download."
+            f"There is no captions file {captions}; unpack COCO's annotations_trainval2014.zip and"
+            f" {split}2014.zip from cocodataset.org into {folder}, or use dataset scenes, which"
+            " needs no download."
         )
     try:
         found = datasets.CocoCaptions(pictures, captions)
         ids = found.ids[:n]
         names = [found.coco.loadImgs(i)[0]["file_name"] for i in ids]
         places = {image: i for i, image in enumerate(ids)}
-        pairs = [(places[a["image_id"]], a["caption"]) for a in found.coco.anns.values() if a["image_id"] in places]
+        pairs = [
+            (places[a["image_id"]], a["caption"])
+            for a in found.coco.anns.values()
+            if a["image_id"] in places
+        ]
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise BioplausError(f"{captions} is no COCO captions file ({type(error).__name__}: {error}).") from error
+        raise BioplausError(
+            f"{captions} is no COCO captions file ({type(error).__name__}: {error})."
+        ) from error
     missing = [name for name in names if not (pictures / name).is_file()]
     if missing:
         raise BioplausError(
-            f"{captions.name} describes {len(names)} pictures, but {len(missing)} of them are not in {pictures}, first "
-            f"{missing[0]}; unpack {split}2014.zip there."
+            f"{captions.name} describes {len(names)} pictures, but {len(missing)} of them are not"
+            f" in {pictures}, first {missing[0]}; unpack {split}2014.zip there."
         )
     if not pairs:
         raise BioplausError(f"{captions} has pictures but no captions of them.")
     said = json.dumps([names, pairs, [(pictures / name).stat().st_size for name in names]])
-    return Source(len(names), lambda i: found._load_image(ids[i]), pairs, hashlib.sha256(said.encode()).hexdigest())
+    return Source(
+        len(names),
+        lambda i: found._load_image(ids[i]),
+        pairs,
+        hashlib.sha256(said.encode()).hexdigest(),
+    )

@@ -1,8 +1,9 @@
 """Image data sets: which there are, where they lie, how they are fetched and checked.
 
-Files lie in one folder (`root`), laid out as torchvision lays them out. Every file is checked against the digest its
-publisher gives before anything in it is used. A missing set is downloaded, or named with the folder looked in and the
-command that gets it. One data set never stands in for another.
+Files lie in one folder (`root`), laid out as torchvision lays them out. Every file is checked
+against the digest its publisher gives before anything in it is used. A missing set is downloaded,
+or named with the folder looked in and the command that gets it. One data set never stands in for
+another.
 """
 
 import hashlib
@@ -29,7 +30,9 @@ TIMEOUT = 20.0  # seconds without a byte after which a download is given up
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: path inside the root, published MD5 (None: its reader checks digests), size in bytes."""
+    """A file of a data set: path inside the root, published MD5 (None: its reader checks digests),
+    size in bytes.
+    """
 
     path: str
     md5: str | None = None
@@ -62,12 +65,15 @@ def root() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all data sets, sorted; a path that ends in .npz is accepted wherever a name is."""
+    """The names of all data sets, sorted; a path that ends in .npz is accepted wherever a name
+    is.
+    """
     return sorted(_CATALOGUE)
 
 
 def about(name: str) -> About:
-    """What is known of data set `name` without reading pixels; of a .npz its labels and headers are read.
+    """What is known of data set `name` without reading pixels; of a .npz its labels and headers are
+    read.
 
     Raises
     ------
@@ -82,18 +88,19 @@ def read(name: str, *, download: bool = True) -> Images:
 
     Parameters
     ----------
-    name : a name of the catalogue, or a path that ends in .npz: absolute, or relative to `root()`. Such a file holds
-        either x_train, y_train, x_test, y_test (and y_train_coarse, y_test_coarse where there are superclasses), or
-        images, labels (and coarse; and split: 0 train, 1 test; without it one image in five of each class, evenly
-        spaced in stored order, is test). Images are uint8, (n, height, width), (n, height, width, 1 or 3) or
-        (n, 1 or 3, height, width); labels are whole numbers from 0.
+    name : a name of the catalogue, or a path that ends in .npz: absolute, or relative to `root()`.
+        Such a file holds either x_train, y_train, x_test, y_test (and y_train_coarse, y_test_coarse
+        where there are superclasses), or images, labels (and coarse; and split: 0 train, 1 test;
+        without it one image in five of each class, evenly spaced in stored order, is test). Images
+        are uint8, (n, height, width), (n, height, width, 1 or 3) or (n, 1 or 3, height, width);
+        labels are whole numbers from 0.
     download : fetch the set if it is missing; False never touches the network.
 
     Raises
     ------
     BioplausError
-        If the set is unknown, missing and cannot be fetched, cut short, damaged, or holds pickled objects (nothing in
-        a file is ever executed).
+        If the set is unknown, missing and cannot be fetched, cut short, damaged, or holds pickled
+        objects (nothing in a file is ever executed).
     """
     if name.endswith(".npz"):
         return _pixels.npz(_own(name))
@@ -105,14 +112,17 @@ def read(name: str, *, download: bool = True) -> Images:
         if not download:
             raise _not_there(entry, folder)
         get(name)
-    return entry.decode(entry, {folder / file.path: _checked(entry, folder, file) for file in entry.files})
+    return entry.decode(
+        entry, {folder / file.path: _checked(entry, folder, file) for file in entry.files}
+    )
 
 
 def get(name: str) -> str:
-    """Make sure that data set `name` is on disk, whole and right: fetch it if it is missing or damaged.
+    """Make sure that data set `name` is on disk, whole and right: fetch it if it is missing or
+    damaged.
 
-    Everything is fetched into a hidden folder, checked there, and only then moved, file by file, to its place. Of
-    several callers at once one fetches and the others wait for it.
+    Everything is fetched into a hidden folder, checked there, and only then moved, file by file, to
+    its place. Of several callers at once one fetches and the others wait for it.
 
     Returns
     -------
@@ -131,21 +141,32 @@ def get(name: str) -> str:
             raise _not_there(entry, folder)
         try:
             _download(entry, folder)
-        # what a missing network, a full disk, and a server that cuts the line or sends something else end in
-        except (BioplausError, OSError, RuntimeError, EOFError, http.client.HTTPException, zlib.error) as error:
+        # what a missing network, a full disk, and a server that cuts the line or sends something
+        # else end in
+        except (
+            BioplausError,
+            OSError,
+            RuntimeError,
+            EOFError,
+            http.client.HTTPException,
+            zlib.error,
+        ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise _not_there(entry, folder, reason) from error
     return _found(entry)
 
 
 def catalogue() -> list[Row]:
-    """What there is, for people: name, where it was found ("" where it is missing), description. Nothing is read."""
+    """What there is, for people: name, where it was found ("" where it is missing), description.
+    Nothing is read.
+    """
     return [
         Row(
             entry.name,
             _found(entry),
-            f"{entry.n_train:,} + {entry.n_test:,} images of {'x'.join(map(str, entry.shape))}, "
-            f"{' and '.join(f'{n} {kind}' for kind, n in entry.n_classes.items())} classes; {entry.source}",
+            f"{entry.n_train:,} + {entry.n_test:,} images of {'x'.join(map(str, entry.shape))},"
+            f" {' and '.join(f'{n} {kind}' for kind, n in entry.n_classes.items())} classes;"
+            f" {entry.source}",
         )
         for entry in _CATALOGUE.values()
     ]
@@ -164,14 +185,20 @@ def _entry(name: str) -> Entry:
 
 
 def _own(name: str) -> Path:
-    """The user's .npz called `name`; a relative path stays inside the root and so means the same from any folder."""
+    """The user's .npz called `name`; a relative path stays inside the root and so means the same
+    from any folder.
+    """
     path = Path(os.path.expanduser(name))
     if not path.is_absolute():
         if ".." in path.parts:
-            raise BioplausError(f"Data set {name!r} would leave the data folder {root()}; give an absolute path.")
+            raise BioplausError(
+                f"Data set {name!r} would leave the data folder {root()}; give an absolute path."
+            )
         path = root() / path
     if not os.path.isfile(path):
-        raise BioplausError(f"There is no file {str(path)!r}; give an absolute path, or one relative to {root()}.")
+        raise BioplausError(
+            f"There is no file {str(path)!r}; give an absolute path, or one relative to {root()}."
+        )
     return path
 
 
@@ -191,13 +218,14 @@ def _not_there(entry: Entry, folder: Path, reason: str = "") -> BioplausError:
     what += f" (no {missing[0].path})" if missing else ""
     if entry.torchvision is None:
         return BioplausError(
-            f"{what} and has no download; put the file there, or set BIOPLAUS_DATA to the folder that has it."
+            f"{what} and has no download; put the file there, or set BIOPLAUS_DATA to the folder"
+            " that has it."
         )
     if reason:
         what += f" and could not be downloaded ({reason[:400]})"
     return BioplausError(
-        f"{what}; run `python -m bioplaus data get {entry.name}` where there is a network, or set BIOPLAUS_DATA to a "
-        "folder that has it and may be written to."
+        f"{what}; run `python -m bioplaus data get {entry.name}` where there is a network, or set"
+        " BIOPLAUS_DATA to a folder that has it and may be written to."
     )
 
 
@@ -211,7 +239,9 @@ def _is_whole(entry: Entry, folder: Path) -> bool:
 
 
 def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
-    """The bytes of a file, (n_bytes,) uint8, after its size and MD5 were found to be the published ones."""
+    """The bytes of a file, (n_bytes,) uint8, after its size and MD5 were found to be the published
+    ones.
+    """
     path = folder / file.path
     try:
         content = np.fromfile(path, dtype=np.uint8)
@@ -219,10 +249,16 @@ def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
     mend = f"`python -m bioplaus data get {entry.name}` replaces it"
     if file.n_bytes is not None and len(content) != file.n_bytes:
-        raise BioplausError(f"{path} has {len(content):,} bytes, but {file.n_bytes:,} were expected; {mend}.")
-    if file.md5 is not None and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != file.md5:
         raise BioplausError(
-            f"{path} ({len(content):,} bytes) is damaged: its MD5 is {found}, but {file.md5} was expected; {mend}."
+            f"{path} has {len(content):,} bytes, but {file.n_bytes:,} were expected; {mend}."
+        )
+    if (
+        file.md5 is not None
+        and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != file.md5
+    ):
+        raise BioplausError(
+            f"{path} ({len(content):,} bytes) is damaged: its MD5 is {found}, but {file.md5} was"
+            f" expected; {mend}."
         )
     return content
 
@@ -237,7 +273,8 @@ def _download(entry: Entry, folder: Path) -> None:
         if _is_whole(entry, folder):  # another process fetched it meanwhile
             return
         scratch = folder / f".bioplaus-download-{entry.name}"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed; the lock is ours
+        # of a download that was killed; the lock is ours
+        shutil.rmtree(scratch, ignore_errors=True)
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for ever
         try:
@@ -254,9 +291,16 @@ def _download(entry: Entry, folder: Path) -> None:
 
 
 def _idx_files(folder: str, *md5: str) -> tuple[File, ...]:
-    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    names = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
-    return tuple(File(f"{folder}/raw/{name}", *rest) for name, *rest in zip(names, md5, sizes, strict=True))
+    return tuple(
+        File(f"{folder}/raw/{name}", *rest) for name, *rest in zip(names, md5, sizes, strict=True)
+    )
 
 
 _CATALOGUE = {
@@ -282,7 +326,9 @@ _CATALOGUE = {
         ),
         Entry(
             name="digits",
-            source="UCI optical recognition of handwritten digits (1998), as shipped with scikit-learn",
+            source=(
+                "UCI optical recognition of handwritten digits (1998), as shipped with scikit-learn"
+            ),
             shape=(1, 8, 8),
             n_train=1_440,
             n_test=357,
@@ -360,7 +406,9 @@ _CATALOGUE = {
         ),
         Entry(
             name="cifar10-jpeg",
-            source="CIFAR-10 recompressed as JPEG (quality 75, colour halved): NOT the original pixels",
+            source=(
+                "CIFAR-10 recompressed as JPEG (quality 75, colour halved): NOT the original pixels"
+            ),
             shape=(3, 32, 32),
             n_train=50_000,
             n_test=10_000,

@@ -1,4 +1,6 @@
-"""Fixed image encoders for captioning: from pictures to the features that a captioning network starts from."""
+"""Fixed image encoders for captioning: from pictures to the features that a captioning network
+starts from.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,16 +27,19 @@ class Encoder:
 
     n_features: int
     build: Callable[[], nn.Module]  # the network, in evaluation mode
-    prepare: Callable[["Image", bool], Tensor]  # (picture, whether it is for training) -> (3, height, width) float32
+    prepare: Callable[
+        ["Image", bool], Tensor
+    ]  # (picture, whether it is for training) -> (3, height, width) float32
     about: str  # what decides the features, for the name of a cached copy
 
 
 class SmallCNN(nn.Module):
-    """Random convolutions and the principal components of what they see in drawn scenes, for pictures 32 wide.
+    """Random convolutions and the principal components of what they see in drawn scenes, for
+    pictures 32 wide.
 
-    Three convolutions (3 x 3, stride 2, ReLU, 24, 48 and 64 maps) with fixed random filters; then the first 64
-    principal components of 500 reference scenes, each scaled to variance 1 on them. Place, colour and, less well, shape
-    survive, without training or download.
+    Three convolutions (3 x 3, stride 2, ReLU, 24, 48 and 64 maps) with fixed random filters; then
+    the first 64 principal components of 500 reference scenes, each scaled to variance 1 on them.
+    Place, colour and, less well, shape survive, without training or download.
     """
 
     def __init__(self) -> None:
@@ -42,7 +47,9 @@ class SmallCNN(nn.Module):
         widths, generator = (3, 24, 48, 64), _device.generator(0, "small_cnn")
         self.layers = nn.ModuleList()
         for n_in, n_out in zip(widths, widths[1:], strict=False):
-            layer = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, device="meta").to_empty(device="cpu")
+            layer = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, device="meta").to_empty(
+                device="cpu"
+            )
             with torch.no_grad():
                 for parameter in layer.parameters():
                     bound = (9 * n_in) ** -0.5
@@ -54,7 +61,8 @@ class SmallCNN(nn.Module):
         _, sizes, directions = torch.linalg.svd(seen - seen.mean(0), full_matrices=False)
         directions = directions[:N_COMPONENTS] / (sizes[:N_COMPONENTS, None] / len(seen) ** 0.5)
         largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-        self.register_buffer("components", (directions * largest.sign()).t().float())  # a sign is arbitrary: fix it
+        # a sign is arbitrary: fix it
+        self.register_buffer("components", (directions * largest.sign()).t().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, 32, 32) to (batch, 64)."""
@@ -73,7 +81,9 @@ def _prepare_small(picture: "Image", is_training: bool) -> Tensor:
 
 
 def _resnet152() -> nn.Module:
-    """ResNet-152 with its ImageNet weights (downloaded where they are missing), without its last layer."""
+    """ResNet-152 with its ImageNet weights (downloaded where they are missing), without its last
+    layer.
+    """
     from bioplaus._torchvision import models
 
     try:
@@ -81,15 +91,18 @@ def _resnet152() -> nn.Module:
     except OSError as error:
         reason = " ".join(str(error).split())
         raise BioplausError(
-            f"The ImageNet weights of ResNet-152 could not be downloaded ({reason}); put resnet152-394f9c45.pth into "
-            f"{torch.hub.get_dir()}/checkpoints, or use encoder small_cnn."
+            f"The ImageNet weights of ResNet-152 could not be downloaded ({reason}); put"
+            f" resnet152-394f9c45.pth into {torch.hub.get_dir()}/checkpoints, or use encoder"
+            " small_cnn."
         ) from error
     net.fc = nn.Identity()
     return net.eval()
 
 
 def _prepare_resnet(picture: "Image", is_training: bool) -> Tensor:
-    """256 x 256, the middle 224 x 224 of it in training (published: a random part), normalised as for ImageNet."""
+    """256 x 256, the middle 224 x 224 of it in training (published: a random part), normalised as
+    for ImageNet.
+    """
     from bioplaus._torchvision import v2
 
     steps: list[Any] = [v2.Resize((256, 256), antialias=True), v2.CenterCrop(224)]
@@ -101,6 +114,10 @@ def _prepare_resnet(picture: "Image", is_training: bool) -> Tensor:
 
 
 ENCODERS = {
-    "small_cnn": Encoder(N_COMPONENTS, lambda: SmallCNN().eval(), _prepare_small, "components of 500 scenes, 1"),
-    "resnet152": Encoder(2048, _resnet152, _prepare_resnet, "IMAGENET1K_V1, centre crop in training, none else"),
+    "small_cnn": Encoder(
+        N_COMPONENTS, lambda: SmallCNN().eval(), _prepare_small, "components of 500 scenes, 1"
+    ),
+    "resnet152": Encoder(
+        2048, _resnet152, _prepare_resnet, "IMAGENET1K_V1, centre crop in training, none else"
+    ),
 }

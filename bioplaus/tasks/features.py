@@ -1,7 +1,8 @@
-"""Two tasks on inputs in memory: learn features of them without labels, then read a class out of features.
+"""Two tasks on inputs in memory: learn features of them without labels, then read a class out of
+features.
 
-`Inputs` is what both start from (`hebbian_images.load` and `patches.load` make one); `hidden` turns the inputs of one
-into the features that a trained rule gives.
+`Inputs` is what both start from (`hebbian_images.load` and `patches.load` make one); `hidden` turns
+the inputs of one into the features that a trained rule gives.
 """
 
 import dataclasses
@@ -33,7 +34,8 @@ class Inputs:
 
     Attributes
     ----------
-    spec : what they are; kind "classification" where there are labels, "features" where there are none.
+    spec : what they are; kind "classification" where there are labels, "features" where there are
+        none.
     x : (n, n_in) float by split: "train", and "validation" and "test" where there are any.
     y : (n,) int64 class indices by split; zeros where there are no labels.
     fingerprint : sha256, hexadecimal, of everything they were made from.
@@ -47,11 +49,14 @@ class Inputs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readout(Config):
-    """How a readout is trained: rule bp_batchnorm from features to classes, its output normalised."""
+    """How a readout is trained: rule bp_batchnorm from features to classes, its output
+    normalised.
+    """
 
     n_epochs: int = 500
     batch_size: int = 100
-    config: dict = dataclasses.field(default_factory=dict)  # of bp_batchnorm; n_units and norm are filled in
+    # of bp_batchnorm; n_units and norm are filled in
+    config: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.check("n_epochs", low=1)
@@ -65,15 +70,17 @@ class Readout(Config):
 class FeatureTask:
     """Inputs without labels; keeps the contract of `tasks.Task`.
 
-    Batches are whole: what does not fill one is left out. With order "permuted" a new permutation of the inputs is
-    drawn for every epoch; with "fixed" they are shuffled once, from the stream (seed, "order"), and every epoch brings
-    the same batches in the same order, which is what the published CIFAR-10 notebook did. (The author's MNIST notebook
-    permutes the permuted data again; permutations drawn anew and those that are chained follow the same law.)
+    Batches are whole: what does not fill one is left out. With order "permuted" a new permutation
+    of the inputs is drawn for every epoch; with "fixed" they are shuffled once, from the stream
+    (seed, "order"), and every epoch brings the same batches in the same order, which is what the
+    published CIFAR-10 notebook did. (The author's MNIST notebook permutes the permuted data again;
+    permutations drawn anew and those that are chained follow the same law.)
 
     Attributes
     ----------
     x : (n, n_in) float, training inputs in order.
-    probe : (at most 1000, n_in) float, inputs on which `evaluate` measures: validation inputs, else training inputs.
+    probe : (at most 1000, n_in) float, inputs on which `evaluate` measures: validation inputs, else
+        training inputs.
     """
 
     def __init__(self, inputs: Inputs, *, order: str = "permuted", seed: int = 0) -> None:
@@ -92,7 +99,9 @@ class FeatureTask:
         return len(self.x) // batch_size
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
-        """One epoch of (inputs,); one permutation is drawn from `generator` unless the order is fixed."""
+        """One epoch of (inputs,); one permutation is drawn from `generator` unless the order is
+        fixed.
+        """
         n = self.n_batches(batch_size) * batch_size
         if self.is_fixed:
             for x in self.x[:n].split(batch_size):
@@ -104,7 +113,8 @@ class FeatureTask:
 
     @torch.no_grad()
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """What became of the units, measured on `probe`; the rule gives `currents` and `diagnostics`.
+        """What became of the units, measured on `probe`; the rule gives `currents` and
+        `diagnostics`.
 
         n_winners : units that are the most driven one for some input.
         mean_top_current : mean over inputs of the largest current, dimensionless.
@@ -120,12 +130,15 @@ class FeatureTask:
 class ReadoutTask:
     """Labelled inputs to classify; keeps the contract of `tasks.Task`.
 
-    Batches are drawn anew for every epoch, the last one smaller where the size does not divide the number of inputs.
+    Batches are drawn anew for every epoch, the last one smaller where the size does not divide the
+    number of inputs.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         if inputs.spec.kind != "classification":
-            raise BioplausError(f"{inputs.spec.name} has no labels, so nothing can be read out of its features.")
+            raise BioplausError(
+                f"{inputs.spec.name} has no labels, so nothing can be read out of its features."
+            )
         self.inputs, self.spec, self.fingerprint = inputs, inputs.spec, inputs.fingerprint
 
     def n_batches(self, batch_size: int) -> int:
@@ -134,7 +147,9 @@ class ReadoutTask:
         tasks.check_batch_size(batch_size, n_train)
         return -(-n_train // batch_size)
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of (inputs, labels); one permutation is drawn from `generator`."""
         x, y = self.inputs.x["train"], self.inputs.y["train"]
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
@@ -142,9 +157,11 @@ class ReadoutTask:
 
     @torch.no_grad()
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """Mean cross-entropy in nat ("test_loss") and fraction right ("test_accuracy") of every split but training.
+        """Mean cross-entropy in nat ("test_loss") and fraction right ("test_accuracy") of every
+        split but training.
 
-        Those of the training set are running means over the epoch, which the rule returns with every batch.
+        Those of the training set are running means over the epoch, which the rule returns with
+        every batch.
         """
         found = {}
         for split, x in self.inputs.x.items():
@@ -153,7 +170,11 @@ class ReadoutTask:
                 outputs = torch.cat([rule.predict(part) for part in x.split(N_ROWS)])
                 found[f"{split}_loss"] = functional.cross_entropy(outputs.double(), y)
                 found[f"{split}_accuracy"] = metrics.accuracy(outputs, y)
-        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True)) if found else {}
+        return (
+            dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+            if found
+            else {}
+        )
 
 
 def check_order(order: str) -> str:
@@ -164,18 +185,24 @@ def check_order(order: str) -> str:
 
 
 def prepared(inputs: Inputs, prepare: Callable[[Tensor, str], Tensor], name: str) -> Inputs:
-    """`inputs` after prepare(x, split) of every split, in new memory; `name` tells the two apart in the fingerprint."""
+    """`inputs` after prepare(x, split) of every split, in new memory; `name` tells the two apart in
+    the fingerprint.
+    """
     x = {split: prepare(x.clone(), split) for split, x in inputs.x.items()}
     return dataclasses.replace(inputs, x=x, fingerprint=digest(inputs.fingerprint, name))
 
 
 @torch.no_grad()
-def hidden(rule: "LearningRule", inputs: Inputs, prepare: Callable[[Tensor, str], Tensor] | None = None) -> Inputs:
-    """The features that `rule.predict` gives for `inputs`, computed once for all epochs of a readout.
+def hidden(
+    rule: "LearningRule", inputs: Inputs, prepare: Callable[[Tensor, str], Tensor] | None = None
+) -> Inputs:
+    """The features that `rule.predict` gives for `inputs`, computed once for all epochs of a
+    readout.
 
     Parameters
     ----------
-    prepare : applied to the inputs before, 1000 rows at a time, as prepare(x, split); it may change x in place.
+    prepare : applied to the inputs before, 1000 rows at a time, as prepare(x, split); it may change
+        x in place.
     """
     features = {}
     for split, x in inputs.x.items():

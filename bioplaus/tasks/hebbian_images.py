@@ -1,18 +1,19 @@
 """Images as the competing-hidden-units notebooks prepare them, in two named steps.
 
-Pixels in [0, 1], flattened row by row with the colour fastest, go through a first step (`FIRST`), which is what
-features are learned on; a second one (`SECOND`) comes before features are computed for a readout:
+Pixels in [0, 1], flattened row by row with the colour fastest, go through a first step (`FIRST`),
+which is what features are learned on; a second one (`SECOND`) comes before features are computed
+for a readout:
 
-    first   pixels              nothing                                                            (MNIST notebook)
+    first   pixels              nothing                                             (MNIST notebook)
             unit_norm           every image divided by its l2 norm
-            centred             minus the mean of every pixel, then divided by the l2 norm         (CIFAR-10 notebook)
+            centred  minus the mean of every pixel, then divided by the l2 norm  (CIFAR-10 notebook)
             centred_train_mean  the same, but test images minus the mean of the training images
     second  none                nothing
-            unit_norm           every image divided by its l2 norm                                 (author's advice)
-            row_centred         every image minus its own mean, then divided by the l2 norm        (CIFAR-10 notebook)
+            unit_norm           every image divided by its l2 norm                 (author's advice)
+            row_centred  every image minus its own mean, then divided by the l2 norm  (CIFAR-10 notebook)
 
-In "centred" the mean of the training images is taken before validation images are held out, and test images are centred
-by their OWN mean, as published; "centred_train_mean" mends the latter.
+In "centred" the mean of the training images is taken before validation images are held out, and
+test images are centred by their OWN mean, as published; "centred_train_mean" mends the latter.
 """
 
 import torch
@@ -43,7 +44,9 @@ def spec(
     """
     if first not in FIRST:
         raise unknown("preprocessing", first, FIRST)
-    return images.spec(dataset, preprocessing="unit", n_train=n_train, n_test=n_test, validation=validation)
+    return images.spec(
+        dataset, preprocessing="unit", n_train=n_train, n_test=n_test, validation=validation
+    )
 
 
 def load(
@@ -90,7 +93,9 @@ def load(
 
 
 def colour_last(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Images of `shape` (channels, height, width), flattened colour by colour, flattened pixel by pixel instead."""
+    """Images of `shape` (channels, height, width), flattened colour by colour, flattened pixel by
+    pixel instead.
+    """
     return x.view(-1, *shape).permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
@@ -99,7 +104,8 @@ def prepare(pixels: dict[str, Tensor], first: str) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    pixels : (n, n_in) float in [0, 1] by split, "train" and any of "validation" and "test"; changed in place.
+    pixels : (n, n_in) float in [0, 1] by split, "train" and any of "validation" and "test"; changed
+        in place.
     first : key of `FIRST`.
     """
     if first.startswith("centred"):
@@ -141,7 +147,7 @@ def unit_norm(x: Tensor, what: str) -> Tensor:
     if not (norm > 0).all():
         bad = torch.nonzero(~(norm[:, 0] > 0))[:, 0]
         raise BioplausError(
-            f"{len(bad)} of {len(x)} {what} inputs have norm 0 and cannot be scaled to unit length, first number "
-            f"{int(bad[0])}: blank images must be left out."
+            f"{len(bad)} of {len(x)} {what} inputs have norm 0 and cannot be scaled to unit length,"
+            f" first number {int(bad[0])}: blank images must be left out."
         )
     return x.div_(norm)

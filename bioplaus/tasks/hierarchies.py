@@ -1,7 +1,8 @@
 """Images with a fine and a coarse label each: which class, and which superclass.
 
-Images stay uint8 in memory, the whole training set at once; crops and flips are made from indices in the step, so
-nothing is written to disk and no worker is needed. Labels come from the data set's arrays, in stored order.
+Images stay uint8 in memory, the whole training set at once; crops and flips are made from indices
+in the step, so nothing is written to disk and no worker is needed. Labels come from the data set's
+arrays, in stored order.
 """
 
 import abc
@@ -26,10 +27,23 @@ CHUNK = 250  # images evaluated at once: 130 MB at the published width
 SUPERCLASSES = {  # of data sets that bring no coarse labels: the superclass of each class
     "digits": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),  # 1: the digit has a closed loop (0, 6, 8, 9)
     "mnist": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),
-    "cifar10": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),  # 0: animal, 1: vehicle (airplane, automobile, ship, truck)
+    "cifar10": (
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+    ),  # 0: animal, 1: vehicle (airplane, automobile, ship, truck)
     "cifar10-jpeg": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),
 }
-NORMALISATION = {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}  # published: mean, deviation
+NORMALISATION = {
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+}  # published: mean, deviation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,12 +55,18 @@ class HierarchySpec(Spec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(config.Config):
-    """Which images, divided and augmented how. Published: dataset "cifar100", validation "test", else the defaults."""
+    """Which images, divided and augmented how. Published: dataset "cifar100", validation "test",
+    else the defaults.
+    """
 
     dataset: str = "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz
-    validation: Literal["split", "test"] = "split"  # hold out training images, or validate on the test images
+    validation: Literal["split", "test"] = (
+        "split"  # hold out training images, or validate on the test images
+    )
     validation_fraction: float = 0.1  # of the training images, held out if validation is "split"
-    pad: int = 4  # pixels of reflection padding of which training images are random crops; 0: no crops
+    pad: int = (
+        4  # pixels of reflection padding of which training images are random crops; 0: no crops
+    )
     use_flip: bool = True  # mirror half of the training images
     n_train: int | None = None  # training images used, those held out among them; None: all
     n_test: int | None = None  # test images used; None: all
@@ -59,7 +79,8 @@ class Config(config.Config):
 
 
 def spec(dataset: str, **values: Any) -> HierarchySpec:
-    """What a rule must know of the task `load(dataset, **values)`; values are checked, no pixel is read.
+    """What a rule must know of the task `load(dataset, **values)`; values are checked, no pixel is
+    read.
 
     Raises
     ------
@@ -88,8 +109,8 @@ def load(
     Raises
     ------
     BioplausError
-        Unknown names, values out of range, a data set without coarse labels, a class with two superclasses; missing or
-        damaged files.
+        Unknown names, values out of range, a data set without coarse labels, a class with two
+        superclasses; missing or damaged files.
     """
     settings, about, specification = _plan({"dataset": dataset, **values})
     place = _device.pick(device) if isinstance(device, str) else device
@@ -104,7 +125,8 @@ class _Labelled(abc.ABC):
     ----------
     spec, config : `HierarchySpec`, `Config`.
     fingerprint : sha256 of the chosen images and labels, and of how they are divided and augmented.
-    y : labels by split ("train", "validation" where there is one, "test"), (n, 2) int64: class, superclass.
+    y : labels by split ("train", "validation" where there is one, "test"), (n, 2) int64: class,
+        superclass.
     coarse_of : (n_classes,) int64, the superclass of each class.
     """
 
@@ -126,7 +148,9 @@ class _Labelled(abc.ABC):
 
     @torch.no_grad()
     def predictions(self, rule: torch.nn.Module, split: str) -> dict[str, Tensor]:
-        """Predicted class by head for every image of a split, (n,) int64 each, from the logits of `rule`."""
+        """Predicted class by head for every image of a split, (n,) int64 each, from the logits of
+        `rule`.
+        """
         found: dict[str, list[Tensor]] = {}
         for x in self.inputs(split):
             for head, logits in rule.logits(x).items():
@@ -136,8 +160,8 @@ class _Labelled(abc.ABC):
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
         """Accuracies on validation and test images, and what the validation judges by.
 
-        "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 - accuracy, from 0 to
-        2, on validation images, or on test images where those validate.
+        "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 -
+        accuracy, from 0 to 2, on validation images, or on test images where those validate.
         """
         found = {}
         for split in ("validation", "test"):
@@ -145,15 +169,17 @@ class _Labelled(abc.ABC):
                 scores = score(self.predictions(rule, split), self.y[split], self.coarse_of)
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
         judge = "validation" if "validation" in self.y else "test"
-        errors = [1 - found[name] for kind in KINDS if (name := f"{judge}_{kind}_accuracy") in found]
+        errors = [
+            1 - found[name] for kind in KINDS if (name := f"{judge}_{kind}_accuracy") in found
+        ]
         return {**found, "validation_error": sum(errors)}
 
 
 class HierarchyTask(_Labelled):
     """Images with two labels; keeps the contract of `tasks.Task`. A batch is (x, y).
 
-    x : (batch, channels, height, width) float, channels last in memory, normalised by colour with the published mean
-        and deviation (CIFAR-100) or those of all training images of the set.
+    x : (batch, channels, height, width) float, channels last in memory, normalised by colour with
+        the published mean and deviation (CIFAR-100) or those of all training images of the set.
     y : (batch, 2) int64, class and superclass.
 
     Attributes
@@ -180,10 +206,14 @@ class HierarchyTask(_Labelled):
         self.normalise = Normaliser(mean.to(device, dtype), deviation.to(device, dtype), top, width)
         train = images._first(config.n_train, len(y_train))
         test = images._first(config.n_test, len(y_test))
-        parts = {"train": (stored.x_train[train], y_train[train]), "test": (stored.x_test[test], y_test[test])}
+        parts = {
+            "train": (stored.x_train[train], y_train[train]),
+            "test": (stored.x_test[test], y_test[test]),
+        }
         self.fingerprint = _fingerprint(config, parts)
         if config.validation == "split":
-            # the same images for every seed: no network is validated on what a part of it was trained on
+            # the same images for every seed: no network is validated on what a part of it was
+            # trained on
             order = np.random.RandomState(0).permutation(len(parts["train"][0]))
             n_out = round(config.validation_fraction * len(order))
             x, y = parts["train"]
@@ -191,10 +221,14 @@ class HierarchyTask(_Labelled):
                 parts[split] = (x[np.sort(rows)], y[np.sort(rows)])
         self.x, self.y = {}, {}
         for split, (x, y) in parts.items():
-            self.x[split] = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).to(device)
+            self.x[split] = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).to(
+                device
+            )
             self.y[split] = torch.from_numpy(y).to(device)
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of training batches; each image comes once, the last batch may be smaller.
 
         Parameters
@@ -204,13 +238,19 @@ class HierarchyTask(_Labelled):
         self.n_batches(batch_size)
         y = self.y["train"]
         order = torch.randperm(len(y), generator=generator)
-        draws = [part.to(y.device).split(batch_size) for part in (order, *self.draw(len(y), generator))]
+        draws = [
+            part.to(y.device).split(batch_size) for part in (order, *self.draw(len(y), generator))
+        ]
         for rows, top, left, flip in zip(*draws, strict=True):
             yield self.view(rows, top, left, flip), y.index_select(0, rows)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Corners and flips of `n` augmented images: top, left, (n,) int64 from 0 to 2 pad, and flip, (n,) bool."""
-        top, left = (torch.randint(2 * self.config.pad + 1, (n,), generator=generator) for _ in range(2))
+        """Corners and flips of `n` augmented images: top, left, (n,) int64 from 0 to 2 pad, and
+        flip, (n,) bool.
+        """
+        top, left = (
+            torch.randint(2 * self.config.pad + 1, (n,), generator=generator) for _ in range(2)
+        )
         flip = torch.rand(n, generator=generator) < 0.5
         return top, left, flip if self.config.use_flip else torch.zeros_like(flip)
 
@@ -225,24 +265,29 @@ class HierarchyTask(_Labelled):
         for part in self.x[split].split(CHUNK):
             yield self.normalise(part)
 
-    def encoded(self, encode: Callable[[Tensor], Tensor], n_views: int, generator: torch.Generator) -> "EncodedTask":
+    def encoded(
+        self, encode: Callable[[Tensor], Tensor], n_views: int, generator: torch.Generator
+    ) -> "EncodedTask":
         """This task with features in place of images, each computed once.
 
         Parameters
         ----------
-        encode : images -> features (batch, n_features); must depend on each image alone, and never change.
-        n_views : augmented views of every training image; an epoch takes one of them for each image, at random.
+        encode : images -> features (batch, n_features); must depend on each image alone, and never
+            change.
+        n_views : augmented views of every training image; an epoch takes one of them for each
+            image, at random.
         generator : CPU stream of the crops and flips of the views.
         """
         return EncodedTask(self, encode, n_views, generator)
 
 
 class EncodedTask(_Labelled):
-    """A `HierarchyTask` whose x are features, (batch, n_features), of `n_views` fixed views of every training image.
+    """A `HierarchyTask` whose x are features, (batch, n_features), of `n_views` fixed views of
+    every training image.
 
-    Heads trained on it are those trained on the views as images. Without augmentation (pad 0, no flip; one view) that
-    is the task itself; with it, the task with fresh crops and flips in every epoch has 2 (2 pad + 1)^2 views of an
-    image, too many to keep: `n_views` of them stand for all.
+    Heads trained on it are those trained on the views as images. Without augmentation (pad 0, no
+    flip; one view) that is the task itself; with it, the task with fresh crops and flips in every
+    epoch has 2 (2 pad + 1)^2 views of an image, too many to keep: `n_views` of them stand for all.
 
     Attributes
     ----------
@@ -250,22 +295,39 @@ class EncodedTask(_Labelled):
     """
 
     def __init__(
-        self, task: HierarchyTask, encode: Callable[[Tensor], Tensor], n_views: int, generator: torch.Generator
+        self,
+        task: HierarchyTask,
+        encode: Callable[[Tensor], Tensor],
+        n_views: int,
+        generator: torch.Generator,
     ) -> None:
         if n_views < 1:
             raise BioplausError(f"n_views is {n_views!r}, but must be at least 1.")
-        self.spec, self.config, self.y, self.coarse_of = task.spec, task.config, task.y, task.coarse_of
-        self.fingerprint = hashlib.sha256(f"{task.fingerprint} {n_views} views".encode()).hexdigest()
+        self.spec, self.config, self.y, self.coarse_of = (
+            task.spec,
+            task.config,
+            task.y,
+            task.coarse_of,
+        )
+        self.fingerprint = hashlib.sha256(
+            f"{task.fingerprint} {n_views} views".encode()
+        ).hexdigest()
         n, place = len(task.y["train"]), task.y["train"].device
         views = []
         for _ in range(n_views):
-            draws = [part.to(place).split(CHUNK) for part in (torch.arange(n), *task.draw(n, generator))]
-            views.append(torch.cat([encode(task.view(*parts)) for parts in zip(*draws, strict=True)]))
+            draws = [
+                part.to(place).split(CHUNK) for part in (torch.arange(n), *task.draw(n, generator))
+            ]
+            views.append(
+                torch.cat([encode(task.view(*parts)) for parts in zip(*draws, strict=True)])
+            )
         self.features = {"train": torch.stack(views)}
         for split in task.y.keys() - {"train"}:
             self.features[split] = torch.cat([encode(x) for x in task.inputs(split)])[None]
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch; the stream draws the order, then the view of each image."""
         self.n_batches(batch_size)
         features, y = self.features["train"], self.y["train"]
@@ -294,16 +356,26 @@ class Normaliser:
         self.mean, self.deviation, self.top = mean.repeat(width), deviation.repeat(width), top
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(batch, height, width, channels) uint8 -> (batch, channels, height, width) float, channels last in memory."""
+        """(batch, height, width, channels) uint8 -> (batch, channels, height, width) float,
+        channels last in memory.
+        """
         rows = pixels.reshape(-1, len(self.mean)).to(self.mean.dtype)
-        return rows.div_(self.top).sub_(self.mean).div_(self.deviation).view(pixels.shape).permute(0, 3, 1, 2)
+        return (
+            rows.div_(self.top)
+            .sub_(self.mean)
+            .div_(self.deviation)
+            .view(pixels.shape)
+            .permute(0, 3, 1, 2)
+        )
 
 
-def augment(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
+def augment(
+    pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int
+) -> Tensor:
     """Crops of reflection-padded images, mirrored where `flip`.
 
-    out[b, i, j] = image[rows[b]][reflect(top + i - pad), reflect(left + j' - pad)], with j' = j, or width - 1 - j in a
-    mirrored image. The border is not repeated: reflect(-1) = 1.
+    out[b, i, j] = image[rows[b]][reflect(top + i - pad), reflect(left + j' - pad)], with j' = j, or
+    width - 1 - j in a mirrored image. The border is not repeated: reflect(-1) = 1.
 
     Parameters
     ----------
@@ -321,14 +393,17 @@ def augment(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tenso
     y = _reflect(top[:, None] + down - pad, height)
     x = _reflect(left[:, None] + torch.where(flip[:, None], width - 1 - along, along) - pad, width)
     places = ((rows[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]).view(-1)
-    return pixels.view(-1, channels).index_select(0, places).view(len(rows), height, width, channels)
+    return (
+        pixels.view(-1, channels).index_select(0, places).view(len(rows), height, width, channels)
+    )
 
 
 def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict[str, float]:
     """Fractions of images for which predictions are right.
 
-    "fine_accuracy" and "coarse_accuracy" for the heads there are; with a fine head also "coarse_from_fine_accuracy":
-    the superclass of the predicted class is right; with both also "consistency": it is the predicted superclass.
+    "fine_accuracy" and "coarse_accuracy" for the heads there are; with a fine head also
+    "coarse_from_fine_accuracy": the superclass of the predicted class is right; with both also
+    "consistency": it is the predicted superclass.
 
     Parameters
     ----------
@@ -336,7 +411,11 @@ def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict
     y : (n, 2) int64, class and superclass.
     coarse_of : (n_classes,) int64.
     """
-    right = {f"{kind}_accuracy": predicted[kind] == y[:, k] for k, kind in enumerate(KINDS) if kind in predicted}
+    right = {
+        f"{kind}_accuracy": predicted[kind] == y[:, k]
+        for k, kind in enumerate(KINDS)
+        if kind in predicted
+    }
     if "fine" in predicted:
         superclass = coarse_of[predicted["fine"]]
         right["coarse_from_fine_accuracy"] = superclass == y[:, 1]
@@ -356,25 +435,29 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
     about = data.about(settings.dataset)
     if "coarse" not in about.n_classes and about.name not in SUPERCLASSES:
         raise BioplausError(
-            f"Data set {about.name} has no coarse labels; cifar100, {', '.join(sorted(SUPERCLASSES))} have them, and a "
-            ".npz that holds y_train_coarse and y_test_coarse, or coarse."
+            f"Data set {about.name} has no coarse labels; cifar100,"
+            f" {', '.join(sorted(SUPERCLASSES))} have them, and a .npz that holds y_train_coarse"
+            " and y_test_coarse, or coarse."
         )
     n_coarse = about.n_classes.get("coarse") or len(set(SUPERCLASSES[about.name]))
     for field, available in (("n_train", about.n_train), ("n_test", about.n_test)):
         wanted = getattr(settings, field)
         if wanted is not None and wanted > available:
-            raise BioplausError(f"{field} is {wanted}, but {about.name} has {available} such images.")
+            raise BioplausError(
+                f"{field} is {wanted}, but {about.name} has {available} such images."
+            )
     n_train = settings.n_train or about.n_train
     n_out = round(settings.validation_fraction * n_train)
     if settings.validation == "split" and not 0 < n_out < n_train:
         raise BioplausError(
-            f"validation_fraction is {settings.validation_fraction}, which holds out {n_out} of {n_train} training "
-            "images, but both parts need at least one."
+            f"validation_fraction is {settings.validation_fraction}, which holds out {n_out} of"
+            f" {n_train} training images, but both parts need at least one."
         )
     channels, height, width = about.shape
     if settings.pad >= min(height, width):
         raise BioplausError(
-            f"pad is {settings.pad}, but must be below {min(height, width)}, the images' size in pixels."
+            f"pad is {settings.pad}, but must be below {min(height, width)}, the images' size in"
+            " pixels."
         )
     specification = HierarchySpec(
         name=about.name,
@@ -391,25 +474,37 @@ def _labels(
     spec: HierarchySpec, labels: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """(n, 2) int64 labels of training and test images, and the superclass of each class."""
-    coarse = labels.get("coarse") or [np.array(SUPERCLASSES[spec.name])[fine] for fine in labels["fine"]]
-    both = tuple(np.stack(pair, axis=1).astype(np.int64) for pair in zip(labels["fine"], coarse, strict=True))
+    coarse = labels.get("coarse") or [
+        np.array(SUPERCLASSES[spec.name])[fine] for fine in labels["fine"]
+    ]
+    both = tuple(
+        np.stack(pair, axis=1).astype(np.int64) for pair in zip(labels["fine"], coarse, strict=True)
+    )
     pairs = np.unique(np.concatenate(both), axis=0)
     classes, counts = np.unique(pairs[:, 0], return_counts=True)
     if (counts > 1).any():
         doubled = classes[counts > 1][0]
         found = pairs[pairs[:, 0] == doubled, 1].tolist()
-        raise BioplausError(f"Class {doubled} of {spec.name} has images of superclasses {found}, but must have one.")
+        raise BioplausError(
+            f"Class {doubled} of {spec.name} has images of superclasses {found}, but must have one."
+        )
     coarse_of = np.zeros(spec.n_out, dtype=np.int64)
     coarse_of[pairs[:, 0]] = pairs[:, 1]
     return both, coarse_of
 
 
 def _statistics(name: str, pixels: np.ndarray, top: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation by colour of pixels in [0, 1]: published, else of all training images, by counting levels."""
+    """Mean and deviation by colour of pixels in [0, 1]: published, else of all training images, by
+    counting levels.
+    """
     if name in NORMALISATION:
-        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in NORMALISATION[name])
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float64) for values in NORMALISATION[name]
+        )
         return mean, deviation
-    counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(pixels.shape[1])])
+    counts = np.stack(
+        [np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(pixels.shape[1])]
+    )
     shares = counts / counts.sum(1, keepdims=True)
     levels = np.arange(counts.shape[1]) / top
     mean = shares @ levels

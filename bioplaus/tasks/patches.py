@@ -1,8 +1,9 @@
 """Patches of natural images: what receptive fields emerge from looking at the world?
 
-Square patches are cut at random places from the two photographs that come with scikit-learn (a Chinese temple and a
-flower, 427 x 640 pixels), so that this task needs no download. Their neighbouring pixels are strongly correlated;
-whitening removes that, as the retina is thought to do, and leaves the edges to be learned.
+Square patches are cut at random places from the two photographs that come with scikit-learn (a
+Chinese temple and a flower, 427 x 640 pixels), so that this task needs no download. Their
+neighbouring pixels are strongly correlated; whitening removes that, as the retina is thought to do,
+and leaves the edges to be learned.
 """
 
 import importlib.util
@@ -21,7 +22,9 @@ from bioplaus.tasks.hebbian_images import unit_norm
 
 NAME = "natural-patches"
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-LEAST_CONTRAST = 0.02  # standard deviation of grey levels in [0, 1]; flatter patches (sky) are left out
+LEAST_CONTRAST = (
+    0.02  # standard deviation of grey levels in [0, 1]; flatter patches (sky) are left out
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,9 @@ class Config(config.Config):
     side: int = 10  # height and width, pixels
     n_patches: int = 20000
     is_colour: bool = False  # red, green, blue, or grey levels (their mean)
-    whitening: float | None = 0.5  # regularisation of the ZCA, relative to the mean variance; None: not whitened
+    whitening: float | None = (
+        0.5  # regularisation of the ZCA, relative to the mean variance; None: not whitened
+    )
 
     def __post_init__(self) -> None:
         self.check("side", low=2, high=427)
@@ -43,7 +48,9 @@ def spec(settings: Config) -> Spec:
     """What a rule must know of these patches."""
     channels = 3 if settings.is_colour else 1
     shape = (channels, settings.side, settings.side)
-    return Spec(name=NAME, kind="features", n_in=channels * settings.side**2, n_out=1, image_shape=shape)
+    return Spec(
+        name=NAME, kind="features", n_in=channels * settings.side**2, n_out=1, image_shape=shape
+    )
 
 
 def load(
@@ -55,9 +62,9 @@ def load(
 ) -> Inputs:
     """Cut and prepare patches.
 
-    Order: half of the patches from each photograph, at places drawn from numpy's RandomState(seed), flat ones left out;
-    minus each patch's own mean; minus the mean of every pixel, then whitened (all in float64); divided by the l2 norm.
-    Pixels are flattened row by row, the colour fastest.
+    Order: half of the patches from each photograph, at places drawn from numpy's RandomState(seed),
+    flat ones left out; minus each patch's own mean; minus the mean of every pixel, then whitened
+    (all in float64); divided by the l2 norm. Pixels are flattened row by row, the colour fastest.
 
     Raises
     ------
@@ -67,7 +74,9 @@ def load(
     draw = np.random.RandomState(seed)
     photographs = [_photograph(name) for name in PHOTOGRAPHS]
     shares = [settings.n_patches // 2, settings.n_patches - settings.n_patches // 2]
-    cut = np.concatenate([_cut(photo, settings, n, draw) for photo, n in zip(photographs, shares, strict=True)])
+    cut = np.concatenate(
+        [_cut(photo, settings, n, draw) for photo, n in zip(photographs, shares, strict=True)]
+    )
     x = torch.from_numpy(cut[draw.permutation(len(cut))])
     x -= x.mean(1, keepdim=True)
     if settings.whitening is not None:
@@ -82,10 +91,12 @@ def load(
 
 
 def whiten(x: Tensor, regularisation: float) -> Tensor:
-    """Zero-phase whitening: x C^(-1/2), C the covariance of the rows of `x`, (n, n_in), about their mean.
+    """Zero-phase whitening: x C^(-1/2), C the covariance of the rows of `x`, (n, n_in), about their
+    mean.
 
-    With C = U diag(l) U^T the factor is U diag(1 / sqrt(l + regularisation mean(l))) U^T, so directions with little
-    variance, mostly noise of the camera and its JPEG files, are not blown up.
+    With C = U diag(l) U^T the factor is U diag(1 / sqrt(l + regularisation mean(l))) U^T, so
+    directions with little variance, mostly noise of the camera and its JPEG files, are not blown
+    up.
     """
     x = x - x.mean(0)
     variance, direction = torch.linalg.eigh(x.T @ x / len(x))
@@ -94,9 +105,13 @@ def whiten(x: Tensor, regularisation: float) -> Tensor:
 
 
 def _cut(photo: np.ndarray, settings: Config, n: int, draw: np.random.RandomState) -> np.ndarray:
-    """(n, n_in) float64 in [0, 1]: patches at random places of a (height, width, 3) uint8 photograph."""
+    """(n, n_in) float64 in [0, 1]: patches at random places of a (height, width, 3) uint8
+    photograph.
+    """
     pixels = photo / 255 if settings.is_colour else photo.mean(2, keepdims=True) / 255
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (settings.side, settings.side), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        pixels, (settings.side, settings.side), axis=(0, 1)
+    )
     kept = np.zeros((0, settings.side, settings.side, pixels.shape[2]))
     while len(kept) < n:
         places = tuple(draw.randint(0, windows.shape[axis], n) for axis in (0, 1))
@@ -107,11 +122,17 @@ def _cut(photo: np.ndarray, settings: Config, n: int, draw: np.random.RandomStat
 
 
 def _photograph(name: str) -> np.ndarray:
-    """(height, width, 3) uint8; read directly, as importing sklearn.datasets takes 1.5 s of computing."""
+    """(height, width, 3) uint8; read directly, as importing sklearn.datasets takes 1.5 s of
+    computing.
+    """
     from PIL import Image
 
     found = importlib.util.find_spec("sklearn")
-    path = Path(found.submodule_search_locations[0]) / "datasets" / "images" / name if found else None
+    path = (
+        Path(found.submodule_search_locations[0]) / "datasets" / "images" / name if found else None
+    )
     if path is None or not path.is_file():
-        raise BioplausError(f"{NAME} is cut from {name}, which comes with scikit-learn (pip install scikit-learn).")
+        raise BioplausError(
+            f"{NAME} is cut from {name}, which comes with scikit-learn (pip install scikit-learn)."
+        )
     return np.asarray(Image.open(path).convert("RGB"))

@@ -1,7 +1,8 @@
-"""Drawn scenes with captions: pictures of one to three coloured shapes, and sentences of varying length about them.
+"""Drawn scenes with captions: pictures of one to three coloured shapes, and sentences of varying
+length about them.
 
-A small stand-in for photographs with captions that needs no download: the images are rendered for real, the sentences
-are true of them, and every image has five, between three and twenty words long.
+A small stand-in for photographs with captions that needs no download: the images are rendered for
+real, the sentences are true of them, and every image has five, between three and twenty words long.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 SIZE = 32  # pixels
-COLOURS = {"red": (214, 48, 49), "green": (46, 160, 67), "blue": (52, 101, 214), "yellow": (245, 202, 40)}
+COLOURS = {
+    "red": (214, 48, 49),
+    "green": (46, 160, 67),
+    "blue": (52, 101, 214),
+    "yellow": (245, 202, 40),
+}
 SHAPES = ("circle", "square", "triangle")
 RADII = {"small": 3.2, "large": 5.6}  # pixels
 BACKGROUND = (236, 236, 236)
@@ -68,7 +74,9 @@ def generate(n: int, seed: int) -> tuple[np.ndarray, list[list[str]]]:
 
 
 def render(things: list[Thing], random: np.random.RandomState) -> np.ndarray:
-    """The picture, (3, 32, 32) uint8: shapes with soft edges on grey, and pixel noise of deviation 4 grey levels."""
+    """The picture, (3, 32, 32) uint8: shapes with soft edges on grey, and pixel noise of deviation
+    4 grey levels.
+    """
     points = (np.arange(SIZE * _FINE) + 0.5) / _FINE
     x, y = np.meshgrid(points, points)
     image = np.broadcast_to(np.array(BACKGROUND, float)[:, None, None], (3, SIZE, SIZE)).copy()

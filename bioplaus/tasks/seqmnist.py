@@ -1,7 +1,8 @@
-"""Images seen a few pixels at a time: say which class it was, draw the class's line, or draw the digit itself.
+"""Images seen a few pixels at a time: say which class it was, draw the class's line, or draw the
+digit itself.
 
-The pixels of an image, row by row, are cut into steps of `n_in`; the network answers after the last step (target
-"class") or draws while it looks (targets "line" and "digit").
+The pixels of an image, row by row, are cut into steps of `n_in`; the network answers after the last
+step (target "class") or draws while it looks (targets "line" and "digit").
 """
 
 import dataclasses
@@ -31,24 +32,54 @@ DIGITS = (  # corners of the digits in the unit square, x to the right, y up
     ((0, 1), (0.5, 1), (1, 1), (0.5, 0.5), (0, 0), (0.5, 0), (1, 0)),
     ((0, 1), (0.5, 1), (1, 1), (1, 0.5), (0.5, 0.5), (1, 0.5), (1, 0), (0.5, 0), (0, 0)),
     ((0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (0.5, 0.5), (0.5, 1), (0.5, 0.5), (0.5, 0)),
-    ((0, 1), (0.5, 1), (1, 1), (0.5, 1), (0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (1, 0), (0.5, 0), (0, 0)),
+    (
+        (0, 1),
+        (0.5, 1),
+        (1, 1),
+        (0.5, 1),
+        (0, 1),
+        (0, 0.5),
+        (0.5, 0.5),
+        (1, 0.5),
+        (1, 0),
+        (0.5, 0),
+        (0, 0),
+    ),
     ((0, 1), (0, 0.5), (0, 0), (0.5, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0, 0.5)),
     ((0, 1), (0.5, 1), (1, 1), (0.5, 0.5), (0, 0)),
     ((0, 1), (0.5, 0.5), (1, 0), (0.5, 0), (0, 0), (0.5, 0.5), (1, 1), (0.5, 1), (0, 1)),
-    ((0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0)),
+    (
+        (0, 1),
+        (0, 0.5),
+        (0.5, 0.5),
+        (1, 0.5),
+        (1, 1),
+        (0.5, 1),
+        (0, 1),
+        (0.5, 1),
+        (1, 1),
+        (1, 0.5),
+        (1, 0),
+    ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(config.Config):
-    """Which images, cut how, with which answer. Defaults: published, but for the data set (mnist)."""
+    """Which images, cut how, with which answer. Defaults: published, but for the data set
+    (mnist).
+    """
 
-    dataset: str = "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz; grey images
+    dataset: str = (
+        "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz; grey images
+    )
     target: Literal["class", "line", "digit"] = "class"  # what the network answers
     n_in: int | None = None  # pixels per step; None: one row of the image
     classes: tuple[int, ...] | None = None  # classes used, in the order of their lines; None: all
     validation: float = 0.2  # fraction of the training images that validates
-    n_train: int | None = None  # training images used, those of the validation among them; None: all
+    n_train: int | None = (
+        None  # training images used, those of the validation among them; None: all
+    )
     n_test: int | None = None  # test images used; None: all
     shuffle: bool = False  # a new order every epoch; published: the same order every epoch
     seed: int = 0  # draws subsets and split
@@ -58,12 +89,17 @@ class Config(config.Config):
             self.check(name, low=1)
         self.check("validation", low=0, high=1, open_low=True, open_high=True)
         self.check("seed", low=0, high=2**32 - 1)
-        if self.classes is not None and (not self.classes or len(set(self.classes)) < len(self.classes)):
-            raise BioplausError(f"classes is {list(self.classes)}, but must name one class or more, each once.")
+        if self.classes is not None and (
+            not self.classes or len(set(self.classes)) < len(self.classes)
+        ):
+            raise BioplausError(
+                f"classes is {list(self.classes)}, but must name one class or more, each once."
+            )
 
 
 def line_curves(n_classes: int, n_steps: int) -> np.ndarray:
-    """Straight lines from the origin to 10 (sin, cos)(2 pi i / n_classes), (n_classes, n_steps, 2) float64.
+    """Straight lines from the origin to 10 (sin, cos)(2 pi i / n_classes), (n_classes, n_steps, 2)
+    float64.
 
     Both ends are included; units of the drawing.
     """
@@ -75,8 +111,9 @@ def line_curves(n_classes: int, n_steps: int) -> np.ndarray:
 def digit_curve(digit: int, n_steps: int) -> np.ndarray:
     """The digit's polyline in `n_steps` points, (n_steps, 2) float64, in the unit square.
 
-    Of S segments each gets n_steps // S points, equally spaced from its start, its end left out; with a remainder r > 0
-    the first r - 1 segments get one more, without one the last gets one fewer; then the last corner follows.
+    Of S segments each gets n_steps // S points, equally spaced from its start, its end left out;
+    with a remainder r > 0 the first r - 1 segments get one more, without one the last gets one
+    fewer; then the last corner follows.
 
     Raises
     ------
@@ -86,8 +123,9 @@ def digit_curve(digit: int, n_steps: int) -> np.ndarray:
     corners = np.array(DIGITS[digit], dtype=float)
     if n_steps < len(corners):
         raise BioplausError(
-            f"A sequence of {n_steps} steps is too short to draw a {digit}, whose polyline has {len(corners)} corners; "
-            "use more, smaller steps (n_in), or leave the class out (classes)."
+            f"A sequence of {n_steps} steps is too short to draw a {digit}, whose polyline has"
+            f" {len(corners)} corners; use more, smaller steps (n_in), or leave the class out"
+            " (classes)."
         )
     n_segments = len(corners) - 1
     share, rest = divmod(n_steps, n_segments)
@@ -96,7 +134,10 @@ def digit_curve(digit: int, n_steps: int) -> np.ndarray:
         counts[: rest - 1] += 1
     else:
         counts[-1] -= 1
-    parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(corners, corners[1:], counts, strict=False)]
+    parts = [
+        np.linspace(a, b, n, endpoint=False)
+        for a, b, n in zip(corners, corners[1:], counts, strict=False)
+    ]
     return np.concatenate([*parts, corners[-1:]])
 
 
@@ -106,11 +147,15 @@ def sequences(pixels: np.ndarray, n_in: int) -> np.ndarray:
 
 
 def spec(**values: Any) -> Spec:
-    """What a rule must know of the task `load(**values)`; the values are checked, no pixel is read."""
+    """What a rule must know of the task `load(**values)`; the values are checked, no pixel is
+    read.
+    """
     return _plan(values)[2]
 
 
-def load(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **values: Any) -> "SequenceTask":
+def load(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **values: Any
+) -> "SequenceTask":
     """Read the images and put them on the device.
 
     Parameters
@@ -124,7 +169,9 @@ def load(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
     """
     settings, about, specification = _plan(values)
     images = data.read(settings.dataset)
-    return SequenceTask(settings, specification, images, top=about.top, device=torch.device(device), dtype=dtype)
+    return SequenceTask(
+        settings, specification, images, top=about.top, device=torch.device(device), dtype=dtype
+    )
 
 
 class SequenceTask:
@@ -135,8 +182,8 @@ class SequenceTask:
     spec : `Spec`.
     config : `Config`, with `n_in` and `classes` spelled out.
     curves : (n_classes, n_steps, 2) targets by class, or None for target "class".
-    splits : (pixels, classes) by "train", "validation", "test": (n, n_steps, n_in) uint8, and (n,) int64, index into
-        `config.classes`.
+    splits : (pixels, classes) by "train", "validation", "test": (n, n_steps, n_in) uint8, and (n,)
+        int64, index into `config.classes`.
     """
 
     def __init__(
@@ -158,18 +205,22 @@ class SequenceTask:
         n_train = len(order) - round(settings.validation * len(order))
         if not 0 < n_train < len(order):
             raise BioplausError(
-                f"validation is {settings.validation}, which splits {len(order)} training images into {n_train} and "
-                f"{len(order) - n_train}, but both parts need at least one."
+                f"validation is {settings.validation}, which splits {len(order)} training images"
+                f" into {n_train} and {len(order) - n_train}, but both parts need at least one."
             )
         rows = {"train": order[:n_train], "validation": order[n_train:]}
-        self.splits = {name: tuple(part[chosen].to(device) for part in train) for name, chosen in rows.items()}
+        self.splits = {
+            name: tuple(part[chosen].to(device) for part in train) for name, chosen in rows.items()
+        }
         self.splits["test"] = tuple(part.to(device) for part in test)
         curves = _curves(settings, specification.n_steps)
         self.curves = None if curves is None else torch.from_numpy(curves).to(device, dtype)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256, hexadecimal, of the settings (JSON) and of the pixels and classes of all splits, in their order."""
+        """sha256, hexadecimal, of the settings (JSON) and of the pixels and classes of all splits,
+        in their order.
+        """
         digest = hashlib.sha256(json.dumps(self.config.to_dict()).encode())
         for x, y in self.splits.values():
             digest.update(f"{tuple(x.shape)}".encode())
@@ -181,8 +232,12 @@ class SequenceTask:
         """Number of batches in one epoch, the last partial one included."""
         return -(-len(self.splits["train"][0]) // batch_size)
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training batches (x, y); nothing is drawn unless `shuffle`, then one permutation."""
+    def batches(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of training batches (x, y); nothing is drawn unless `shuffle`, then one
+        permutation.
+        """
         x, y = self.splits["train"]
         if self.config.shuffle:
             order = torch.randperm(len(x), generator=generator).to(x.device)
@@ -193,12 +248,16 @@ class SequenceTask:
                 yield self._prepared(*part)
 
     def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """On the validation images: "val_nll", "val_accuracy", "val_certainty"; or of a drawing "val_mse"."""
+        """On the validation images: "val_nll", "val_accuracy", "val_certainty"; or of a drawing
+        "val_mse".
+        """
         found = self._measure(rule, "validation")
         return {name: value for name, value in found.items() if name != "val_dysmetria"}
 
     def evaluate_test(self, rule: torch.nn.Module) -> dict[str, float]:
-        """The same on the test images, and of a drawing "test_dysmetria"; to be asked once, after training."""
+        """The same on the test images, and of a drawing "test_dysmetria"; to be asked once, after
+        training.
+        """
         return self._measure(rule, "test")
 
     @torch.no_grad()
@@ -207,16 +266,23 @@ class SequenceTask:
 
         Returns
         -------
-        label : (n_classes,). drawn, target : (n_classes, T, 2), units of the drawing; or of a classification
+        label : (n_classes,). drawn, target : (n_classes, T, 2), units of the drawing; or of a
+            classification
         probability : (n_classes, n_classes).
         """
         pixels, classes = self.splits["test"]
-        first = torch.stack([(classes == i).int().argmax() for i in range(len(self.config.classes))])
+        first = torch.stack(
+            [(classes == i).int().argmax() for i in range(len(self.config.classes))]
+        )
         x, y = self._prepared(pixels[first], classes[first])
         found, label = rule.predict(x), np.array(self.config.classes)
         if self.curves is None:
             return {"label": label, "probability": found.double().softmax(1).cpu().numpy()}
-        return {"label": label, "drawn": found.double().cpu().numpy(), "target": y.double().cpu().numpy()}
+        return {
+            "label": label,
+            "drawn": found.double().cpu().numpy(),
+            "target": y.double().cpu().numpy(),
+        }
 
     def _prepared(self, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         x = pixels.to(self._dtype).div_(self._top)
@@ -236,7 +302,10 @@ class SequenceTask:
                     "certainty": metrics.certainty(found),
                 }
             else:
-                means = {"mse": metrics.squared_distance(found, y), "dysmetria": metrics.dysmetria(found, y)}
+                means = {
+                    "mse": metrics.squared_distance(found, y),
+                    "dysmetria": metrics.dysmetria(found, y),
+                }
             for name, value in means.items():
                 sums[name] = sums.get(name, 0) + value.double() * len(x)
         prefix = "val" if split == "validation" else split
@@ -248,13 +317,15 @@ class SequenceTask:
         missing = [int(c) for c in classes if not (labels == c).any()]
         if missing:
             raise BioplausError(
-                f"{self.spec.name} has no {part} image of class {', '.join(map(str, missing))}, which classes "
-                f"{classes.tolist()} asks for."
+                f"{self.spec.name} has no {part} image of class {', '.join(map(str, missing))},"
+                f" which classes {classes.tolist()} asks for."
             )
         kept = np.isin(labels, classes)
         order = np.argsort(classes)
         index = order[np.searchsorted(classes, labels[kept], sorter=order)]
-        return torch.from_numpy(sequences(pixels[kept], self.config.n_in)), torch.from_numpy(index.astype(np.int64))
+        return torch.from_numpy(sequences(pixels[kept], self.config.n_in)), torch.from_numpy(
+            index.astype(np.int64)
+        )
 
 
 def _parts(images: data.Images) -> list[tuple[np.ndarray, np.ndarray, str]]:
@@ -262,7 +333,9 @@ def _parts(images: data.Images) -> list[tuple[np.ndarray, np.ndarray, str]]:
     return [(images.x_train, train, "training"), (images.x_test, test, "test")]
 
 
-def _some(x: Tensor, y: Tensor, n: int | None, name: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _some(
+    x: Tensor, y: Tensor, n: int | None, name: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """`n` of the images, drawn without replacement; all, in stored order, for None."""
     if n is None:
         return x, y
@@ -287,17 +360,29 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:
     about = data.about(settings.dataset)
     n_channels, height, width = about.shape
     if n_channels != 1:
-        raise BioplausError(f"{about.name} has images of {n_channels} colours, but this task needs grey ones.")
+        raise BioplausError(
+            f"{about.name} has images of {n_channels} colours, but this task needs grey ones."
+        )
     n_in, n_classes = settings.n_in or width, about.n_classes["fine"]
     if height * width % n_in:
-        raise BioplausError(f"n_in is {n_in}, which does not divide the {height * width} pixels of {about.name}.")
+        raise BioplausError(
+            f"n_in is {n_in}, which does not divide the {height * width} pixels of {about.name}."
+        )
     classes = settings.classes or tuple(range(n_classes))
     if beyond := [c for c in classes if not 0 <= c < n_classes]:
-        raise BioplausError(f"classes names {beyond[0]}, but {about.name} has the classes 0 to {n_classes - 1}.")
+        raise BioplausError(
+            f"classes names {beyond[0]}, but {about.name} has the classes 0 to {n_classes - 1}."
+        )
     if settings.target == "digit" and max(classes) >= len(DIGITS):
-        raise BioplausError(f"Only the digits 0 to 9 can be drawn, but {about.name} has a class {max(classes)}.")
+        raise BioplausError(
+            f"Only the digits 0 to 9 can be drawn, but {about.name} has a class {max(classes)}."
+        )
     settings = dataclasses.replace(settings, n_in=n_in, classes=classes)
     n_steps = height * width // n_in
     _curves(settings, n_steps)  # raises where the sequence is too short
     kind, n_out = ("classification", len(classes)) if settings.target == "class" else ("drawing", 2)
-    return settings, about, Spec(name=about.name, kind=kind, n_in=n_in, n_out=n_out, n_steps=n_steps)
+    return (
+        settings,
+        about,
+        Spec(name=about.name, kind=kind, n_in=n_in, n_out=n_out, n_steps=n_steps),
+    )

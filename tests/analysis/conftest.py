@@ -1,4 +1,6 @@
-"""A small project of its own: a manifest, the published numbers, and results made up by the tests."""
+"""A small project of its own: a manifest, the published numbers, and results made up by the
+tests.
+"""
 
 import os
 import shutil
@@ -71,7 +73,9 @@ Write = Callable[..., manifest.Run]
 
 @pytest.fixture
 def write(home: Path) -> Write:
-    """write(preset, entry, seed, test, ...) saves a complete run of the manifest, with these accuracies."""
+    """write(preset, entry, seed, test, ...) saves a complete run of the manifest, with these
+    accuracies.
+    """
 
     def make(
         preset: str,
@@ -82,12 +86,20 @@ def write(home: Path) -> Write:
         angles: dict[int, float] | None = None,
         status: str = "done",
     ) -> manifest.Run:
-        run = next(r for r in manifest.runs(preset, ["corinfomax"]) if r.entry == entry and r.seed == seed)
-        about: dict[str, Any] = {name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")}
-        results.begin(run.folder, {**about, "preset": preset, "seed": seed, "parameters": run.parameters})
+        run = next(
+            r for r in manifest.runs(preset, ["corinfomax"]) if r.entry == entry and r.seed == seed
+        )
+        about: dict[str, Any] = {
+            name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")
+        }
+        results.begin(
+            run.folder, {**about, "preset": preset, "seed": seed, "parameters": run.parameters}
+        )
         angles = angles or {}
         diagnostics = (
-            {"batch": np.array([*angles]), "angle_2_deg": np.array([*angles.values()], float)} if angles else {}
+            {"batch": np.array([*angles]), "angle_2_deg": np.array([*angles.values()], float)}
+            if angles
+            else {}
         )
         record = {
             "status": status,

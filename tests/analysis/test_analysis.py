@@ -21,12 +21,17 @@ def test_without_results_everything_is_missing_and_nothing_is_drawn_of_ours(home
     assert set(found.status.values()) == {"missing"} and len(found.about["missing"]) == 9
     drawn = found.curves("test_accuracy")
     assert set(drawn.source) == {"published"} and set(drawn.entry) == {"corinfomax", "ep"}
-    assert found.about["command"] == "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'"
+    assert (
+        found.about["command"]
+        == "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'"
+    )
 
 
 def test_a_preset_that_does_not_run_the_experiment_gives_an_empty_analysis(home):
     found = analysis.load("corinfomax", "mnist", "smoke")
-    assert found.entries == [] and found.curves("test_accuracy").empty and found.compare_final() == []
+    assert (
+        found.entries == [] and found.curves("test_accuracy").empty and found.compare_final() == []
+    )
 
 
 def test_the_mean_and_its_population_deviation_are_over_seeds_at_each_epoch(write):
@@ -42,13 +47,21 @@ def test_the_mean_and_its_population_deviation_are_over_seeds_at_each_epoch(writ
 def test_a_run_that_two_entries_share_is_found_under_both(home, write):
     path = home / "Simulations" / "manifests" / "corinfomax.yaml"
     text = path.read_text()
-    path.write_text(text.replace("      toy:", text[text.index("      ep:") : text.index("      toy:")] + "      toy:"))
+    path.write_text(
+        text.replace(
+            "      toy:", text[text.index("      ep:") : text.index("      toy:")] + "      toy:"
+        )
+    )
     path.write_text(path.read_text().replace("      ep:", "      twin:", 1))
     run = write("desk", "ep", 0, LEARNED)
     found = analysis.load("corinfomax", "mnist", "desk")
     assert [o.run["entry"] for o in found.outcomes] == ["twin", "ep"] and found.n_foreign == 0
-    assert found.final("test_accuracy", "twin") == found.final("test_accuracy", "ep") == [LEARNED[-1]]
-    assert [o.run["entry"] for o in found.only("twin").outcomes] == ["twin"] and found.status[run.id] == "done"
+    assert (
+        found.final("test_accuracy", "twin") == found.final("test_accuracy", "ep") == [LEARNED[-1]]
+    )
+    assert [o.run["entry"] for o in found.only("twin").outcomes] == ["twin"] and found.status[
+        run.id
+    ] == "done"
     counts = report._run_counts(found)
     assert counts["planned"] == counts["done"] + counts["missing"] == 9
 
@@ -75,7 +88,9 @@ def test_collapsed_and_diverged_seeds_are_in_no_mean_and_drawn_apart(write):
         "Collapsed, in no mean: CorInfoMax seed 10.",
         "Diverged, in no mean: CorInfoMax seed 20.",
     ]
-    assert found.compare_curve("test_accuracy")[0]["note"].endswith("2 of 3 seeds collapsed or diverged, left out")
+    assert found.compare_curve("test_accuracy")[0]["note"].endswith(
+        "2 of 3 seeds collapsed or diverged, left out"
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,11 +111,19 @@ def test_a_seed_has_collapsed_if_it_ended_at_chance_or_below_0_8_of_its_best(acc
 def test_runs_that_the_manifest_does_not_plan_are_left_out_and_said_to_be(write):
     run = write("desk", "corinfomax", 0, LEARNED)
     stranger = run.folder.with_name("corinfomax-mnist-s1-deadbeef")
-    results.begin(stranger, {"id": stranger.name, "entry": "corinfomax", "seed": 1, "parameters": run.parameters})
-    results.finish(stranger, {"status": "done", "epochs": {"epoch": [0], "test_accuracy": [0.5]}, "diagnostics": {}})
+    results.begin(
+        stranger,
+        {"id": stranger.name, "entry": "corinfomax", "seed": 1, "parameters": run.parameters},
+    )
+    results.finish(
+        stranger,
+        {"status": "done", "epochs": {"epoch": [0], "test_accuracy": [0.5]}, "diagnostics": {}},
+    )
     found = analysis.load("corinfomax", "mnist", "desk")
     assert mean(found.curves("test_accuracy"), "corinfomax").value.iloc[0] == LEARNED[0]
-    assert "Left out: 1 runs in the results folder that the manifest does not plan." in found.remarks()
+    assert (
+        "Left out: 1 runs in the results folder that the manifest does not plan." in found.remarks()
+    )
 
 
 def test_collected_runs_are_read_like_folders(write, home):
@@ -123,14 +146,19 @@ def test_a_short_run_is_held_against_the_published_curve_at_the_same_epochs(writ
     assert sorted(claims) == [1, 2, 3, 5, 10, 50]
     theirs = published.curve("corinfomax", manifest.runs("desk")[3].published, "test_accuracy")
     for epoch, claim in claims.items():
-        assert claim["published"] == theirs["mean"][epoch - 1] and claim["ours"] == pytest.approx(0.95)
+        assert claim["published"] == theirs["mean"][epoch - 1] and claim["ours"] == pytest.approx(
+            0.95
+        )
         assert claim["difference"] == pytest.approx(0.95 - theirs["mean"][epoch - 1])
 
 
 def test_final_values_are_compared_only_after_the_published_number_of_epochs(write):
     write("desk", "corinfomax", 0, LEARNED)  # 10 epochs
     write("desk", "ep", 0, [*[0.95] * 49, 0.9762])  # 50
-    found = {c["entry"]: c for c in analysis.load("corinfomax", "mnist", "desk").compare_final(["test_accuracy"])}
+    found = {
+        c["entry"]: c
+        for c in analysis.load("corinfomax", "mnist", "desk").compare_final(["test_accuracy"])
+    }
     assert found["corinfomax"]["verdict"] == "not run at this preset (10 of 50 epochs)"
     assert found["corinfomax"]["published"] == 0.97622 and found["corinfomax"]["ours"] is None
     assert found["ep"]["verdict"] == "within 2 sd" and found["ep"]["published"] == 0.97616
@@ -141,23 +169,36 @@ def test_a_curve_of_another_setting_is_noted_in_every_claim_and_caption(write):
     write("desk", "corinfomax", 0, LEARNED)
     found = analysis.load("corinfomax", "mnist", "desk")
     note = "published setting: 1, ours: 3"
-    assert all(c["note"] == note for c in found.compare_curve("test_accuracy") if c["entry"] == "corinfomax")
-    assert f"For CorInfoMax no curve of exactly these parameters was published ({note})." in found.caption(
-        "Accuracy.", found.curves("test_accuracy")
+    assert all(
+        c["note"] == note
+        for c in found.compare_curve("test_accuracy")
+        if c["entry"] == "corinfomax"
+    )
+    assert (
+        f"For CorInfoMax no curve of exactly these parameters was published ({note})."
+        in found.caption("Accuracy.", found.curves("test_accuracy"))
     )
 
 
 def test_digits_are_held_against_nothing(write):
     write("quick", "ep", 0, [0.5, 0.8, 0.9, 0.92])
     found = analysis.load("corinfomax", "mnist", "quick")
-    assert set(found.curves("test_accuracy").source) == {"ours"} and found.compare_curve("test_accuracy") == []
+    assert (
+        set(found.curves("test_accuracy").source) == {"ours"}
+        and found.compare_curve("test_accuracy") == []
+    )
     assert {claim["verdict"] for claim in found.compare_final()} == {"no published counterpart"}
-    assert "No published counterpart for CorInfoMax, EP: the data set is digits, published is MNIST." in found.remarks()
+    assert (
+        "No published counterpart for CorInfoMax, EP: the data set is digits, published is MNIST."
+        in found.remarks()
+    )
 
 
 def test_angles_are_compared_at_the_same_batches(write):
     write("desk", "corinfomax", 0, LEARNED, angles={1: 90.0, 501: 75.0, 1001: 70.0, 2001: 67.4})
-    found = analysis.load("corinfomax", "mnist", "desk").compare_curve("angle_2_deg", at=(2001, 5001), digits=1)
+    found = analysis.load("corinfomax", "mnist", "desk").compare_curve(
+        "angle_2_deg", at=(2001, 5001), digits=1
+    )
     assert [(claim["x"], claim["verdict"]) for claim in found] == [
         (2001, "within 2 sd"),  # published 67.30 +- 0.51
         (5001, "not run at this preset"),
@@ -179,5 +220,11 @@ def test_the_overview_counts_how_runs_ended(write):
     write("desk", "corinfomax", 0, LEARNED)
     write("desk", "corinfomax", 10, [0.1] * 10)
     rows = analysis.load("corinfomax", "mnist", "desk").overview().set_index("entry")
-    assert list(rows.loc["corinfomax", ["runs", "done", "collapsed", "diverged", "missing"]]) == [3, 1, 1, 0, 1]
+    assert list(rows.loc["corinfomax", ["runs", "done", "collapsed", "diverged", "missing"]]) == [
+        3,
+        1,
+        1,
+        0,
+        1,
+    ]
     assert rows.loc["ep", "epochs"] == 50 and rows.loc["ep", "network"] == "784-500-10"

@@ -1,4 +1,6 @@
-"""Paired tests, horizons, exports and the verdicts on the papers' statements, from results made up by the tests."""
+"""Paired tests, horizons, exports and the verdicts on the papers' statements, from results made up
+by the tests.
+"""
 
 import json
 import math
@@ -36,13 +38,29 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
 
 
-def write(experiment, entry, values, *, metric="train_mse", n_epochs=4, status="done", preset="desk", **more):
-    """Complete runs of an entry, one for each seed that has a value: the metric is constant over epochs."""
+def write(
+    experiment,
+    entry,
+    values,
+    *,
+    metric="train_mse",
+    n_epochs=4,
+    status="done",
+    preset="desk",
+    **more,
+):
+    """Complete runs of an entry, one for each seed that has a value: the metric is constant over
+    epochs.
+    """
     for run in manifest.runs(preset, ["ccdni"]):
         if (run.experiment, run.entry) != (experiment, entry) or run.seed not in values:
             continue
-        about = {name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")}
-        results.begin(run.folder, {**about, "preset": preset, "seed": run.seed, "parameters": run.parameters})
+        about = {
+            name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")
+        }
+        results.begin(
+            run.folder, {**about, "preset": preset, "seed": run.seed, "parameters": run.parameters}
+        )
         value = values[run.seed]
         record = {
             "status": status,
@@ -70,9 +88,15 @@ def verdict(number, statement):
 def test_a_paired_comparison_agrees_with_the_t_test_of_the_differences_and_ignores_unpaired_seeds():
     found = cerebellum.paired(CORTEX | {99: 1.0}, BOTH)
     gap = np.array([CORTEX[s] - BOTH[s] for s in SEEDS])
-    assert found.n == 4 and found.mean == pytest.approx(gap.mean()) and found.sd == pytest.approx(gap.std(ddof=1))
+    assert (
+        found.n == 4
+        and found.mean == pytest.approx(gap.mean())
+        and found.sd == pytest.approx(gap.std(ddof=1))
+    )
     t = gap.mean() / (gap.std(ddof=1) / 2)
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 3)) and found.sem == pytest.approx(gap.std(ddof=1) / 2)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 3)) and found.sem == pytest.approx(
+        gap.std(ddof=1) / 2
+    )
 
 
 def test_one_seed_or_equal_differences_give_no_p_and_no_common_seed_gives_nothing():
@@ -83,8 +107,12 @@ def test_one_seed_or_equal_differences_give_no_p_and_no_common_seed_gives_nothin
 
 def test_nothing_run_is_said_to_be_not_run_for_every_statement():
     rows = cerebellum_claims.judge(cerebellum.load("desk"))
-    assert {row["label"].split(",")[0] for row in rows} >= {f"C{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13)}
-    assert {row["grade"] for row in rows} == {"not-run"} and all(row["ours"] is None for row in rows)
+    assert {row["label"].split(",")[0] for row in rows} >= {
+        f"C{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13)
+    }
+    assert {row["grade"] for row in rows} == {"not-run"} and all(
+        row["ours"] is None for row in rows
+    )
 
 
 def test_a_faster_network_makes_the_statement_hold_and_a_slower_one_makes_it_fail():
@@ -102,7 +130,11 @@ def test_a_difference_within_the_noise_is_not_significant_and_says_which_way_it_
     write("linedraw", "crnn-k1", CORTEX)
     write("linedraw", "ccrnn-k1", dict(zip(SEEDS, (5.4, 6.2, 5.3, 6.1), strict=True)))
     row = verdict("C1", "area")
-    assert row["grade"] == "open" and "not significant" in row["verdict"] and "on average" in row["verdict"]
+    assert (
+        row["grade"] == "open"
+        and "not significant" in row["verdict"]
+        and "on average" in row["verdict"]
+    )
 
 
 def test_one_seed_is_reported_without_a_test():
@@ -133,7 +165,10 @@ def test_horizons_give_the_ratio_seed_by_seed():
         write("linedraw", f"ccrnn-k{k}", {s: factor * v for s, v in CORTEX.items()})
     table = cerebellum.horizon(analysis.load("ccdni", "linedraw", "desk"), "area").set_index("K")
     assert table.ratio.to_dict() == pytest.approx({1: 0.8, 5: 1.5})
-    assert table.horizon.to_dict() == pytest.approx({1: 0.1, 5: 0.5}) and (table.ratio_sem < 1e-12).all()
+    assert (
+        table.horizon.to_dict() == pytest.approx({1: 0.1, 5: 0.5})
+        and (table.ratio_sem < 1e-12).all()
+    )
     assert verdict("C5", "simple line drawing: error ratio")["ours"] == pytest.approx(0.7)
 
 
@@ -141,17 +176,24 @@ def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
     write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
     write("linedraw", "ccrnn-k1", {2: 4.0}, n_epochs=2)
     found = cerebellum.export(
-        analysis.load("ccdni", "linedraw", "desk"), ["train_mse", "val_mse"], ["crnn-k1", "ccrnn-k1"]
+        analysis.load("ccdni", "linedraw", "desk"),
+        ["train_mse", "val_mse"],
+        ["crnn-k1", "ccrnn-k1"],
     )
     assert found.values.shape == (10, 2, 2, 3)
     assert found.values[found.seeds.index(2), 1, 0].tolist()[:2] == [4.0, 4.0]
-    assert np.isnan(found.values[found.seeds.index(2), 1, 0, 2]) and np.isnan(found.values[0, 0, 1]).all()
+    assert (
+        np.isnan(found.values[found.seeds.index(2), 1, 0, 2])
+        and np.isnan(found.values[0, 0, 1]).all()
+    )
     assert found.metrics == ["train_mse", "val_mse"] and found.epochs == [1, 2, 3]
 
 
 def test_a_saved_export_is_a_plain_numpy_array_with_its_axes_beside_it(tmp_path):
     write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
-    found = cerebellum.export(analysis.load("ccdni", "linedraw", "desk"), ["train_mse"], ["crnn-k1"])
+    found = cerebellum.export(
+        analysis.load("ccdni", "linedraw", "desk"), ["train_mse"], ["crnn-k1"]
+    )
     path = found.save(tmp_path / "export")
     assert np.array_equal(np.load(path, allow_pickle=False), found.values, equal_nan=True)
     labels = json.loads(path.with_suffix(".json").read_text())
@@ -165,7 +207,9 @@ def test_runs_of_unequal_length_are_compared_at_the_last_epoch_that_all_have():
         factor = 0.5 if entry.startswith("cc") else 1.0
         epochs = {"epoch": np.arange(n), "val_nll": factor * falling[:n]}
         write("discrimination", entry, dict.fromkeys(seeds, 0.0), epochs=epochs)
-    table = cerebellum.horizon(analysis.load("ccdni", "discrimination", "desk"), "val_nll").set_index("K")
+    table = cerebellum.horizon(
+        analysis.load("ccdni", "discrimination", "desk"), "val_nll"
+    ).set_index("K")
     assert table.crnn.to_dict() == {1: 2.0, 5: 2.0} and table.ratio.to_dict() == {1: 0.5, 5: 0.5}
 
 
@@ -185,35 +229,59 @@ def test_the_gap_of_2019_is_judged_at_its_epoch_and_against_the_longest_truncati
     for k, gain in ((1, 0.10), (7, 0.02)):
         for entry, shift in ((f"crnn-k{k}", 0.0), (f"ccrnn-k{k}", gain)):
             values = {s: 0.5 + shift * (1 + 0.1 * i) for i, s in enumerate(seeds)}
-            write("discrimination", entry, values, metric="val_accuracy", n_epochs=15, preset="paper")
+            write(
+                "discrimination", entry, values, metric="val_accuracy", n_epochs=15, preset="paper"
+            )
     rows = {(row["x"], "gap" in row["metric"]): row for row in _paper("C12")}
     assert rows[1, False]["ours"] == pytest.approx(0.11) and rows[1, False]["grade"] == "within"
     assert rows[1, False]["published"] == pytest.approx(0.564 - 0.474)
     assert rows[2, False]["grade"] == "not-run"
-    assert rows[7, True]["ours"] == pytest.approx(0.11 - 0.022) and rows[7, True]["grade"] == "within"
+    assert (
+        rows[7, True]["ours"] == pytest.approx(0.11 - 0.022) and rows[7, True]["grade"] == "within"
+    )
 
 
 def test_the_gap_of_2019_is_not_held_against_another_data_set():
     for entry in ("crnn-k1", "ccrnn-k1"):  # at quick: scikit-learn's digits
-        write("discrimination", entry, {521: 0.5, 1243: 0.6}, metric="val_accuracy", n_epochs=15, preset="quick")
-    claims = [row for row in cerebellum_claims.judge(cerebellum.load("quick")) if row["label"] == "C12"]
+        write(
+            "discrimination",
+            entry,
+            {521: 0.5, 1243: 0.6},
+            metric="val_accuracy",
+            n_epochs=15,
+            preset="quick",
+        )
+    claims = [
+        row for row in cerebellum_claims.judge(cerebellum.load("quick")) if row["label"] == "C12"
+    ]
     assert claims and {row["grade"] for row in claims} == {"not-run"}
 
 
 def _paper(number):
-    return [row for row in cerebellum_claims.judge(cerebellum.load("paper")) if row["label"] == number]
+    return [
+        row for row in cerebellum_claims.judge(cerebellum.load("paper")) if row["label"] == number
+    ]
 
 
 def test_areas_stand_beside_those_of_the_published_engine_with_the_same_parameters():
     write("linedraw", "crnn-k1", CORTEX)
-    rows = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))}
+    rows = {
+        row["entry"]: row
+        for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))
+    }
     assert rows["crnn-k1"]["published"] == pytest.approx(np.mean([5.5811, 6.0746, 5.6517]))
     assert rows["crnn-k1"]["published_n"] == 3 and rows["crnn-k1"]["n"] == 4
-    assert rows["crnn-k1"]["verdict"].startswith("no difference found, p = ") and rows["crnn-k1"]["grade"] == "within"
+    assert (
+        rows["crnn-k1"]["verdict"].startswith("no difference found, p = ")
+        and rows["crnn-k1"]["grade"] == "within"
+    )
     assert rows["ccrnn2-k1"]["published"] == pytest.approx(np.mean([7.0032, 5.2956, 4.5567]))
     assert rows["mended-k10"]["published"] == pytest.approx(np.mean([4.0825, 2.3712]))
     assert rows["ccrnn2-k2"]["published"] is None
-    lesions = {row["entry"]: row for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw-lesions", "desk"))}
+    lesions = {
+        row["entry"]: row
+        for row in cerebellum_claims.areas(analysis.load("ccdni", "linedraw-lesions", "desk"))
+    }
     assert lesions["olive-20"]["published"] == pytest.approx(10.4513)
     assert lesions["cerebellum-20"]["published"] == pytest.approx(4.8003)
     assert lesions["olive-20-mended"]["published"] is None
@@ -222,13 +290,18 @@ def test_areas_stand_beside_those_of_the_published_engine_with_the_same_paramete
 def test_areas_far_from_those_of_the_published_engine_differ():
     write("linedraw", "crnn-k1", {seed: value + 2 for seed, value in CORTEX.items()})
     row = next(
-        r for r in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk")) if r["entry"] == "crnn-k1"
+        r
+        for r in cerebellum_claims.areas(analysis.load("ccdni", "linedraw", "desk"))
+        if r["entry"] == "crnn-k1"
     )
     assert row["verdict"].startswith("differs, p = ") and row["grade"] == "outside"
 
 
 def test_the_plots_of_2019_are_read_with_their_truncation_and_epoch():
-    found = {(k, model): (epoch, value) for k, model, epoch, value in cerebellum.record_2019("validation accuracy")}
+    found = {
+        (k, model): (epoch, value)
+        for k, model, epoch, value in cerebellum.record_2019("validation accuracy")
+    }
     assert found[1, "DNI"] == (15, 0.564) and found[7, "Vanilla"] == (10, 0.760) and len(found) == 8
 
 
@@ -243,7 +316,9 @@ def test_caption_scores_are_normalised_by_the_cortex_alone_group_by_group():
     for entry, factor in (("crnn-k4", 1.0), ("ccrnn-k4", 2.0)):
         scores = {"length": length, "image": {"cider": factor * np.array([1.0, 1, 2, 2, 3, 3])}}
         write("captions", entry, {11: 1.0}, metric="val_bits", scores=scores)
-    table = cerebellum.caption_groups(analysis.load("ccdni", "captions", "desk")).set_index(["network", "group"])
+    table = cerebellum.caption_groups(analysis.load("ccdni", "captions", "desk")).set_index(
+        ["network", "group"]
+    )
     assert table.value["cRNN"].to_dict() == {"short": 1.0, "medium": 2.0, "long": 3.0}
     assert table.normalised["ccRNN"].to_dict() == {"short": 2.0, "medium": 2.0, "long": 2.0}
 
@@ -266,10 +341,15 @@ def test_claims_become_a_table_that_is_saved_with_full_numbers():
 def bar_texts(cortex: dict[int, float], both: dict[int, float]) -> list[str]:
     rows = [
         {"task": "t", "entry": entry, "network": network, "rule": rule, "seed": s, "value": v}
-        for entry, network, rule, values in (("crnn-k1", "cRNN", "bptt", cortex), ("ccrnn-k1", "ccRNN", "dni", both))
+        for entry, network, rule, values in (
+            ("crnn-k1", "cRNN", "bptt", cortex),
+            ("ccrnn-k1", "ccRNN", "dni", both),
+        )
         for s, v in values.items()
     ]
-    figure = cerebellum_plots.bars(pandas.DataFrame(rows), value="value", by="task", within="network", ylabel="")
+    figure = cerebellum_plots.bars(
+        pandas.DataFrame(rows), value="value", by="task", within="network", ylabel=""
+    )
     return [text.get_text() for text in figure.axes[0].texts]
 
 
@@ -283,8 +363,14 @@ def test_bars_carry_their_number_of_seeds_and_the_result_of_the_paired_test_wher
 def test_a_figure_without_results_is_no_figure():
     experiments = cerebellum.load("desk")
     linedraw = experiments["linedraw"]
-    assert cerebellum_plots.learning(cerebellum.curves(linedraw, "train_mse", ["bptt"]), ylabel="") is None
+    assert (
+        cerebellum_plots.learning(cerebellum.curves(linedraw, "train_mse", ["bptt"]), ylabel="")
+        is None
+    )
     assert cerebellum_plots.drawings(linedraw, ["bptt"])[0] is None
     assert cerebellum_plots.horizons({"a": cerebellum.horizon(linedraw, "area")}, ylabel="") is None
     assert cerebellum_plots.described(experiments["captions"], ["crnn-k4"])[0] is None
-    assert cerebellum_plots.traces(linedraw, {"cos_synth_true": ""}, ["ccrnn-k1"], ylabel="")[0] is None
+    assert (
+        cerebellum_plots.traces(linedraw, {"cos_synth_true": ""}, ["ccrnn-k1"], ylabel="")[0]
+        is None
+    )

@@ -42,25 +42,51 @@ GOOD = [0.5, 0.8, 0.9, 0.85]
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """write(entry, seed, validation, test, ...) saves a complete run of the manifest above at preset paper."""
+    """write(entry, seed, validation, test, ...) saves a complete run of the manifest above at
+    preset paper.
+    """
     (tmp_path / "Simulations" / "manifests").mkdir(parents=True)
     (tmp_path / "Simulations" / "manifests" / "corinfomax.yaml").write_text(MANIFEST)
     shutil.copytree(ROOT / "Results" / "published", tmp_path / "Results" / "published")
     monkeypatch.setenv("BIOPLAUS_HOME", str(tmp_path))
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
 
-    def make(entry, seed, validation, test=None, *, status="done", wall=2.0, cpu=2.0, flops=10**9, with_choice=True):
-        run = next(r for r in manifest.runs("paper", ["corinfomax"]) if (r.entry, r.seed) == (entry, seed))
-        about = {name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label", "seed")}
+    def make(
+        entry,
+        seed,
+        validation,
+        test=None,
+        *,
+        status="done",
+        wall=2.0,
+        cpu=2.0,
+        flops=10**9,
+        with_choice=True,
+    ):
+        run = next(
+            r for r in manifest.runs("paper", ["corinfomax"]) if (r.entry, r.seed) == (entry, seed)
+        )
+        about = {
+            name: getattr(run, name)
+            for name in ("id", "paper", "experiment", "entry", "label", "seed")
+        }
         results.begin(run.folder, {**about, "parameters": run.parameters})
         history = train.History(divergence={"epoch": 3} if status == "diverged" else None)
-        for epoch, (chosen_by, reported) in enumerate(zip(validation, test or validation, strict=True)):
-            history.epochs.append({"epoch": epoch, "validation_accuracy": chosen_by, "test_accuracy": reported})
+        for epoch, (chosen_by, reported) in enumerate(
+            zip(validation, test or validation, strict=True)
+        ):
+            history.epochs.append(
+                {"epoch": epoch, "validation_accuracy": chosen_by, "test_accuracy": reported}
+            )
         record = {"task": {"n_out": 10}, **history.record(), "useful_flops_per_epoch": flops}
         if with_choice:
             record["selected"] = history.first_best("validation_accuracy")
         n = len(validation) + (status == "diverged")
-        results.finish(run.folder, record, seconds={"train": [wall] * n, "evaluate": [9.0] * n, "train_cpu": [cpu] * n})
+        results.finish(
+            run.folder,
+            record,
+            seconds={"train": [wall] * n, "evaluate": [9.0] * n, "train_cpu": [cpu] * n},
+        )
 
     return make
 
@@ -69,7 +95,9 @@ def load():
     return analysis.load("corinfomax", "comparison", "paper")
 
 
-def test_setting_with_the_best_mean_of_validation_accuracies_is_chosen_whatever_the_test_accuracies(write):
+def test_setting_with_the_best_mean_of_validation_accuracies_is_chosen_whatever_the_test_accuracies(
+    write,
+):
     validation = {1: (0.80, 0.90), 2: (0.88, 0.86), 3: (0.95, 0.60)}  # means 0.85, 0.87, 0.775
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -107,10 +135,21 @@ def test_costs_add_up_over_epochs_and_leave_evaluation_out(write):
     found = load()
     of_runs = comparison.runs(found)
     drawn = comparison.curves(found, of_runs, comparison.choose(of_runs))
-    assert drawn.epoch.tolist() == [1, 2, 3, 4] and drawn.is_kept.tolist() == [False, False, True, False]
+    assert drawn.epoch.tolist() == [1, 2, 3, 4] and drawn.is_kept.tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
     assert drawn.seconds.tolist() == [2.5, 5.0, 7.5, 10.0] and drawn.gflop.tolist() == [3, 6, 9, 12]
     row = comparison.summary(of_runs, {"fa": "fa"}).set_index("key").loc["fa"]
-    assert (row.seconds, row.cpu_seconds, row.gflop, row.epochs, row.kept_epoch) == (10, 8, 12, 4, 3)
+    assert (row.seconds, row.cpu_seconds, row.gflop, row.epochs, row.kept_epoch) == (
+        10,
+        8,
+        12,
+        4,
+        3,
+    )
     assert "80 % of a core" in comparison.timing(of_runs)
     write("fa", 0, GOOD, wall=2.5, cpu=2.45)
     assert comparison.timing(comparison.runs(load())) == ""
@@ -145,10 +184,16 @@ def test_collapsed_seed_of_the_chosen_setting_is_counted_and_drawn_but_in_no_mea
     assert said[3:] == ["epoch kept", "collapsed", "diverged"]
     epochs = figure.axes[0]
     ends = {
-        (line.get_marker(), *map(float, line.get_xydata()[-1])) for line in epochs.lines if len(line.get_xdata()) == 1
+        (line.get_marker(), *map(float, line.get_xydata()[-1]))
+        for line in epochs.lines
+        if len(line.get_xdata()) == 1
     }
     assert ends == {("o", 3, 0.9), ("o", 2, 0.95), ("v", 4, 0.1), ("x", 2, 0.7)}
-    widths = {len(line.get_xdata()): line.get_linewidth() for line in epochs.lines if len(line.get_xdata()) == 2}
+    widths = {
+        len(line.get_xdata()): line.get_linewidth()
+        for line in epochs.lines
+        if len(line.get_xdata()) == 2
+    }
     assert widths == {2: 0.9}
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log", "log"]
     choice = comparison.draw_choice(of_runs, chosen).axes[0]
@@ -209,7 +254,9 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
                 exec("".join(cell["source"]), namespace)
                 namespace["preset"] = "paper"
         folders = (results.root() / "paper" / kind for kind in ("figures", "tables"))
-        return {path.name for folder in folders for path in folder.glob("corinfomax_fig_comparison_*")}
+        return {
+            path.name for folder in folders for path in folder.glob("corinfomax_fig_comparison_*")
+        }
 
     names = [f"corinfomax_fig_comparison_{what}" for what in ("choice", "cost", "table")]
     assert execute() == {f"{name}.json" for name in names}
@@ -224,16 +271,20 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
     assert set(drawn.entry) == {"ep-2", "bp-1"} and drawn.validation_accuracy.tolist() == 2 * GOOD
 
 
-# --- the manifest and the simulation ----------------------------------------------------------------------------------
+# --- the manifest and the simulation
+# ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", manifest.PRESETS)
-def test_all_rules_have_the_same_network_images_and_budget_and_a_grid_around_the_published_step(preset):
+def test_all_rules_have_the_same_network_images_and_budget_and_a_grid_around_the_published_step(
+    preset,
+):
     found = load_real(preset)
     keys = manifest.load("corinfomax").experiments["comparison"].keys
     shared = ("dataset", "n_train", "n_test", "validation", "n_epochs", "batch_size")
     budgets = {
-        tuple(str(run.parameters.get(name)) for name in shared) + tuple(run.parameters["config"]["n_units"])
+        tuple(str(run.parameters.get(name)) for name in shared)
+        + tuple(run.parameters["config"]["n_units"])
         for run in found.runs
     }
     assert len(budgets) == 1
@@ -241,7 +292,9 @@ def test_all_rules_have_the_same_network_images_and_budget_and_a_grid_around_the
     for _, of_key in of_runs.groupby("key"):
         assert sorted(of_key.factor.unique()) == [0.5, 1, 2]
     names = {"bp", "fa", "ep", "csm", "pc", "pc_nudge", "corinfomax", "corinfomax_sparse"}
-    assert set(keys[run.entry] for run in found.runs) == ({"bp", "corinfomax"} if preset == "smoke" else names)
+    assert set(keys[run.entry] for run in found.runs) == (
+        {"bp", "corinfomax"} if preset == "smoke" else names
+    )
     most = {"smoke": 8, "quick": 24, "desk": 24}
     assert len(found.runs) <= most.get(preset, 10**6)
     seconds = sum(run.seconds for run in found.runs)
@@ -254,16 +307,30 @@ def load_real(preset):
 
 @pytest.mark.parametrize("rule", ["bp", "corinfomax"])
 def test_simulation_says_which_epoch_validation_chooses_and_what_its_arithmetic_was(rule):
-    values = {"rule": rule, "dataset": "digits", "n_train": 130, "n_test": 50, "validation": 0.2, "n_epochs": 4}
+    values = {
+        "rule": rule,
+        "dataset": "digits",
+        "n_train": 130,
+        "n_test": 50,
+        "validation": 0.2,
+        "n_epochs": 4,
+    }
     values |= {"config": {"n_units": [64, 12, 10]}, "batch_size": 20}
     ran = simulation.load("classify").run(values)
     record = ran["record"]
     chosen_by = record["epochs"]["validation_accuracy"]
     best = int(np.flatnonzero(chosen_by == chosen_by.max())[0])
-    assert record["selected"] == {"metric": "validation_accuracy", "epoch": best, "value": chosen_by[best]}
+    assert record["selected"] == {
+        "metric": "validation_accuracy",
+        "epoch": best,
+        "value": chosen_by[best],
+    }
     assert len(ran["task"].splits["validation"][0]) == 26
-    batches = list(ran["task"].batches(20, torch.Generator()))  # 104 images: five full batches and one of four
+    # 104 images: five full batches and one of four
+    batches = list(ran["task"].batches(20, torch.Generator()))
     learner = rules.make(rule, values["config"], ran["task"].spec)
     assert record["useful_flops_per_epoch"] == sum(learner.useful_flops(len(x)) for x, _ in batches)
     plain = simulation.load("classify").run({**values, "validation": 0.0, "n_epochs": 1})
-    assert "selected" not in plain["record"] and "validation_accuracy" not in plain["record"]["epochs"]
+    assert (
+        "selected" not in plain["record"] and "validation_accuracy" not in plain["record"]["epochs"]
+    )

@@ -1,4 +1,6 @@
-"""The manifest of the CorInfoMax paper: is every published simulation there, with the published number of settings."""
+"""The manifest of the CorInfoMax paper: is every published simulation there, with the published
+number of settings.
+"""
 
 import math
 
@@ -38,14 +40,46 @@ SCRIPTS = {
     "CorInfoMax_MNIST_3Layers_Simulation_V1": ("grid_corinfomax/mnist_3layers", 4, 10),
     "CorInfoMax_MNIST_Simulation_V1": ("grid_corinfomax/mnist", 8, 10),
     "CorInfoMaxSparse_CIFAR10_Simulation_V1": ("grid_corinfomax_sparse/cifar10", 4, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V1": ("grid_corinfomax_sparse/fashion_mnist_v1", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V1Copy": ("grid_corinfomax_sparse/fashion_mnist_v1copy", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V2": ("grid_corinfomax_sparse/fashion_mnist_v2", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V3": ("grid_corinfomax_sparse/fashion_mnist_v3", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V4": ("grid_corinfomax_sparse/fashion_mnist_v4", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V5": ("grid_corinfomax_sparse/fashion_mnist_v5", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V7": ("grid_corinfomax_sparse/fashion_mnist_v7", 2, 10),
-    "CorInfoMaxSparse_FashionMNIST_Simulation_V8": ("grid_corinfomax_sparse/fashion_mnist_v8", 2, 10),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V1": (
+        "grid_corinfomax_sparse/fashion_mnist_v1",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V1Copy": (
+        "grid_corinfomax_sparse/fashion_mnist_v1copy",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V2": (
+        "grid_corinfomax_sparse/fashion_mnist_v2",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V3": (
+        "grid_corinfomax_sparse/fashion_mnist_v3",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V4": (
+        "grid_corinfomax_sparse/fashion_mnist_v4",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V5": (
+        "grid_corinfomax_sparse/fashion_mnist_v5",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V7": (
+        "grid_corinfomax_sparse/fashion_mnist_v7",
+        2,
+        10,
+    ),
+    "CorInfoMaxSparse_FashionMNIST_Simulation_V8": (
+        "grid_corinfomax_sparse/fashion_mnist_v8",
+        2,
+        10,
+    ),
     "CorInfoMaxSparse_MNIST_Simulation_V1": ("grid_corinfomax_sparse/mnist_v1", 8, 10),
     "CorInfoMaxSparse_MNIST_Simulation_V2": ("grid_corinfomax_sparse/mnist_v2", 4, 10),
     "CorInfoMax_CIFAR100_4Layers_Simulation_V1": ("four_layers/cifar100", 48, 2),
@@ -114,15 +148,21 @@ def test_every_script_has_an_entry_with_as_many_settings_and_seeds(runs):
     for script, (name, n_settings, n_seeds) in SCRIPTS.items():
         found = counts[name]
         assert len({run.entry for run in found}) == n_settings, script
-        assert len({run.seed for run in found}) == n_seeds and len(found) == n_settings * n_seeds, script
+        assert len({run.seed for run in found}) == n_seeds and len(found) == n_settings * n_seeds, (
+            script
+        )
 
 
 def test_the_scripts_are_those_of_the_specification(shared):
     text = (shared / "specs" / "corinfomax.md").read_text(encoding="utf-8")
     table = text[text.index("## 11.") : text.index("### The configurations behind")]
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("|") and ".py |" in line]
+    rows = [
+        line.split("|") for line in table.splitlines() if line.startswith("|") and ".py |" in line
+    ]
     said = {
-        row[1].strip().rpartition("/")[2].removesuffix(".py"): row[5].strip() for row in rows if "EMPTY" not in row[2]
+        row[1].strip().rpartition("/")[2].removesuffix(".py"): row[5].strip()
+        for row in rows
+        if "EMPTY" not in row[2]
     }
     assert said.keys() == SCRIPTS.keys() | REPEATED
     assert {s: f"{n}×{k}" for s, (_, n, k) in SCRIPTS.items()} == {s: said[s] for s in SCRIPTS}
@@ -132,7 +172,11 @@ def test_an_entry_names_the_script_it_is_from(entries):
     sources = {name: one.source for name, one in every_entry()}
     for script, (name, *_) in SCRIPTS.items():
         experiment = name.split("/")[0]
-        source = manifest.load("corinfomax").experiments[experiment].source if name.endswith("*") else sources[name]
+        source = (
+            manifest.load("corinfomax").experiments[experiment].source
+            if name.endswith("*")
+            else sources[name]
+        )
         assert source.startswith(script + ".py"), name
 
 
@@ -143,7 +187,11 @@ def every_entry():
 
 
 def test_every_published_curve_is_answered_by_an_entry(entries):
-    curves = published.curves("corinfomax").drop(columns=["figure", "axis", "x", "mean", "sd", "n"]).drop_duplicates()
+    curves = (
+        published.curves("corinfomax")
+        .drop(columns=["figure", "axis", "x", "mean", "sd", "n"])
+        .drop_duplicates()
+    )
     assert len(curves) >= 60
     left = set(curves.index)
     for run in entries:
@@ -156,10 +204,16 @@ def test_every_published_curve_is_answered_by_an_entry(entries):
     assert curves.loc[sorted(left)].empty
 
 
-def test_every_row_of_the_published_tables_is_answered_by_one_entry_of_the_grids_or_ablations(entries):
-    """All but the V1 ablations; values with a pickle are those of tables, the others speeds and points of curves."""
+def test_every_row_of_the_published_tables_is_answered_by_one_entry_of_the_grids_or_ablations(
+    entries,
+):
+    """All but the V1 ablations; values with a pickle are those of tables, the others speeds and
+    points of curves.
+    """
     table = published.values("corinfomax")
-    table = table[table.is_final & table.pickle.notna() & ~table.pickle.str.endswith("_Ablation_V1")]
+    table = table[
+        table.is_final & table.pickle.notna() & ~table.pickle.str.endswith("_Ablation_V1")
+    ]
     keys = ["pickle", "dataset", "algorithm", "architecture", "setting", "condition"]
     left = {tuple(map(str, row)) for row in table[keys].drop_duplicates().itertuples(index=False)}
     for run in entries:
@@ -167,7 +221,9 @@ def test_every_row_of_the_published_tables_is_answered_by_one_entry_of_the_grids
             rows = table
             for column, wanted in run.published.items():
                 rows = rows[(rows[column] == wanted).fillna(False)]
-            found = {tuple(map(str, row)) for row in rows[keys].drop_duplicates().itertuples(index=False)}
+            found = {
+                tuple(map(str, row)) for row in rows[keys].drop_duplicates().itertuples(index=False)
+            }
             assert len(found) == 1, run.key
             assert found <= left, f"{run.key} answers a row that another entry answers"
             left -= found
@@ -175,7 +231,9 @@ def test_every_row_of_the_published_tables_is_answered_by_one_entry_of_the_grids
 
 
 def test_a_setting_behind_a_figure_has_the_parameters_of_its_grid_point(entries):
-    """The entry of its own and the grid point that name the same published rows are the same simulation."""
+    """The entry of its own and the grid point that name the same published rows are the same
+    simulation.
+    """
     by_row = {}
     for run in entries:
         if run.published and "setting" in run.published:
@@ -195,7 +253,9 @@ def resolved(run):
     from bioplaus import rules
     from bioplaus.tasks import images
 
-    given = {name: value for name, value in run.parameters.items() if name not in ("config", "seed")}
+    given = {
+        name: value for name, value in run.parameters.items() if name not in ("config", "seed")
+    }
     spec = images.spec(run.parameters["dataset"])
     return given, rules.config(run.parameters["rule"], run.parameters["config"], spec).to_dict()
 
@@ -208,4 +268,6 @@ def test_single_published_runs_of_one_setting_are_taken_together():
     alone = published.value("corinfomax", {**where, "setting": 6}, "test_accuracy")
     assert alone.value == 0.4861 and not pandas.notna(alone.sd)
     with pytest.raises(BioplausError, match="11 published values"):
-        published.value("corinfomax", {k: v for k, v in where.items() if k != "setting"}, "test_accuracy")
+        published.value(
+            "corinfomax", {k: v for k, v in where.items() if k != "setting"}, "test_accuracy"
+        )

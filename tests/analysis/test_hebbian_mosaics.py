@@ -21,7 +21,8 @@ def test_colour_mosaic_keeps_the_colours_of_a_pixel_together():
     weight = np.arange(2 * 12, dtype=float).reshape(2, 12)
     image = mosaics.mosaic(torch.from_numpy(weight), (3, 2, 2), 1, 2)
     assert image.shape == (2, 4, 3)
-    assert image[1, 2 + 1].tolist() == weight[1, 9:12].tolist()  # unit 1, row 1, column 1: the last pixel
+    # unit 1, row 1, column 1: the last pixel
+    assert image[1, 2 + 1].tolist() == weight[1, 9:12].tolist()
 
 
 def test_tiles_without_a_unit_are_empty_and_drawn_white():
@@ -32,7 +33,10 @@ def test_tiles_without_a_unit_are_empty_and_drawn_white():
 
 def test_scale_runs_from_the_smallest_to_the_largest_of_the_whole_image():
     image = np.array([[-1.0, 0.0], [1.0, 3.0]])
-    assert mosaics.scaled(image).tolist() == [[0, 63], [127, 255]]  # 255/4 = 63.75 and 127.5, rounded down
+    assert mosaics.scaled(image).tolist() == [
+        [0, 63],
+        [127, 255],
+    ]  # 255/4 = 63.75 and 127.5, rounded down
     assert mosaics.scaled(np.ones((2, 2))).tolist() == [[0, 0], [0, 0]]
     assert mosaics.scaled(image, (0.0, 1.0)).tolist() == [[0, 0], [255, 255]]
 
@@ -49,7 +53,9 @@ def test_grey_map_is_symmetric_about_zero_with_ticks_at_its_ends():
     drawn = mosaics.draw(axes, np.array([[-0.5, 0.25, 2.0, 0.0]]), (1, 2, 2), n_rows=1)
     assert drawn.get_clim() == (-2.0, 2.0)
     assert figure.axes[1].get_yticks().tolist() == [-0.5, 0.0, 2.0]
-    drawn = mosaics.draw(plt.subplots()[1], np.array([[-0.5, 0.25, 2.0, 0.0]]), (1, 2, 2), n_rows=1, limit=0.6)
+    drawn = mosaics.draw(
+        plt.subplots()[1], np.array([[-0.5, 0.25, 2.0, 0.0]]), (1, 2, 2), n_rows=1, limit=0.6
+    )
     assert drawn.get_clim() == (-0.6, 0.6)
     plt.close("all")
 
@@ -78,5 +84,8 @@ def test_table_has_every_weight_as_two_digits_between_the_ends_of_its_row():
     packed = synapses.pack(torch.tensor([[0.0, 1.0, 0.2], [-2.0, 2.0, 0.0]]))
     table = mosaics.table(packed, 2, entry="bio")
     assert list(table.columns) == ["entry", "unit", "low", "high", "levels"]
-    assert table.levels.tolist() == ["00ff33", "00ff80"]  # 0.2 x 255 = 51; 127.5 rounds to the even 128
+    assert table.levels.tolist() == [
+        "00ff33",
+        "00ff80",
+    ]  # 0.2 x 255 = 51; 127.5 rounds to the even 128
     assert table.low.tolist() == [0, -2] and table.high.tolist() == [1, 2]

@@ -26,7 +26,9 @@ def test_epoch_is_chosen_as_asked_and_the_first_of_equals_wins(how, expected):
 def test_what_was_not_recorded_is_no_number():
     assert math.isnan(selection.pick(EPOCHS, "train_accuracy", "last"))
     assert math.isnan(
-        selection.pick({"epoch": np.arange(2), "test_accuracy": np.ones(2)}, "test_accuracy", "validation")
+        selection.pick(
+            {"epoch": np.arange(2), "test_accuracy": np.ones(2)}, "test_accuracy", "validation"
+        )
     )
 
 
@@ -37,7 +39,11 @@ def test_unknown_way_to_choose_is_named():
 
 def analysis(preset: str, entry: str, records: list[dict], experiment: str = "cifar10"):
     """What `analysis.load` gives, with one run a record."""
-    planned = [r for r in manifest.runs(preset, ["hebbian"]) if (r.experiment, r.entry) == (experiment, entry)]
+    planned = [
+        r
+        for r in manifest.runs(preset, ["hebbian"])
+        if (r.experiment, r.entry) == (experiment, entry)
+    ]
     runs = tuple(types.SimpleNamespace(**vars(planned[0]), id=str(n)) for n in range(len(records)))
     outcomes = tuple(
         types.SimpleNamespace(run={"entry": entry, "id": str(n)}, record={"epochs": epochs})
@@ -65,7 +71,10 @@ def test_jpeg_copy_is_held_against_the_published_number_and_says_what_differs():
     assert row["published"] == 0.4997 and row["n"] == 2
     assert row["ours"] == pytest.approx(0.7) and row["difference"] == pytest.approx(0.7 - 0.4997)
     assert "JPEG copy" in row["note"] and "n_epochs 200, 1000 at preset paper" in row["note"]
-    assert "readout.config.n_decay_steps 6000, 20000 at preset paper" in row["note"] and "n_units" not in row["note"]
+    assert (
+        "readout.config.n_decay_steps 6000, 20000 at preset paper" in row["note"]
+        and "n_units" not in row["note"]
+    )
     assert (row["axis"], row["x"], row["label"]) == ("best of epochs 1 to", 4, "BIO")
 
 
@@ -99,7 +108,9 @@ def test_every_published_number_that_the_table_names_is_in_the_file():
     from bioplaus import results
     from bioplaus.analysis import published
 
-    source = json.loads((results.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text())
+    source = json.loads(
+        (results.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text()
+    )
     texts = "".join("".join(cell["source"]) for cell in source["cells"])
     known = set(published.values("hebbian").metric)
     named = [name for name in known if f'"{name}"' in texts]
@@ -110,20 +121,31 @@ def test_runs_that_are_not_done_are_left_out_and_counted():
     found = analysis("desk", "bio", [EPOCHS, EPOCHS])
     found.status["1"] = "collapsed"
     row = selection.claim(
-        found, "bio", "test_accuracy", "best", published_metric="best accuracy over epochs on the TEST set (10000)"
+        found,
+        "bio",
+        "test_accuracy",
+        "best",
+        published_metric="best accuracy over epochs on the TEST set (10000)",
     )
     assert row["n"] == 1 and "1 of 2 seeds collapsed or diverged" in row["note"]
 
 
 def test_number_of_another_network_is_shown_without_difference_or_verdict():
     found = analysis("paper", "bp", [EPOCHS], "mnist")
-    how = {"published_metric": "test error at epoch 300", "is_error": True, "unlike": "of a wider network"}
+    how = {
+        "published_metric": "test error at epoch 300",
+        "is_error": True,
+        "unlike": "of a wider network",
+    }
     row = selection.claim(found, "bp", "test_accuracy", "last", **how)
     assert row["published"] == pytest.approx(0.985) and row["ours"] == pytest.approx(0.8)
     assert (row["difference"], row["k"], row["verdict"]) == (None, None, "no verdict")
     assert (row["note"], row["grade"]) == ("of a wider network", "open")
     found = analysis("quick", "bp", [EPOCHS], "mnist")  # on digits: there is nothing to be unlike
-    assert selection.claim(found, "bp", "test_accuracy", "last", **how)["verdict"] == "no published counterpart"
+    assert (
+        selection.claim(found, "bp", "test_accuracy", "last", **how)["verdict"]
+        == "no published counterpart"
+    )
 
 
 def test_remarks_of_a_table_deny_no_number_that_its_rows_show():

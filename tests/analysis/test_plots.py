@@ -66,9 +66,12 @@ def test_every_line_that_is_drawn_is_in_the_csv_and_the_other_way_round(desk):
     drawn, figure = draw(desk)
     written = pandas.read_csv(pandas.io.common.BytesIO(saved(desk, figure, drawn)[".csv"]))
     keys = ["entry", "source", "part", "seed"]
-    in_file = sorted((list(rows.x), list(rows.value)) for _, rows in written.groupby(keys, dropna=False))
+    in_file = sorted(
+        (list(rows.x), list(rows.value)) for _, rows in written.groupby(keys, dropna=False)
+    )
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines]
-    curves = sorted(line for line in lines if len(line[0]) > 1)  # a single point marks where a seed ended
+    # a single point marks where a seed ended
+    curves = sorted(line for line in lines if len(line[0]) > 1)
     assert len(in_file) == len(curves) == 5
     for (x_file, y_file), (x, y) in zip(in_file, curves, strict=True):
         assert x == x_file
@@ -85,7 +88,9 @@ def test_the_axes_hold_every_mean_of_ours_and_end_with_our_longest_run(desk):
 
 def test_a_seed_under_the_axes_is_pointed_at(desk):
     _, figure = draw(desk)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["▼ CorInfoMax seed 20 collapsed: 0.098"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        "▼ CorInfoMax seed 20 collapsed: 0.098"
+    ]
 
 
 def test_the_legend_gives_n_and_names_what_collapsed_or_was_not_run(desk):
@@ -123,8 +128,13 @@ def test_without_results_there_is_no_figure(home):
 
 
 def test_each_entry_with_results_has_a_panel_with_all_its_seeds(desk):
-    figure = plots.by_entry(desk.curves("test_accuracy", seeds=True), xlabel="Epoch", ylabel="Accuracy")
-    assert [axes.get_title() for axes in figure.axes] == ["CorInfoMax (n = 2, 1 collapsed)", "EP (n = 1)"]
+    figure = plots.by_entry(
+        desk.curves("test_accuracy", seeds=True), xlabel="Epoch", ylabel="Accuracy"
+    )
+    assert [axes.get_title() for axes in figure.axes] == [
+        "CorInfoMax (n = 2, 1 collapsed)",
+        "EP (n = 1)",
+    ]
     n_lines = [sum(len(line.get_xdata()) > 1 for line in axes.lines) for axes in figure.axes]
     assert n_lines == [5, 3]  # published, mean, and every seed
 
@@ -145,7 +155,8 @@ def test_numbers_are_written_with_their_spread(mean, sd, text):
 
 
 @pytest.mark.parametrize(
-    ("gap", "text"), [(0.00123, "+0.0012"), (-0.00123, "−0.0012"), (-0.00001, "0.0000"), (None, "–")]
+    ("gap", "text"),
+    [(0.00123, "+0.0012"), (-0.00123, "−0.0012"), (-0.00001, "0.0000"), (None, "–")],
 )
 def test_differences_are_written_with_their_sign(gap, text):
     assert tables.signed(gap) == text
@@ -154,12 +165,17 @@ def test_differences_are_written_with_their_sign(gap, text):
 def test_a_table_is_written_as_csv_and_markdown_with_published_ours_and_verdict(desk):
     claims = desk.compare_final(["test_accuracy"])
     path = tables.save(
-        claims, "corinfomax_tab_x", notebook="corinfomax_tab_x", title="T", caption="C", about=desk.about
+        claims,
+        "corinfomax_tab_x",
+        notebook="corinfomax_tab_x",
+        title="T",
+        caption="C",
+        about=desk.about,
     )
     rows = path.with_suffix(".md").read_text().splitlines()
     assert rows[0] == "| algorithm | quantity | at | published | ours | difference | verdict |"
-    assert rows[3] == (
-        "| EP | test accuracy | epoch 50 | 0.9762 ± 0.0008 (n = 10) "
+    assert (
+        rows[3] == "| EP | test accuracy | epoch 50 | 0.9762 ± 0.0008 (n = 10) "
         "| 0.9760 (n = 1) | −0.0002 (−0.2 sd) | within 2 sd |"
     )
     assert len(pandas.read_csv(path.with_suffix(".csv"))) == len(claims) == 3

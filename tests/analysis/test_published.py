@@ -21,7 +21,12 @@ RUN = manifest.Run(
     preset="desk",
     simulation="classify",
     seed=0,
-    parameters={"dataset": "mnist", "n_epochs": 10, "batch_size": 20, "config": {"n_units": [784, 500, 10], "lr": 0.1}},
+    parameters={
+        "dataset": "mnist",
+        "n_epochs": 10,
+        "batch_size": 20,
+        "config": {"n_units": [784, 500, 10], "lr": 0.1},
+    },
     published={"algorithm": "EP", "dataset": "MNIST", "architecture": "784-500-10"},
     seconds=None,
 )
@@ -35,21 +40,38 @@ def changed(**parameters):
 def test_the_committed_files_are_those_of_the_specification(paper, shared):
     for source in (shared / "specs").glob(f"{paper}_published*.csv"):
         ours = published._file(paper, source.stem.removeprefix(f"{paper}_"))
-        assert ours.read_bytes().split() == source.read_bytes().split()  # git may have changed the ends of lines
+        # git may have changed the ends of lines
+        assert ours.read_bytes().split() == source.read_bytes().split()
 
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_paper_has_published_numbers(paper):
     table = published.values(paper)
-    assert table.value.notna().any() and {"metric", "setting", "condition", "is_final"} <= set(table.columns)
+    assert table.value.notna().any() and {"metric", "setting", "condition", "is_final"} <= set(
+        table.columns
+    )
 
 
 def test_every_accuracy_curve_ends_at_the_table_entry_it_is_said_to_be():
-    """Means agree to six digits; the band is the population form of the table's sample deviation."""
+    """Means agree to six digits; the band is the population form of the table's sample
+    deviation.
+    """
     curves, n_checked = published.curves("corinfomax"), 0
-    keys = ["figure", "dataset", "algorithm", "architecture", "setting", "pickle", "condition", "metric"]
+    keys = [
+        "figure",
+        "dataset",
+        "algorithm",
+        "architecture",
+        "setting",
+        "pickle",
+        "condition",
+        "metric",
+    ]
     for names, rows in curves[curves.axis == "epoch"].groupby(keys, dropna=False):
-        where = {key: None if pandas.isna(name) else name for key, name in zip(keys[1:-1], names[1:-1], strict=True)}
+        where = {
+            key: None if pandas.isna(name) else name
+            for key, name in zip(keys[1:-1], names[1:-1], strict=True)
+        }
         final = published.value("corinfomax", where, names[-1])
         end = published.point(rows.assign(note=""), 50)
         assert end.value == pytest.approx(final.value, abs=2e-6)
@@ -66,7 +88,12 @@ def test_every_point_of_every_curve_is_there_once():
 
 
 def test_angle_log_i_is_at_batch_1000_i_minus_999():
-    where = {"algorithm": "CorInfoMax", "dataset": "MNIST", "architecture": "784-500-10", "setting": 3}
+    where = {
+        "algorithm": "CorInfoMax",
+        "dataset": "MNIST",
+        "architecture": "784-500-10",
+        "setting": 3,
+    }
     found = published.curve("corinfomax", where, "angle_2_deg")
     assert list(found.x[:3]) == [1, 1001, 2001] and found.x.iloc[-1] == 149_001
     assert published.point(found, 2001).value == pytest.approx(67.30368)  # the file's third point
@@ -87,7 +114,12 @@ def test_a_band_is_converted_from_population_to_sample_form():
 
 
 def test_another_settings_curve_is_used_only_if_asked_for_and_says_so():
-    where = {"algorithm": "CorInfoMax", "dataset": "MNIST", "architecture": "784-500-10", "setting": 3}
+    where = {
+        "algorithm": "CorInfoMax",
+        "dataset": "MNIST",
+        "architecture": "784-500-10",
+        "setting": 3,
+    }
     assert published.curve("corinfomax", where, "test_accuracy") is None
     near = published.curve("corinfomax", {**where, "nearest": {"setting": 1}}, "test_accuracy")
     assert set(near.note) == {"published setting: 1, ours: 3"}
@@ -98,7 +130,8 @@ def test_another_settings_curve_is_used_only_if_asked_for_and_says_so():
 def test_rows_that_fit_more_than_one_published_value_are_refused_and_what_tells_them_apart_is_named():
     where = {"algorithm": "BP-MLP (MSE)", "dataset": "MNIST", "architecture": "784-500-10"}
     with pytest.raises(
-        BioplausError, match=r"6 published values of test_accuracy .*; add pickle or setting|add setting"
+        BioplausError,
+        match=r"6 published values of test_accuracy .*; add pickle or setting|add setting",
     ):
         published.value("corinfomax", where, "test_accuracy")
     assert published.value("corinfomax", {**where, "setting": 5}, "test_accuracy").value == 0.97582
@@ -120,27 +153,41 @@ def test_every_entry_of_every_manifest_names_published_rows():
         for run in entries.values():
             if run.published:
                 published.check(paper, run.published)
-                published.value(paper, run.published, "test_accuracy")  # raises where more than one row fits
+                # raises where more than one row fits
+                published.value(paper, run.published, "test_accuracy")
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10-jpeg", "mnist-subset.npz", "fashion-mnist"])
 def test_no_other_data_set_is_held_against_mnist(dataset):
-    assert published.difference(changed(dataset=dataset), RUN) == f"the data set is {dataset}, published is MNIST"
+    assert (
+        published.difference(changed(dataset=dataset), RUN)
+        == f"the data set is {dataset}, published is MNIST"
+    )
 
 
 def test_the_jpeg_copy_of_cifar10_is_not_cifar10():
-    run = manifest.Run(**{**vars(changed(dataset="cifar10-jpeg")), "published": {"dataset": "CIFAR10"}})
+    run = manifest.Run(
+        **{**vars(changed(dataset="cifar10-jpeg")), "published": {"dataset": "CIFAR10"}}
+    )
     assert "cifar10-jpeg" in published.difference(run, None)
-    assert not published.difference(manifest.Run(**{**vars(run), "parameters": {"dataset": "cifar10"}}), None)
+    assert not published.difference(
+        manifest.Run(**{**vars(run), "parameters": {"dataset": "cifar10"}}), None
+    )
 
 
 def test_another_network_or_parameter_is_not_compared_and_is_named():
     narrow = changed(config={"n_units": [784, 100, 10], "lr": 0.1})
     assert published.difference(narrow, RUN) == "the network is 784-100-10, published is 784-500-10"
-    assert published.difference(changed(batch_size=64), RUN) == "batch_size is 64, at preset paper it is 20"
+    assert (
+        published.difference(changed(batch_size=64), RUN)
+        == "batch_size is 64, at preset paper it is 20"
+    )
     faster = changed(config={"n_units": [784, 500, 10], "lr": 0.2})
     assert published.difference(faster, RUN) == "config.lr is 0.2, at preset paper it is 0.1"
-    assert published.difference(changed(n_train=1000), RUN) == "n_train is 1000, at preset paper it is None"
+    assert (
+        published.difference(changed(n_train=1000), RUN)
+        == "n_train is 1000, at preset paper it is None"
+    )
 
 
 def test_fewer_epochs_another_seed_and_precision_are_the_same_experiment():
@@ -156,16 +203,24 @@ def test_a_mean_at_two_published_deviations_is_within_and_beyond_is_outside():
 
 
 def test_our_own_spread_does_not_change_the_verdict_and_is_given_in_sample_form():
-    calm, wild = published.compare([0.98, 0.98], COMPARED), published.compare([0.93, 1.03], COMPARED)
+    calm, wild = (
+        published.compare([0.98, 0.98], COMPARED),
+        published.compare([0.93, 1.03], COMPARED),
+    )
     assert calm.verdict == wild.verdict == "outside: +0.0100 (5.0 sd)"
-    assert wild.ours_sd == pytest.approx(0.1 / math.sqrt(2)) and published.compare([0.98], COMPARED).ours_sd is None
+    assert (
+        wild.ours_sd == pytest.approx(0.1 / math.sqrt(2))
+        and published.compare([0.98], COMPARED).ours_sd is None
+    )
 
 
 def test_chance_is_the_root_mean_square_difference_of_two_means_of_the_same_seeds():
     """20,000 draws: the standard error of a root mean square is 1 / sqrt(2 * 20000) = 0.5 %."""
     draws = np.random.default_rng(0).normal(size=(20_000, 13))
     gaps = draws[:, :3].mean(1) - draws[:, 3:].mean(1)
-    assert published.compare([0.97] * 3, COMPARED).chance == pytest.approx(np.sqrt((gaps**2).mean()), rel=0.02)
+    assert published.compare([0.97] * 3, COMPARED).chance == pytest.approx(
+        np.sqrt((gaps**2).mean()), rel=0.02
+    )
 
 
 def test_nothing_of_ours_is_not_run_and_nothing_published_is_said():
@@ -177,17 +232,31 @@ def test_nothing_of_ours_is_not_run_and_nothing_published_is_said():
 def test_a_value_without_published_spread_gets_the_difference_and_no_verdict():
     for sd in (math.nan, 0.0):
         found = published.compare([0.98], published.Published(0.97, sd, 2))
-        assert (found.verdict, found.grade, found.k) == ("no spread published: +0.0100", "open", None)
+        assert (found.verdict, found.grade, found.k) == (
+            "no spread published: +0.0100",
+            "open",
+            None,
+        )
 
 
 def test_collapsed_seeds_are_noted_and_if_all_collapsed_nothing_is_within():
     some = published.compare([0.97, 0.97], COMPARED, left_out=1)
-    assert (some.verdict, some.n, some.note) == ("within 2 sd", 2, "1 of 3 seeds collapsed or diverged, left out")
+    assert (some.verdict, some.n, some.note) == (
+        "within 2 sd",
+        2,
+        "1 of 3 seeds collapsed or diverged, left out",
+    )
     none_left = published.compare([], COMPARED, left_out=3)
-    assert (none_left.verdict, none_left.grade) == ("outside: all 3 seeds collapsed or diverged", "outside")
+    assert (none_left.verdict, none_left.grade) == (
+        "outside: all 3 seeds collapsed or diverged",
+        "outside",
+    )
 
 
 def test_each_curve_has_one_line_in_the_file_of_settings():
     with open(published._file("corinfomax", "published_curve_settings"), newline="") as file:
-        rows = [(row["figure"], row["dataset"], row["curve"], row["architecture"]) for row in csv.DictReader(file)]
+        rows = [
+            (row["figure"], row["dataset"], row["curve"], row["architecture"])
+            for row in csv.DictReader(file)
+        ]
     assert len(rows) == len(set(rows)) == 64

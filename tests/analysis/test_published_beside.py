@@ -1,4 +1,6 @@
-"""Published numbers beside runs on a copy of the data, alone where nothing of ours is there, and tables of grids."""
+"""Published numbers beside runs on a copy of the data, alone where nothing of ours is there, and
+tables of grids.
+"""
 
 import numpy as np
 import pytest
@@ -56,7 +58,9 @@ def load(preset, experiment="cifar10", **how):
 
 def draw(found, *entries, **how):
     lines = [plots.Line(found, entry, "test_accuracy") for entry in entries]
-    return plots.learning_curves(lines, xlabel="Epoch", ylabel="Accuracy", title="ours", alone="theirs", **how)
+    return plots.learning_curves(
+        lines, xlabel="Epoch", ylabel="Accuracy", title="ours", alone="theirs", **how
+    )
 
 
 def test_runs_on_a_copy_of_the_data_stand_beside_the_published_curve_and_get_a_difference_but_no_verdict(
@@ -71,7 +75,10 @@ def test_runs_on_a_copy_of_the_data_stand_beside_the_published_curve_and_get_a_d
     drawn = found.curves("test_accuracy")
     assert set(drawn.source) == {"ours", "published"}
     assert "cifar10-jpeg" in drawn.note[drawn.source == "published"].iloc[0]
-    assert any(remark.startswith("Shown beside the published numbers, with no verdict") for remark in found.remarks())
+    assert any(
+        remark.startswith("Shown beside the published numbers, with no verdict")
+        for remark in found.remarks()
+    )
 
 
 def test_without_being_asked_for_a_copy_is_held_against_nothing(project, write):
@@ -93,7 +100,9 @@ def test_what_a_preset_does_not_run_is_published_alone_and_is_no_claim_of_the_pr
     claim = next(one for one in found.compare_final() if one["entry"] == "ep")
     assert (claim["published"], claim["n"], claim["planned"]) == (0.4948, 0, False)
     assert claim["verdict"] == "not run at this preset"
-    assert all("planned" not in one for one in found.compare_final() if one["entry"] == "corinfomax")
+    assert all(
+        "planned" not in one for one in found.compare_final() if one["entry"] == "corinfomax"
+    )
 
 
 def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(project, write):
@@ -107,7 +116,11 @@ def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(proj
 
 def test_what_is_drawn_of_ours_is_not_said_to_be_not_run(project, write):
     write("quick", "ep", 0, CURVE)  # on digits, drawn beside the panel of what is published alone
-    (said,) = (remark for remark in load("quick").remarks() if remark.startswith("Published curves without"))
+    (said,) = (
+        remark
+        for remark in load("quick").remarks()
+        if remark.startswith("Published curves without")
+    )
     assert "not run" not in said and "EP" not in said and "PRESET=paper" in said
 
 
@@ -153,7 +166,11 @@ def test_the_table_of_a_grid_says_what_varies_and_which_setting_was_chosen(proje
     assert list(shown.varies) == ["lr_ff [0.5, 0.375]", "lr_ff [0.4, 0.275]", "lr_ff [0.3, 0.2]"]
     assert list(shown.chosen) == ["", "published", "ours"]
     assert shown["published, test accuracy"][1].startswith("0.9808 ± 0.0006")
-    assert list(shown["ours, test accuracy"]) == ["0.9700 ± 0.0000 (n = 2)", "–", "0.9600 ± 0.0000 (n = 2)"]
+    assert list(shown["ours, test accuracy"]) == [
+        "0.9700 ± 0.0000 (n = 2)",
+        "–",
+        "0.9600 ± 0.0000 (n = 2)",
+    ]
     assert len(numbers) == 6
     assert "chosen" not in tables.grid(load("desk", "grid"), chosen_by=None)[0]
 

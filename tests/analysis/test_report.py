@@ -30,14 +30,18 @@ plots.store("figure", "corinfomax_fig_a_one", files, about=found.about, claims=c
 
 
 def notebook(home, name, *sources, title="A title"):
-    cells = [{"cell_type": "markdown", "id": "m", "metadata": {}, "source": [f"# {title}\n", "words"]}]
+    cells = [
+        {"cell_type": "markdown", "id": "m", "metadata": {}, "source": [f"# {title}\n", "words"]}
+    ]
     for number, source in enumerate(["preset: str = 'desk'", *sources]):
         tags = {"tags": ["parameters"]} if number == 0 else {}
         code = {"cell_type": "code", "id": f"c{number}", "execution_count": None, "outputs": []}
         cells.append({**code, "metadata": tags, "source": source})
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = home / "notebooks" / f"{name}.ipynb"
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(
+        json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+    )
     return path
 
 
@@ -108,7 +112,9 @@ def test_what_is_up_to_date_is_not_drawn_again(home, write, inline):
     assert list(report.draw("desk")) == ["1 of 1 notebooks are up to date."]
 
 
-def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are_drawn_again(home, write, inline):
+def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are_drawn_again(
+    home, write, inline
+):
     write("desk", "corinfomax", 0, LEARNED)
     path = notebook(home, "corinfomax_fig_a", FIGURE)
     redraw()
@@ -128,7 +134,9 @@ def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are
     assert not redraw()
 
 
-def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rules(home, monkeypatch):
+def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rules(
+    home, monkeypatch
+):
     """`_code` reads the package beside report.py: here a copy of two files stands in for it."""
     package = home / "bioplaus"
     (package / "rules").mkdir(parents=True)
@@ -136,7 +144,9 @@ def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rul
     (package / "rules" / "ep.py").write_text("y = 1")
     monkeypatch.setattr(report, "__file__", str(package / "analysis" / "report.py"))
     plain = report.Notebook(notebook(home, "corinfomax_fig_a", "plot()"), "corinfomax", "desk")
-    naming = report.Notebook(notebook(home, "corinfomax_fig_b", "from bioplaus import rules"), "corinfomax", "desk")
+    naming = report.Notebook(
+        notebook(home, "corinfomax_fig_b", "from bioplaus import rules"), "corinfomax", "desk"
+    )
 
     def digests():
         report._code.cache_clear()
@@ -159,7 +169,10 @@ def test_a_notebook_that_fails_stops_no_other_and_is_drawn_again_next_time(home,
     assert redraw() == {"corinfomax_fig_a": "", "corinfomax_fig_b": "ValueError: no such colour"}
     assert list(redraw()) == ["corinfomax_fig_b"]
     text = page().text
-    assert "1 notebook could not be drawn" in text and "This notebook failed: ValueError: no such colour" in text
+    assert (
+        "1 notebook could not be drawn" in text
+        and "This notebook failed: ValueError: no such colour" in text
+    )
 
 
 def test_a_figure_that_a_notebook_no_longer_draws_is_removed(home, write, inline):
@@ -187,7 +200,9 @@ def test_the_page_is_self_contained_and_escapes_what_is_not_its_own(home, write,
     notebook(home, "corinfomax_fig_a", FIGURE, title="Curves & <script>")
     redraw()
     found = page()
-    assert found.images and all(source.startswith("data:image/png;base64,") for source in found.images)
+    assert found.images and all(
+        source.startswith("data:image/png;base64,") for source in found.images
+    )
     assert "A paper <b>with markup</b> & more" in found.text and "Curves & <script>" in found.text
     for link in found.links:
         assert link.startswith(("#", "../figures/", "../tables/"))
@@ -201,17 +216,29 @@ def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, w
     redraw()
     text = page().text
     # published 0.97453 +- 0.00055 (population), ours 0.974, at epoch 10
-    assert "CorInfoMax test accuracy epoch 10 0.9745 ± 0.0006 n = 10 0.9740 n = 1 −0.0005 −0.9 sd within 2 sd" in text
-    assert "1 / 9 runs finished" in text and "0 + 1 collapsed + diverged" in text and "7 missing" in text
+    assert (
+        "CorInfoMax test accuracy epoch 10 0.9745 ± 0.0006 n = 10 0.9740 n = 1 −0.0005 −0.9 sd"
+        " within 2 sd" in text
+    )
+    assert (
+        "1 / 9 runs finished" in text
+        and "0 + 1 collapsed + diverged" in text
+        and "7 missing" in text
+    )
     assert "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'" in text
     assert "Diverged, in no mean: CorInfoMax seed 10." in text
 
 
-def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_makes_it(home, inline):
+def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_makes_it(
+    home, inline
+):
     notebook(home, "corinfomax_fig_a", FIGURE)
     redraw()
     found = page()
-    assert "No results at this preset yet. This command makes them: make reproduce-figures PRESET=desk" in found.text
+    assert (
+        "No results at this preset yet. This command makes them: make reproduce-figures PRESET=desk"
+        in found.text
+    )
     assert not found.images
     assert "0 / 9 runs finished" in found.text
 
@@ -226,7 +253,9 @@ def test_a_failed_run_is_on_the_page_with_its_error(home, write):
     failed = run.folder.with_name(
         next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10)
     )
-    results._files.write_json(failed / "run.json", {"status": "failed", "error": "not enough <memory>"})
+    results._files.write_json(
+        failed / "run.json", {"status": "failed", "error": "not enough <memory>"}
+    )
     text = page().text
     assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text
 
@@ -259,18 +288,31 @@ def test_unknown_presets_papers_and_notebooks_are_refused(home):
 
 def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(home, write, inline):
     for path in (ROOT / "notebooks").glob("corinfomax_*.ipynb"):
-        if r"analysis.load(\"corinfomax\", \"mnist\"" in path.read_text():  # the experiment that this manifest has
+        if (
+            r"analysis.load(\"corinfomax\", \"mnist\"" in path.read_text()
+        ):  # the experiment that this manifest has
             (home / "notebooks" / path.name).write_bytes(path.read_bytes())
-    for entry, test in (("corinfomax", [0.5, 0.8, 0.85, 0.9]), ("ep", [0.6, 0.8, 0.1, 0.1]), ("toy", [0.7] * 4)):
-        write("quick", entry, 0, test, angles={1: 90.0, 21: 88.0} if entry == "corinfomax" else None)
-    for preset, n_images in (("quick", 4), ("smoke", 2)):  # without results two figures show the published alone
+    for entry, test in (
+        ("corinfomax", [0.5, 0.8, 0.85, 0.9]),
+        ("ep", [0.6, 0.8, 0.1, 0.1]),
+        ("toy", [0.7] * 4),
+    ):
+        write(
+            "quick", entry, 0, test, angles={1: 90.0, 21: 88.0} if entry == "corinfomax" else None
+        )
+    for preset, n_images in (
+        ("quick", 4),
+        ("smoke", 2),
+    ):  # without results two figures show the published alone
         assert set(redraw(preset).values()) == {""}
         assert len(page(preset).images) == n_images
 
 
 def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):
     found = report.Notebook(notebook(home, "corinfomax_fig_a", FIGURE), "corinfomax", "desk")
-    monkeypatch.setattr(kernels, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died")))
+    monkeypatch.setattr(
+        kernels, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died"))
+    )
     assert report._draw_one(found) == "its kernel died"
     assert report.Notebook(found.path, "corinfomax", "desk").state["status"] == "failed"
 
@@ -291,7 +333,9 @@ def test_a_process_that_dies_while_drawing_fails_its_own_notebook_only(home, mon
     lines = sorted(line.split("] ")[1] for line in report.draw("desk", workers=2))
     assert lines[:2] == ["drawn  corinfomax_fig_a", "drawn  corinfomax_fig_c"]
     assert lines[2:] == ["failed corinfomax_fig_b: the process that drew it died"]
-    state = json.loads((home / "Results" / "desk" / "notebooks" / "corinfomax_fig_b.json").read_text())
+    state = json.loads(
+        (home / "Results" / "desk" / "notebooks" / "corinfomax_fig_b.json").read_text()
+    )
     assert state["status"] == "failed"
 
 
@@ -299,10 +343,19 @@ def test_a_process_that_dies_while_drawing_fails_its_own_notebook_only(home, mon
 def test_notebooks_are_executed_in_kernels_side_by_side(home):
     """Real kernels and processes; the notebooks need no bioplaus, so that they start quickly."""
     for letter in "abc":
-        notebook(home, f"corinfomax_fig_{letter}", "print('made by', preset)", "1 / 0" if letter == "b" else "2 + 2")
+        notebook(
+            home,
+            f"corinfomax_fig_{letter}",
+            "print('made by', preset)",
+            "1 / 0" if letter == "b" else "2 + 2",
+        )
     lines = sorted(line.split("] ")[1] for line in report.draw("desk", workers=2))
     assert lines[:2] == ["drawn  corinfomax_fig_a", "drawn  corinfomax_fig_c"]
     assert lines[2].startswith("failed corinfomax_fig_b: ") and "ZeroDivisionError" in lines[2]
-    copy = json.loads((home / "Results" / "desk" / "notebooks" / "corinfomax_fig_a.ipynb").read_text())
-    printed = ["".join(out.get("text", [])) for cell in copy["cells"] for out in cell.get("outputs", [])]
+    copy = json.loads(
+        (home / "Results" / "desk" / "notebooks" / "corinfomax_fig_a.ipynb").read_text()
+    )
+    printed = [
+        "".join(out.get("text", [])) for cell in copy["cells"] for out in cell.get("outputs", [])
+    ]
     assert "made by desk\n" in printed

@@ -81,7 +81,12 @@ def write_notebook(path, *cells):
 def project(tmp_path, monkeypatch):
     """The project's folder; its manifest toy.yaml may be rewritten, results go to its Results."""
     (tmp_path / "Simulations" / "manifests").mkdir(parents=True)
-    write_notebook(tmp_path / "Simulations" / "act.ipynb", ("parameters", PARAMETERS), ("check", CHECK), ("", BODY))
+    write_notebook(
+        tmp_path / "Simulations" / "act.ipynb",
+        ("parameters", PARAMETERS),
+        ("check", CHECK),
+        ("", BODY),
+    )
     (tmp_path / "Simulations" / "manifests" / "toy.yaml").write_text(MANIFEST)
     monkeypatch.setenv("BIOPLAUS_HOME", str(tmp_path))
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))

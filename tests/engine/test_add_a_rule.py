@@ -1,4 +1,6 @@
-"""The promise to a newcomer: a learning rule is one file and one manifest entry, and then it is in the results."""
+"""The promise to a newcomer: a learning rule is one file and one manifest entry, and then it is in
+the results.
+"""
 
 import os
 import re
@@ -14,11 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def blocks(language):
     """The fenced blocks of one language under "Add a learning rule" in the README."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add a learning rule")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Add a learning rule")[1]
+        .split("\n## ")[0]
+    )
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
-def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and_learns(tmp_path, monkeypatch):
+def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and_learns(
+    tmp_path, monkeypatch
+):
     copy = tmp_path / "clone"
     for folder in ("bioplaus", "Simulations"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,10 +45,24 @@ def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and
 
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     environment.pop("BIOPLAUS_HOME", None)
-    command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", "--only", "mnist/dfa", "--inline"]
-    done = subprocess.run([*command, "--set", "n_epochs=5"], cwd=copy, env=environment, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "bioplaus",
+        "run",
+        "--preset",
+        "smoke",
+        "--only",
+        "mnist/dfa",
+        "--inline",
+    ]
+    done = subprocess.run(
+        [*command, "--set", "n_epochs=5"], cwd=copy, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
+    changed = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, text=True
+    ).stdout.split("\n")
     assert sorted(line[3:] for line in changed if line) == [
         "Simulations/manifests/corinfomax.yaml",
         "bioplaus/rules/dfa.py",
@@ -47,9 +70,20 @@ def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and
     table = results.frame(results.outcomes(copy / "Results" / "smoke" / "corinfomax" / "mnist"))
     assert set(table["rule"]) == {"dfa"} and table["test_accuracy"].iloc[-1] > 0.5
 
-    contract = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "rules" / "test_contract.py")]
+    contract = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(ROOT / "tests" / "rules" / "test_contract.py"),
+    ]
     kept = subprocess.run(
-        [sys.executable, *contract, "-k", "dfa"], cwd=copy, env=environment, capture_output=True, text=True
+        [sys.executable, *contract, "-k", "dfa"],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert kept.returncode == 0, kept.stdout
     benchmark = [sys.executable, "-m", "bioplaus", "benchmark", "dfa", "--rounds", "1"]

@@ -1,4 +1,6 @@
-"""Bad input at the command line: one plain sentence, exit code 2, no traceback, nothing left behind."""
+"""Bad input at the command line: one plain sentence, exit code 2, no traceback, nothing left
+behind.
+"""
 
 import json
 import os
@@ -19,7 +21,9 @@ EP = [*SMOKE, "--only", "mnist/ep"]
 
 @pytest.fixture
 def bioplaus(tmp_path, monkeypatch, capsys):
-    """Run a command on this very project, results to a temporary folder; (exit code, standard error)."""
+    """Run a command on this very project, results to a temporary folder; (exit code, standard
+    error).
+    """
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / "Results"))
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("BIOPLAUS_HOME", raising=False)
@@ -40,7 +44,10 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "rule=epp"], "unknown rule 'epp'; did you mean 'ep'?"),
         ([*EP, "--set", "dataset=minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
         (["run", "--preset", "smok"], "unknown preset 'smok'; did you mean 'smoke'?"),
-        ([*SMOKE, "--paper", "corinfomaxx"], "unknown paper 'corinfomaxx'; did you mean 'corinfomax'?"),
+        (
+            [*SMOKE, "--paper", "corinfomaxx"],
+            "unknown paper 'corinfomaxx'; did you mean 'corinfomax'?",
+        ),
         ([*SMOKE, "--only", "minst"], "'minst'; did you mean 'mnist'?"),
         ([*EP, "--set", "n_epoch=2"], "'n_epoch'; did you mean 'n_epochs'?"),
         ([*EP, "--set", "config.lr_neurall=0.5"], "'lr_neurall'; did you mean 'lr_neural'?"),
@@ -55,7 +62,10 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "nonsense"], "must be name=value"),
         ([*EP, "--seeds", "1,two"], "must be whole numbers"),
         ([*EP, "--seeds", "-1"], "A seed is -1, but must be at least 0"),
-        ([*EP, "--set", "seed=3"], "seed is not given as a parameter; give seeds in the manifest, or with --seeds"),
+        (
+            [*EP, "--set", "seed=3"],
+            "seed is not given as a parameter; give seeds in the manifest, or with --seeds",
+        ),
         ([*EP, "--set", "folder=here"], "choose it with --results"),
         ([*EP, "--set", "device=cuda"], "choose it with --device"),
         ([*EP, "--set", "n_threads=2"], "choose them with --threads"),
@@ -66,9 +76,15 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "n_epochs=2020-01-01"], "--set n_epochs is 2020-01-01 (date), but must be"),
         ([*EP, "--set", "n_epochs=&loop [*loop]"], "--set n_epochs has more than"),
         ([*EP, "--set", "n_epochs=1", "--set", "n_epochs.x=3"], "sets n_epochs.x inside it"),
-        ([*SMOKE, "--only", "captions", "--set", "dataset=scene"], "unknown data set 'scene'; did you mean 'scenes'?"),
+        (
+            [*SMOKE, "--only", "captions", "--set", "dataset=scene"],
+            "unknown data set 'scene'; did you mean 'scenes'?",
+        ),
         ([*SMOKE, "--only", "captions", "--set", "dataset=some/folder"], "'some/folder'"),
-        (["run", "--preset", "smoke", "--only", "mnist/ep", "--kernel", "pythn3"], "unknown kernel 'pythn3'"),
+        (
+            ["run", "--preset", "smoke", "--only", "mnist/ep", "--kernel", "pythn3"],
+            "unknown kernel 'pythn3'",
+        ),
         (["data", "get", "mnst"], "unknown data set 'mnst'; did you mean 'mnist'?"),
         (["report", "--preset", "smokey"], "unknown preset 'smokey'; did you mean 'smoke'?"),
         (["collect", "--preset", "dsk"], "unknown preset 'dsk'; did you mean 'desk'?"),
@@ -76,7 +92,9 @@ def bioplaus(tmp_path, monkeypatch, capsys):
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(bioplaus, tmp_path, arguments, sentence):
+def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(
+    bioplaus, tmp_path, arguments, sentence
+):
     code, error = bioplaus(*arguments)
     assert code == 2 and sentence in error
     assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
@@ -84,11 +102,20 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(bioplaus, tmp_
 
 
 def test_a_missing_data_set_names_set_folder_and_command(bioplaus, tmp_path):
-    code, error = bioplaus(*EP, "--set", "dataset=cifar10-jpeg", "--set", "config.n_units=[3072, 5, 10]")
-    assert code == 1 and "cifar10-jpeg" in error and str(tmp_path / "data") in error and "Traceback" not in error
+    code, error = bioplaus(
+        *EP, "--set", "dataset=cifar10-jpeg", "--set", "config.n_units=[3072, 5, 10]"
+    )
+    assert (
+        code == 1
+        and "cifar10-jpeg" in error
+        and str(tmp_path / "data") in error
+        and "Traceback" not in error
+    )
 
 
-def test_the_data_of_a_preset_are_fetched_and_what_must_be_fetched_by_hand_is_named(bioplaus, tmp_path, monkeypatch):
+def test_the_data_of_a_preset_are_fetched_and_what_must_be_fetched_by_hand_is_named(
+    bioplaus, tmp_path, monkeypatch
+):
     fetched = []
     monkeypatch.setattr(data, "get", lambda name: fetched.append(name) or "here")
     weights = SimpleNamespace(build=lambda: fetched.append("weights") or "a network")
@@ -96,7 +123,11 @@ def test_the_data_of_a_preset_are_fetched_and_what_must_be_fetched_by_hand_is_na
     code, _ = bioplaus("data", "get", "--preset", "paper", "--paper", "ccdni")
     assert code == 1 and fetched[-1] == "weights" and "mnist" in fetched
     *_, last = bioplaus.out.splitlines()
-    assert last.startswith("missing coco: ") and "annotations_trainval2014.zip" in last and str(tmp_path) in last
+    assert (
+        last.startswith("missing coco: ")
+        and "annotations_trainval2014.zip" in last
+        and str(tmp_path) in last
+    )
     assert bioplaus("data", "get", "--preset", "quick")[0] == 0
 
 
@@ -116,7 +147,11 @@ def test_a_read_only_results_folder_is_one_sentence_before_anything_starts(biopl
         finally:
             if is_root:
                 os.seteuid(0)
-        assert code == 2 and error.startswith("error: Results cannot be written to") and os.listdir(folder) == []
+        assert (
+            code == 2
+            and error.startswith("error: Results cannot be written to")
+            and os.listdir(folder) == []
+        )
 
 
 def test_ctrl_c_is_one_sentence_and_exit_130(bioplaus, monkeypatch):
@@ -137,10 +172,17 @@ def test_a_failed_run_is_exit_1(bioplaus, monkeypatch):
     assert code == 1 and "something broke" in error and error.count("\n") == 1
 
 
-def test_the_device_and_threads_asked_for_reach_the_run_and_its_record_and_change_no_id(bioplaus, tmp_path):
+def test_the_device_and_threads_asked_for_reach_the_run_and_its_record_and_change_no_id(
+    bioplaus, tmp_path
+):
     for number, options in enumerate([[], ["--device", "auto", "--threads", "2"]]):
         folder = tmp_path / str(number)
-        assert bioplaus(*EP, "--set", "n_epochs=1", "--seeds", "1", "--results", str(folder), *options)[0] == 0
+        assert (
+            bioplaus(
+                *EP, "--set", "n_epochs=1", "--seeds", "1", "--results", str(folder), *options
+            )[0]
+            == 0
+        )
     first, second = (next(tmp_path.glob(f"{n}/smoke/corinfomax/mnist/*/run.json")) for n in (0, 1))
     assert first.parent.name == second.parent.name
     about, moved = json.loads(first.read_text()), json.loads(second.read_text())
@@ -150,7 +192,9 @@ def test_the_device_and_threads_asked_for_reach_the_run_and_its_record_and_chang
 
 
 def test_overrides_reach_the_run_with_their_yaml_types(bioplaus, tmp_path):
-    code, _ = bioplaus(*EP, "--set", "n_epochs=1", "--set", "config.lr_ff=[1e-4, 0]", "--seeds", "7")
+    code, _ = bioplaus(
+        *EP, "--set", "n_epochs=1", "--set", "config.lr_ff=[1e-4, 0]", "--seeds", "7"
+    )
     (folder,) = (tmp_path / "Results" / "smoke" / "corinfomax" / "mnist").iterdir()
     run = (folder / "run.json").read_text()
     assert code == 0 and "-s7-" in folder.name and "0.0001" in run

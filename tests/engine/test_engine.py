@@ -1,4 +1,6 @@
-"""The engine: skip what is done, record failures, survive kills, and give the same bytes however a run is executed."""
+"""The engine: skip what is done, record failures, survive kills, and give the same bytes however a
+run is executed.
+"""
 
 import hashlib
 import json
@@ -21,7 +23,9 @@ from bioplaus.experiments import engine, manifest
 
 
 def _digests(runs):
-    return {run.id: hashlib.sha256((run.folder / "result.pkl").read_bytes()).hexdigest() for run in runs}
+    return {
+        run.id: hashlib.sha256((run.folder / "result.pkl").read_bytes()).hexdigest() for run in runs
+    }
 
 
 def _quiet(line):
@@ -35,7 +39,9 @@ def test_a_sweep_runs_everything_once_and_then_nothing(project):
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.folder.iterdir()}
     again = engine.execute(runs, inline=True, report=_quiet)
     assert again.skipped == [run.id for run in runs] and not again.done
-    assert {path: path.stat().st_mtime_ns for run in runs for path in run.folder.iterdir()} == before
+    assert {
+        path: path.stat().st_mtime_ns for run in runs for path in run.folder.iterdir()
+    } == before
 
 
 def test_only_what_is_damaged_or_missing_is_run_again_and_comes_back_the_same(project):
@@ -67,7 +73,11 @@ def test_one_failure_is_recorded_with_its_traceback_and_does_not_stop_the_others
     summary = engine.execute(runs, inline=True, report=_quiet)
     assert len(summary.failed) == 2 and len(summary.done) == len(runs) - 2
     about = json.loads((runs[0].folder / "run.json").read_text())
-    assert about["status"] == "failed" and "unlucky" in about["error"] and "Traceback" in about["traceback"]
+    assert (
+        about["status"] == "failed"
+        and "unlucky" in about["error"]
+        and "Traceback" in about["traceback"]
+    )
     rows = {row["id"]: row for row in engine.status(runs)}
     assert rows[runs[0].id]["status"] == "failed" and "unlucky" in rows[runs[0].id]["error"]
 
@@ -94,35 +104,55 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
     _add_cells(project, ("show", show))
     runs = manifest.runs("paper", only="plain")
     for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
-        status, message, _ = engine.run_one(run, str(run.folder), "python3", 1, engine.environment())
+        status, message, _ = engine.run_one(
+            run, str(run.folder), "python3", 1, engine.environment()
+        )
         assert status == "done" and "a later cell failed" in message and sentence in message
         about = results.about(run.folder)
-        assert about["attempt"] == 1 and sentence in about["error"] and results.is_complete(run.folder)
-    assert engine.pending(runs) == [] and len(results.frame(results.outcomes(runs[0].experiment_folder))) == 4
+        assert (
+            about["attempt"] == 1 and sentence in about["error"] and results.is_complete(run.folder)
+        )
+    assert (
+        engine.pending(runs) == []
+        and len(results.frame(results.outcomes(runs[0].experiment_folder))) == 4
+    )
     rows = engine.status(runs)
-    assert [row["status"] for row in rows] == ["done", "done"] and "no such colour" in rows[0]["error"]
+    assert [row["status"] for row in rows] == ["done", "done"] and "no such colour" in rows[0][
+        "error"
+    ]
 
 
 def test_a_failed_run_never_keeps_a_digest(project):
     _add_cells(project, ("", "Path(folder, 'result.pkl').unlink()\nraise RuntimeError('gone')"))
     run = manifest.runs("smoke")[0]
     assert "gone" in engine.execute([run], inline=True, report=_quiet).failed[run.id]
-    assert results.about(run.folder)["status"] == "failed" and "sha256" not in results.about(run.folder)
+    assert results.about(run.folder)["status"] == "failed" and "sha256" not in results.about(
+        run.folder
+    )
 
 
 @pytest.mark.parametrize("where", ["folder", "run.json", ".lock"])
 @pytest.mark.parametrize("is_inline", [True, False])
-def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(project, where, is_inline, scheduler):
+def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
+    project, where, is_inline, scheduler
+):
     runs = manifest.runs("paper")
     if where == "folder":
         runs[0].experiment_folder.mkdir(parents=True)
         runs[0].folder.write_text("in the way")
     else:
         (runs[0].folder / where / "in the way").mkdir(parents=True)
-    outcomes = engine._inline(runs, False) if is_inline else engine._on_dask(runs, 1, scheduler, None, 0)
+    outcomes = (
+        engine._inline(runs, False) if is_inline else engine._on_dask(runs, 1, scheduler, None, 0)
+    )
     ended = {run.key: (status, message) for run, status, message, _ in outcomes}
     status, message = ended.pop(runs[0].key)
-    assert status == "failed" and runs[0].id in message and "\n" not in message and "worker" not in message
+    assert (
+        status == "failed"
+        and runs[0].id in message
+        and "\n" not in message
+        and "worker" not in message
+    )
     assert {status for status, _ in ended.values()} == {"done"}
 
 
@@ -149,7 +179,9 @@ def test_an_exit_in_a_cell_is_a_failure_like_any_other(project):
     runs = manifest.runs("paper", only="plain")
     summary = engine.execute(runs, inline=True, report=_quiet)
     assert list(summary.failed) == [runs[0].id] and summary.done == [runs[1].id]
-    assert summary.failed[runs[0].id].startswith("SystemExit: 3 (act.ipynb cell 2, line 2; traceback in ")
+    assert summary.failed[runs[0].id].startswith(
+        "SystemExit: 3 (act.ipynb cell 2, line 2; traceback in "
+    )
 
 
 def test_run_json_that_is_no_table_is_a_missing_run(project):
@@ -164,9 +196,16 @@ def test_run_json_that_is_no_table_is_a_missing_run(project):
 
 def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     monkeypatch.chdir(project)
-    for name, folder in (("BIOPLAUS_DATA", "data"), ("BIOPLAUS_RESULTS", "Results"), ("BIOPLAUS_HOME", ".")):
+    for name, folder in (
+        ("BIOPLAUS_DATA", "data"),
+        ("BIOPLAUS_RESULTS", "Results"),
+        ("BIOPLAUS_HOME", "."),
+    ):
         monkeypatch.setenv(name, folder)
-    seen = "from bioplaus import data\nPath(folder, 'seen').write_text(f'{data.root()} {results.root()}')"
+    seen = (
+        "from bioplaus.tasks import datasets as data\nPath(folder, 'seen').write_text(f'{data.root()}"
+        " {results.root()}')"
+    )
     _add_cells(project, ("", f"{seen}\nassert results.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
@@ -183,7 +222,10 @@ def test_a_diverged_run_counts_as_diverged_and_is_not_tried_again(project, rewri
 
 
 def test_a_diverged_run_says_where_counted_from_one(project):
-    found = "{'status': 'diverged', 'divergence': {'epoch': 0, 'batch': 5, 'tensor': 'w.0'}, 'epochs': {}}"
+    found = (
+        "{'status': 'diverged', 'divergence': {'epoch': 0, 'batch': 5, 'tensor': 'w.0'},"
+        " 'epochs': {}}"
+    )
     _add_cells(project, ("", f"results.finish(folder, {found})"))
     runs, said = manifest.runs("smoke"), []
     engine.execute(runs, inline=True, report=said.append)
@@ -194,11 +236,15 @@ def test_a_diverged_run_says_where_counted_from_one(project):
 @pytest.mark.parametrize("kernel", [None, "python3"])
 def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     reason = "its checkpoint was made with other code of rule toy"
-    note = f"results._files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
+    note = (
+        f"results._files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
+    )
     _add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
     ended = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
-    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.about(run.folder)
+    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.about(
+        run.folder
+    )
 
 
 def test_everything_is_checked_before_anything_starts(project):
@@ -211,7 +257,9 @@ def test_everything_is_checked_before_anything_starts(project):
     assert not (project / "Results").exists()
 
 
-def test_a_results_folder_that_cannot_be_made_is_one_sentence_before_anything_starts(project, monkeypatch):
+def test_a_results_folder_that_cannot_be_made_is_one_sentence_before_anything_starts(
+    project, monkeypatch
+):
     (project / "file").write_text("")
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(project / "file"))
     with pytest.raises(BioplausError, match="Results cannot be written"):
@@ -236,12 +284,19 @@ def test_kernels_workers_and_this_process_give_the_same_bytes(project):
     assert sorted(summary.done) == sorted(inline) and _digests(runs) == inline
     assert "working on" in (runs[0].folder / "run.log").read_text()
     executed = json.loads((runs[0].folder / "run.ipynb").read_text())
-    assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in executed["cells"])
+    assert any(
+        "injected-parameters" in cell["metadata"].get("tags", []) for cell in executed["cells"]
+    )
 
 
 def test_a_killed_kernel_is_tried_again_and_a_kernel_that_always_dies_fails_alone(project, rewrite):
-    rewrite("plain: {label: Plain}", "plain: {label: Plain, seeds: [0], parameters: {mishap: die-once}}")
-    rewrite("grid: {value: [1.0, 3.0], config.depth: [1, 2]}", "seeds: [0]\n        parameters: {mishap: die}")
+    rewrite(
+        "plain: {label: Plain}", "plain: {label: Plain, seeds: [0], parameters: {mishap: die-once}}"
+    )
+    rewrite(
+        "grid: {value: [1.0, 3.0], config.depth: [1, 2]}",
+        "seeds: [0]\n        parameters: {mishap: die}",
+    )
     runs = manifest.runs("paper")
     summary = engine.execute(runs, workers=2, retries=1, report=_quiet)
     assert summary.done == [runs[0].id] and list(summary.failed) == [runs[1].id]
@@ -259,7 +314,8 @@ def _start(project, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+        # what runs in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -271,7 +327,9 @@ def _wait_for(path, seconds=110):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_within_seconds_in_one_sentence_and_leaves_no_process_behind(project, rewrite, stop):
+def test_ctrl_c_stops_within_seconds_in_one_sentence_and_leaves_no_process_behind(
+    project, rewrite, stop
+):
     rewrite("plain: {label: Plain}", "plain: {label: Plain, parameters: {mishap: sleep}}")
     run = manifest.runs("smoke")[0]
     process = _start(project)
@@ -285,7 +343,9 @@ def test_ctrl_c_stops_within_seconds_in_one_sentence_and_leaves_no_process_behin
     assert time.monotonic() - started < 60  # 3 s on an idle machine
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
-    assert engine.status([run])[0]["status"] == "interrupted" and not results.is_complete(run.folder)
+    assert engine.status([run])[0]["status"] == "interrupted" and not results.is_complete(
+        run.folder
+    )
 
 
 def test_two_executions_of_one_run_do_it_once(project):
@@ -300,7 +360,10 @@ def test_two_executions_of_one_run_do_it_once(project):
 def test_the_lock_of_a_killed_holder_holds_nobody_up(project):
     run = manifest.runs("smoke")[0]
     run.folder.mkdir(parents=True)
-    holder = f"from filelock import FileLock; import os, signal; FileLock({str(run.folder / '.lock')!r}).acquire(); "
+    holder = (
+        "from filelock import FileLock; import os, signal;"
+        f" FileLock({str(run.folder / '.lock')!r}).acquire(); "
+    )
     subprocess.run([sys.executable, "-c", holder + "os.kill(os.getpid(), signal.SIGKILL)"])
     assert (run.folder / ".lock").exists()
     assert engine.execute([run], inline=True, report=_quiet).done == [run.id]
@@ -320,16 +383,22 @@ def test_a_forecast_uses_what_like_runs_took_and_else_the_manifest(project, rewr
 def test_a_forecast_is_in_proportion_to_the_epochs(project):
     path = project / "Simulations" / "act.ipynb"
     path.write_text(path.read_text().replace("seed: int = 0", "seed: int = 0\\nn_epochs: int = 1"))
-    engine.execute(manifest.runs("smoke", overrides={"n_epochs": 2}), inline=True, report=_quiet)  # says it took 0.1 s
+    # says it took 0.1 s
+    engine.execute(manifest.runs("smoke", overrides={"n_epochs": 2}), inline=True, report=_quiet)
     longer = manifest.runs("smoke", overrides={"n_epochs": 200})
     assert engine.forecast(longer, 1) == pytest.approx(10 + engine.KERNEL_SECONDS)
 
 
-def test_a_notebook_with_the_same_parameters_is_checked_once_whatever_the_seed(project, monkeypatch):
+def test_a_notebook_with_the_same_parameters_is_checked_once_whatever_the_seed(
+    project, monkeypatch
+):
     runs, checked = manifest.runs("paper"), []
     monkeypatch.setattr(manifest.Run, "check", lambda run: checked.append(run))
     engine.check(runs)
-    assert len(runs) == 10 and [run.entry for run in checked] == ["plain", *(f"graded-{i}" for i in range(1, 5))]
+    assert len(runs) == 10 and [run.entry for run in checked] == [
+        "plain",
+        *(f"graded-{i}" for i in range(1, 5)),
+    ]
     assert {run.seed for run in checked} == {0}
 
 
@@ -355,11 +424,15 @@ def scheduler():
     """The address of a Dask scheduler with one worker of two threads in this process."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster:
         yield cluster.scheduler_address
 
 
-def test_sweeps_that_share_a_scheduler_do_not_take_one_anothers_runs(project, scheduler, monkeypatch):
+def test_sweeps_that_share_a_scheduler_do_not_take_one_anothers_runs(
+    project, scheduler, monkeypatch
+):
     runs = manifest.runs("smoke")
     first = engine._on_dask(runs, 1, scheduler, None, 0)
     assert next(first)[1] == "done"  # and the sweep is still open
@@ -390,7 +463,8 @@ def _killed(*arguments, **options):
 
 
 @pytest.mark.parametrize(
-    ("fault", "sentence"), [(_worst, "ZeroDivisionError: a fault of the engine"), (_killed, "its worker died")]
+    ("fault", "sentence"),
+    [(_worst, "ZeroDivisionError: a fault of the engine"), (_killed, "its worker died")],
 )
 def test_only_a_lost_worker_is_called_one(project, scheduler, monkeypatch, fault, sentence):
     monkeypatch.setattr(engine, "run_one", fault)
@@ -398,7 +472,9 @@ def test_only_a_lost_worker_is_called_one(project, scheduler, monkeypatch, fault
     assert status == "failed" and message.startswith(sentence)
 
 
-def test_threads_of_one_worker_do_not_execute_runs_at_the_same_time(project, scheduler, monkeypatch):
+def test_threads_of_one_worker_do_not_execute_runs_at_the_same_time(
+    project, scheduler, monkeypatch
+):
     at_once = []
 
     def start(run, place, kernel):
@@ -409,7 +485,10 @@ def test_threads_of_one_worker_do_not_execute_runs_at_the_same_time(project, sch
         results.finish(place, {"status": "done", "epochs": {}, "diagnostics": {}})
 
     monkeypatch.setattr(engine, "_start", start)
-    assert {message for _, _, message, _ in engine._on_dask(manifest.runs("paper"), 2, scheduler, None, 0)} == {""}
+    assert {
+        message
+        for _, _, message, _ in engine._on_dask(manifest.runs("paper"), 2, scheduler, None, 0)
+    } == {""}
 
 
 @pytest.fixture
@@ -438,7 +517,9 @@ def queue(monkeypatch):
             asked["closed"] = True
 
     monkeypatch.setattr(dask_jobqueue, "FakeCluster", FakeCluster, raising=False)
-    with dask.config.set({"jobqueue.fake": {"cores": 8, "worker-extra-args": ["--lifetime", "55m"]}}):
+    with dask.config.set(
+        {"jobqueue.fake": {"cores": 8, "worker-extra-args": ["--lifetime", "55m"]}}
+    ):
         yield asked
 
 
@@ -463,15 +544,25 @@ def test_a_queue_must_be_told_how_many_runs_at_once(project, queue):
 
 @pytest.mark.slow
 def test_a_job_that_ends_at_its_walltime_is_replaced_and_its_run_is_done(project, monkeypatch):
-    """dask-jobqueue's own queue, of processes of this machine; the first job is killed while it executes the run."""
+    """dask-jobqueue's own queue, of processes of this machine; the first job is killed while it
+    executes the run.
+    """
     dask_jobqueue = pytest.importorskip("dask_jobqueue")
     import dask
     from dask_jobqueue.local import LocalCluster
 
     monkeypatch.setattr(dask_jobqueue, "FakeCluster", LocalCluster, raising=False)
     end = "[os.kill(process, signal.SIGKILL) for process in (os.getppid(), os.getpid())]"
-    _add_cells(project, ("", f"if not Path(folder, 'ended').exists():\n    Path(folder, 'ended').touch()\n    {end}"))
-    _add_cells(project, ("", "results.finish(folder, {'status': 'done', 'epochs': {}, 'diagnostics': {}})"))
+    _add_cells(
+        project,
+        (
+            "",
+            f"if not Path(folder, 'ended').exists():\n    Path(folder, 'ended').touch()\n    {end}",
+        ),
+    )
+    _add_cells(
+        project, ("", "results.finish(folder, {'status': 'done', 'epochs': {}, 'diagnostics': {}})")
+    )
     runs = manifest.runs("smoke", overrides={"mishap": "save-nothing"})
     settings = {
         "jobqueue.local.cores": 2,
@@ -509,7 +600,9 @@ def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_aga
     assert engine.execute(runs, inline=True, again=True, report=_quiet).done == []
 
 
-def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(project, monkeypatch, capsys):
+def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(
+    project, monkeypatch, capsys
+):
     runs = manifest.runs("paper", only="plain")
     engine.execute(runs, inline=True, report=_quiet)  # there is no rule "toy", so no code of it
     assert "code" not in results.about(runs[0].folder)
@@ -521,7 +614,9 @@ def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(
     assert all(_said(capsys, *command).count(sentence) == 1 for command in commands)
 
 
-def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(project, rewrite, monkeypatch):
+def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(
+    project, rewrite, monkeypatch
+):
     rewrite("{rule: toy, rate: 1e-4}", "{rate: 1e-4}")
     rewrite("    simulation: act", "    simulation: act\n    rule: toy")
     monkeypatch.setattr(results, "code", lambda rule: {"toy": "1" * 64}.get(rule))
@@ -535,7 +630,9 @@ def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(project, 
 
 def test_status_shows_runs_of_other_parameters_and_seeds(project, capsys):
     engine.execute(
-        manifest.runs("paper", only="plain", overrides={"value": 5.0}, seeds=[3]), inline=True, report=_quiet
+        manifest.runs("paper", only="plain", overrides={"value": 5.0}, seeds=[3]),
+        inline=True,
+        report=_quiet,
     )
     assert "1 done" in _said(capsys, "status", "--set", "value=5.0", "--seeds", "3")
     assert "1 missing" in _said(capsys, "status", "--seeds", "3")

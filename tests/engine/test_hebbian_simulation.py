@@ -1,4 +1,6 @@
-"""Simulations/hebbian.ipynb and its manifest: both phases, controls, loaded synapses, resume, bad parameters."""
+"""Simulations/hebbian.ipynb and its manifest: both phases, controls, loaded synapses, resume, bad
+parameters.
+"""
 
 import numpy as np
 import pytest
@@ -56,7 +58,13 @@ def test_features_and_readout_are_learned_and_kept(tmp_path):
 def test_control_learns_the_labels_themselves(tmp_path):
     record = run(CONTROL, tmp_path)
     assert record["epochs"]["train_accuracy"][-1] > 0.4
-    assert set(record["epochs"]) == {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+    assert set(record["epochs"]) == {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+    }
     assert record["weights"]["level"].shape == (20, 64) and "features" not in record
 
 
@@ -67,7 +75,9 @@ def test_patches_have_features_only(tmp_path):
 
 def test_loaded_synapses_take_the_place_of_training(tmp_path):
     learned = run(BIO, tmp_path / "learned")
-    loaded = run({**BIO, "synapses": str(tmp_path / "learned" / "synapses.npy")}, tmp_path / "loaded")
+    loaded = run(
+        {**BIO, "synapses": str(tmp_path / "learned" / "synapses.npy")}, tmp_path / "loaded"
+    )
     assert len(loaded["features"]["epochs"]) == 0 and "snapshots" not in loaded
     for name, values in learned["epochs"].items():
         assert np.array_equal(loaded["epochs"][name], values), name
@@ -114,8 +124,14 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
         ({"order": "random"}, "unknown order 'random'"),
         ({"config": {"n_units": [64, 20], "k": 30}}, "k is 30, but there are only 20 hidden units"),
         ({"config": {"n_units": [784, 20], "k": 2}}, "'digits' has 64 inputs"),
-        ({"readout": {"epochs": 3}}, "unknown parameter of readout 'epochs'; did you mean 'n_epochs'"),
-        ({"readout": {"config": {"n_units": [30, 10]}}}, "n_units must start with 20 and end with 10"),
+        (
+            {"readout": {"epochs": 3}},
+            "unknown parameter of readout 'epochs'; did you mean 'n_epochs'",
+        ),
+        (
+            {"readout": {"config": {"n_units": [30, 10]}}},
+            "n_units must start with 20 and end with 10",
+        ),
         ({"synapses": "competing_hidden-digits"}, "holds 100 hidden units with 64 inputs"),
         ({"synapses": "none.npy"}, "Could not read synapses"),
         ({"phase": "classes"}, "learns features without labels"),
@@ -127,16 +143,40 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
         ({"batch_size": 201}, "batch_size is 201, but must be from 1 to 200"),
         ({"readout": {"batch_size": 201}}, "readout.batch_size is 201, but must be from 1 to 200"),
         ({"validation": 0.5, "batch_size": 101}, "batch_size is 101, but must be from 1 to 100"),
-        ({"patches": {"side": 8}}, "patches is {'side': 8}, but has no effect on data set 'digits'"),
-        ({**PATCHES, "n_train": 100}, "n_train is 100, but has no effect on data set 'natural-patches'"),
+        (
+            {"patches": {"side": 8}},
+            "patches is {'side': 8}, but has no effect on data set 'digits'",
+        ),
+        (
+            {**PATCHES, "n_train": 100},
+            "n_train is 100, but has no effect on data set 'natural-patches'",
+        ),
         ({**PATCHES, "n_train": None}, "n_test is 100, but has no effect"),
-        ({**PATCHES, "n_train": None, "n_test": None, "validation": 0.1}, "validation is 0.1, but has no effect"),
+        (
+            {**PATCHES, "n_train": None, "n_test": None, "validation": 0.1},
+            "validation is 0.1, but has no effect",
+        ),
         ({**PATCHES, "first": "unit_norm"}, "first is 'unit_norm', but has no effect"),
-        ({**PATCHES, "n_train": None, "n_test": None, "second": "none"}, "second is 'none', but has no effect"),
-        ({"rule": "bp_batchnorm"}, "phase is 'features', but rule bp_batchnorm learns labels: set phase to 'classes'"),
-        ({**CONTROL, "phase": "features"}, "phase is 'features', but rule bp_batchnorm learns labels"),
-        ({"phase": "classes"}, "phase is 'classes', but rule competing_hidden learns features without labels"),
-        ({**CONTROL, "synapses": "competing_hidden-digits"}, "but phase 'classes' learns all weights"),
+        (
+            {**PATCHES, "n_train": None, "n_test": None, "second": "none"},
+            "second is 'none', but has no effect",
+        ),
+        (
+            {"rule": "bp_batchnorm"},
+            "phase is 'features', but rule bp_batchnorm learns labels: set phase to 'classes'",
+        ),
+        (
+            {**CONTROL, "phase": "features"},
+            "phase is 'features', but rule bp_batchnorm learns labels",
+        ),
+        (
+            {"phase": "classes"},
+            "phase is 'classes', but rule competing_hidden learns features without labels",
+        ),
+        (
+            {**CONTROL, "synapses": "competing_hidden-digits"},
+            "but phase 'classes' learns all weights",
+        ),
     ],
 )
 def test_parameters_that_cannot_work_are_found_before_anything_is_read(change, sentence):
@@ -156,15 +196,41 @@ def test_every_run_of_the_manifest_can_work(preset):
 def test_published_settings_of_the_cifar10_notebook_are_those_of_the_specification():
     runs = {run.entry: run.parameters for run in manifest.runs("paper", ["hebbian"], "cifar10")}
     bio, bp, linear = runs["bio"], runs["bp"], runs["linear"]
-    assert bio["config"]["n_units"] == [3072, 2000] and (bio["n_epochs"], bio["batch_size"]) == (1000, 1000)
-    assert [bio["config"][name] for name in ("p", "k", "delta", "lr", "power")] == [2.0, 2, 0.2, 0.04, 4.5]
-    assert (bio["first"], bio["second"], bio["order"], bio["validation"]) == ("centred", "row_centred", "fixed", 0.1)
+    assert bio["config"]["n_units"] == [3072, 2000] and (bio["n_epochs"], bio["batch_size"]) == (
+        1000,
+        1000,
+    )
+    assert [bio["config"][name] for name in ("p", "k", "delta", "lr", "power")] == [
+        2.0,
+        2,
+        0.2,
+        0.04,
+        4.5,
+    ]
+    assert (bio["first"], bio["second"], bio["order"], bio["validation"]) == (
+        "centred",
+        "row_centred",
+        "fixed",
+        0.1,
+    )
     assert bio["readout"] == {
         "n_epochs": 500,
         "batch_size": 100,
         "config": {"lr": 0.4, "lr_decay": 0.7, "n_decay_steps": 20000},
     }
-    assert (bp["second"], bp["n_epochs"], bp["batch_size"], bp["config"]["lr"]) == ("none", 20, 1000, 0.001)
-    assert (linear["second"], linear["n_epochs"], linear["config"]["start_step"]) == ("row_centred", 10, 225000)
+    assert (bp["second"], bp["n_epochs"], bp["batch_size"], bp["config"]["lr"]) == (
+        "none",
+        20,
+        1000,
+        0.001,
+    )
+    assert (linear["second"], linear["n_epochs"], linear["config"]["start_step"]) == (
+        "row_centred",
+        10,
+        225000,
+    )
     # 225000 steps of the readout: 500 epochs of 45000 / 100 batches
-    assert linear["config"]["start_step"] == bio["readout"]["n_epochs"] * 45000 // bio["readout"]["batch_size"]
+    assert (
+        linear["config"]["start_step"]
+        == bio["readout"]["n_epochs"] * 45000 // bio["readout"]["batch_size"]
+    )

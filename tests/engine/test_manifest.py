@@ -17,9 +17,16 @@ from bioplaus.experiments import engine, manifest, simulation
 
 def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
     runs = manifest.runs("paper")
-    assert [(r.entry, r.seed) for r in runs[:4]] == [("plain", 0), ("plain", 10), ("graded-1", 0), ("graded-1", 10)]
+    assert [(r.entry, r.seed) for r in runs[:4]] == [
+        ("plain", 0),
+        ("plain", 10),
+        ("graded-1", 0),
+        ("graded-1", 10),
+    ]
     points = [
-        (r.parameters["value"], r.parameters["config"]["depth"]) for r in runs if r.seed == 0 and r.entry != "plain"
+        (r.parameters["value"], r.parameters["config"]["depth"])
+        for r in runs
+        if r.seed == 0 and r.entry != "plain"
     ]
     assert points == [(1.0, 1), (1.0, 2), (3.0, 1), (3.0, 2)]
 
@@ -28,7 +35,11 @@ def grid(project, **entry):
     """The runs of seed 0 of one entry with a grid."""
     folder = project / "Simulations" / "manifests"
     shown = json.dumps(
-        {"experiments": {"e": {"title": "t", "simulation": "probe", "seeds": [0], "entries": {"g": entry}}}}
+        {
+            "experiments": {
+                "e": {"title": "t", "simulation": "probe", "seeds": [0], "entries": {"g": entry}}
+            }
+        }
     )
     (folder / "gridded.yaml").write_text('{"paper": "gridded", "title": "t", ' + shown[1:])
     return manifest.runs("paper", ["gridded"])
@@ -37,18 +48,26 @@ def grid(project, **entry):
 def test_a_grid_over_a_table_moves_several_parameters_together_and_merges_with_other_names(project):
     tables = [{"a": 1, "b": [2]}, {"a": 3, "b": [4]}]
     runs = grid(project, grid={"config.c": [5, 6], "config": tables})
-    assert [run.parameters["config"] for run in runs] == [{"c": c, **table} for c in (5, 6) for table in tables]
+    assert [run.parameters["config"] for run in runs] == [
+        {"c": c, **table} for c in (5, 6) for table in tables
+    ]
 
 
 def test_lists_along_a_grid_give_each_point_its_own_published_rows_and_label(project):
     published = {"algorithm": "A", "setting": [4, 7]}
     runs = grid(project, label=["x", "y", "z"], grid={"value": [1, 2, 3]}, published=published)
-    assert [run.published for run in runs] == [{"algorithm": "A", "setting": 4}, {"algorithm": "A", "setting": 7}, None]
+    assert [run.published for run in runs] == [
+        {"algorithm": "A", "setting": 4},
+        {"algorithm": "A", "setting": 7},
+        None,
+    ]
     assert [run.label for run in runs] == ["x", "y", "z"]
 
 
 def test_lists_that_do_not_fit_the_grid_are_refused(project):
-    with pytest.raises(BioplausError, match="e/g, published/setting has 3 values, but must have 1 to 2"):
+    with pytest.raises(
+        BioplausError, match="e/g, published/setting has 3 values, but must have 1 to 2"
+    ):
         grid(project, grid={"value": [1, 2]}, published={"setting": [1, 2, 3]})
     with pytest.raises(BioplausError, match="label has 1 names, but the grid has 2 points"):
         grid(project, grid={"value": [1, 2]}, label=["x"])
@@ -63,15 +82,22 @@ def test_a_preset_replaces_what_it_names_and_an_entry_can_leave_one(project):
 
 
 def test_overrides_win_and_nested_names_are_merged(project):
-    runs = manifest.runs("paper", only="graded-2", overrides={"value": 9.0, "config.width": 4}, seeds=[7])
+    runs = manifest.runs(
+        "paper", only="graded-2", overrides={"value": 9.0, "config.width": 4}, seeds=[7]
+    )
     assert [(r.seed, r.parameters["value"], r.parameters["config"]) for r in runs] == [
         (7, 9.0, {"depth": 2, "width": 4})
     ]
 
 
 def test_where_a_run_is_executed_changes_its_inputs_and_neither_its_id_nor_its_parameters(project):
-    plain, moved = manifest.runs("paper"), manifest.runs("paper", execution={"device": "cuda", "n_threads": 2})
-    assert [run.key for run in plain] == [run.key for run in moved] and plain[0].parameters == moved[0].parameters
+    plain, moved = (
+        manifest.runs("paper"),
+        manifest.runs("paper", execution={"device": "cuda", "n_threads": 2}),
+    )
+    assert [run.key for run in plain] == [run.key for run in moved] and plain[
+        0
+    ].parameters == moved[0].parameters
     assert plain[0].inputs == plain[0].parameters
     assert moved[0].inputs == {**plain[0].parameters, "device": "cuda", "n_threads": 2}
 
@@ -93,10 +119,12 @@ def test_a_seed_given_twice_is_one_run(project, rewrite):
 
 
 def test_an_override_in_parts_is_merged_and_one_that_contradicts_itself_is_refused(project):
-    (run, *_) = manifest.runs("paper", overrides={"config": {"a": 1, "b": 1}, "config.b": 2})
+    run, *_ = manifest.runs("paper", overrides={"config": {"a": 1, "b": 1}, "config.b": 2})
     assert run.parameters["config"] == {"a": 1, "b": 2}
     for overrides in ({"value": 1, "value.x": 3}, {"value.x": 3, "value": 1}):
-        with pytest.raises(BioplausError, match="gives value the value 1, and sets value.x inside it"):
+        with pytest.raises(
+            BioplausError, match="gives value the value 1, and sets value.x inside it"
+        ):
             manifest.runs("paper", overrides=overrides)
 
 
@@ -116,13 +144,15 @@ def test_an_id_depends_on_parameters_alone(project, rewrite):
 
 
 def test_ids_are_the_same_in_another_process_with_another_hash_seed(project):
-    code = "from bioplaus import manifest; print([run.id for run in manifest.runs('paper')])"
+    code = "from bioplaus.experiments import manifest; print([run.id for run in manifest.runs('paper')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "PYTHONHASHSEED": "99"})  # fmt: skip
     assert done.stdout.strip() == str([run.id for run in manifest.runs("paper")])
 
 
-@pytest.mark.parametrize("pattern", ["plain", "first/plain", "toy/first/plain", "pl*", "toy-act-s*"])
+@pytest.mark.parametrize(
+    "pattern", ["plain", "first/plain", "toy/first/plain", "pl*", "toy-act-s*"]
+)
 def test_only_takes_names_paths_and_globs(project, pattern):
     assert all("plain" in run.key or "*" in pattern for run in manifest.runs("paper", only=pattern))
 
@@ -143,22 +173,54 @@ def test_only_takes_a_run_id(project):
         ("paper: toy", "paper: toys", "file name says toy"),
         ("title: A toy paper", "title: [unclosed", "not valid YAML"),
         ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
-        ("title: A toy paper", "title: !!python/object/apply:os.system ['touch canary']", "not valid YAML"),
+        (
+            "title: A toy paper",
+            "title: !!python/object/apply:os.system ['touch canary']",
+            "not valid YAML",
+        ),
         ("label: Plain", "label: 3", "label"),
-        ("plain:", "PLAIN:", "first/entries/PLAIN: a name is of small letters, digits, _ and -, a letter first"),
+        (
+            "plain:",
+            "PLAIN:",
+            "first/entries/PLAIN: a name is of small letters, digits, _ and -, a letter first",
+        ),
         ("label: Plain", "label: [Plain]", "first/plain: a list of labels needs a grid"),
         ("seeds: [0, 10]", "seeds: [0, -1]", "experiments/first/seeds/1"),
         ("seeds: [0, 10]", "seeds: []", "experiments/first/seeds"),
         ("value: [1.0, 3.0]", "value: []", "grid/value"),
-        ("{value: 2.0}", "{seed: 3}", "seed is not given as a parameter; give seeds in the manifest, or with --seeds"),
-        ("{rule: toy, rate: 1e-4}", "{folder: here}", "folder is not given as a parameter; choose it with --results"),
-        ("value: [1.0, 3.0]", "device: [cpu, cuda]", "first/graded: device is not given as a parameter"),
-        ("{label: Plain}", "{needs: {n_threads: graded-1}}", "first/plain: n_threads is not given as a parameter"),
+        (
+            "{value: 2.0}",
+            "{seed: 3}",
+            "seed is not given as a parameter; give seeds in the manifest, or with --seeds",
+        ),
+        (
+            "{rule: toy, rate: 1e-4}",
+            "{folder: here}",
+            "folder is not given as a parameter; choose it with --results",
+        ),
+        (
+            "value: [1.0, 3.0]",
+            "device: [cpu, cuda]",
+            "first/graded: device is not given as a parameter",
+        ),
+        (
+            "{label: Plain}",
+            "{needs: {n_threads: graded-1}}",
+            "first/plain: n_threads is not given as a parameter",
+        ),
         ("plain:", "graded-3:", "entry graded-3 has the name of a grid point of entry graded"),
-        ("rate: 1e-4", "rate: 2020-01-01", "experiments/first/parameters/rate is 2020-01-01 (date), but must be"),
+        (
+            "rate: 1e-4",
+            "rate: 2020-01-01",
+            "experiments/first/parameters/rate is 2020-01-01 (date), but must be",
+        ),
         ("rate: 1e-4", "rate: !!binary aGVsbG8=", "parameters/rate is b'hello' (bytes)"),
         ("rate: 1e-4", "steps: [1, !!set {2}]", "parameters/steps/1 is {2} (set)"),
-        ("rate: 1e-4", "config: {1: 2}", "parameters/config: the name 1 is not a text; put it in quotes"),
+        (
+            "rate: 1e-4",
+            "config: {1: 2}",
+            "parameters/config: the name 1 is not a text; put it in quotes",
+        ),
         ("rate: 1e-4", "config: &loop {inside: *loop}", "values once its aliases are followed"),
     ],
 )
@@ -193,7 +255,9 @@ def test_unknown_names_get_the_nearest_known_one(project):
 def test_of_many_allowed_names_the_nearest_are_listed_and_the_others_counted():
     known = [f"{letter}{number}" for letter in "abc" for number in range(100, 110)]
     sentence = str(errors.unknown("entry", "c1O4", known))
-    assert "did you mean 'c104'? Allowed: c104, " in sentence and sentence.endswith(", and 10 more.")
+    assert "did you mean 'c104'? Allowed: c104, " in sentence and sentence.endswith(
+        ", and 10 more."
+    )
     assert all(f"c{number}" in sentence for number in range(100, 110)) and len(sentence) < 200
     few = str(errors.unknown("entry", "c1O4", known[:20]))
     assert few.endswith(f"Allowed: {', '.join(known[:20])}.")
@@ -210,7 +274,9 @@ def test_of_many_allowed_names_the_nearest_are_listed_and_the_others_counted():
         ({"value": -1.0}, "value is -1.0, but must be at least 0"),
     ],
 )
-def test_parameters_are_checked_before_anything_runs_naming_manifest_and_entry(project, overrides, sentence):
+def test_parameters_are_checked_before_anything_runs_naming_manifest_and_entry(
+    project, overrides, sentence
+):
     run = manifest.runs("paper", only="plain")[0]
     with pytest.raises(BioplausError, match="toy.yaml, first/plain at preset paper") as caught:
         dataclasses.replace(run, parameters={**run.parameters, **overrides}).check()
@@ -218,11 +284,20 @@ def test_parameters_are_checked_before_anything_runs_naming_manifest_and_entry(p
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.text(min_size=1), value=st.none() | st.booleans() | st.text() | st.lists(st.integers()))
+@given(
+    name=st.text(min_size=1), value=st.none() | st.booleans() | st.text() | st.lists(st.integers())
+)
 def test_no_invented_parameter_name_or_ill_typed_value_gets_through(project, name, value):
     run = manifest.runs("paper", only="plain")[0]
     for bad in ({name: 1.0}, {"value": value}):
-        if name in run.parameters or name in ("value", "steps", "dataset", "config", "folder", "mishap"):
+        if name in run.parameters or name in (
+            "value",
+            "steps",
+            "dataset",
+            "config",
+            "folder",
+            "mishap",
+        ):
             continue
         with pytest.raises(BioplausError):
             dataclasses.replace(run, parameters={**run.parameters, **bad}).check()
@@ -237,7 +312,9 @@ def test_a_parameter_cell_must_hold_typed_literals(project):
         simulation.load("act")
 
 
-@pytest.mark.parametrize("dataset", ["../../evil", "/etc/passwd", "a b\nc", "x" * 300, "CON", "ü.npz"])
+@pytest.mark.parametrize(
+    "dataset", ["../../evil", "/etc/passwd", "a b\nc", "x" * 300, "CON", "ü.npz"]
+)
 def test_no_parameter_value_can_lead_a_run_folder_out_of_the_results(project, dataset):
     run = manifest.runs("paper", only="plain")[0]
     changed = dataclasses.replace(run, parameters={**run.parameters, "dataset": dataset})
@@ -245,14 +322,21 @@ def test_no_parameter_value_can_lead_a_run_folder_out_of_the_results(project, da
     assert all(character.isalnum() or character in "_-" for character in changed.id)
 
 
-def test_an_entry_that_names_no_rule_is_refused_unless_its_experiment_says_the_default(project, rewrite):
+def test_an_entry_that_names_no_rule_is_refused_unless_its_experiment_says_the_default(
+    project, rewrite
+):
     rewrite("{rule: toy, rate: 1e-4}", "{rate: 1e-4}")
     (run,) = manifest.runs("smoke")
-    with pytest.raises(BioplausError, match="first/plain at preset smoke: it names no rule, but act would run.* toy;"):
+    with pytest.raises(
+        BioplausError,
+        match="first/plain at preset smoke: it names no rule, but act would run.* toy;",
+    ):
         run.check()
     rewrite("    simulation: act", "    simulation: act\n    rule: other")
     (said,) = manifest.runs("smoke")
-    with pytest.raises(BioplausError, match="the experiment says rule: other, but act would run its default, toy"):
+    with pytest.raises(
+        BioplausError, match="the experiment says rule: other, but act would run its default, toy"
+    ):
         said.check()
     rewrite("rule: other", "rule: toy")
     (right,) = manifest.runs("smoke")

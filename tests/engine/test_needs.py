@@ -1,4 +1,6 @@
-"""Runs that are built from other runs: their ids, their order, and what happens when one of them is not there."""
+"""Runs that are built from other runs: their ids, their order, and what happens when one of them is
+not there.
+"""
 
 import shutil
 
@@ -52,7 +54,10 @@ def test_a_parameter_receives_the_id_of_the_needed_run_of_the_same_seed(stages):
     for seed in (0, 1):
         config = found["joined", seed].parameters["config"]
         assert config == {"left": found["left", seed].id, "right": found["right-2", seed].id}
-        assert found["joined", seed].needs == {"config.left": config["left"], "config.right": config["right"]}
+        assert found["joined", seed].needs == {
+            "config.left": config["left"],
+            "config.right": config["right"],
+        }
         assert found["above", seed].parameters["config"] == {"below": found["joined", seed].id}
         assert found["left", seed].needs == {}
 
@@ -72,7 +77,9 @@ def test_ids_hold_no_path(stages, project, monkeypatch):
 
 
 def test_only_brings_what_is_needed_along(stages):
-    assert set(runs(only="above")) == {(e, s) for e in ("above", "joined", "left", "right-2") for s in (0, 1)}
+    assert set(runs(only="above")) == {
+        (e, s) for e in ("above", "joined", "left", "right-2") for s in (0, 1)
+    }
     assert set(runs(only="joined", seeds=[5])) == {("joined", 5), ("left", 5), ("right-2", 5)}
     assert set(runs(only="left")) == {("left", 0), ("left", 1)}
 
@@ -85,7 +92,11 @@ def test_only_brings_what_is_needed_along(stages):
             "config.left: lefft",
             "toy.yaml, stages/joined, needs: unknown entry 'lefft'; did you mean",
         ),
-        ("config.right: right-2", "config.right: right", "unknown entry 'right'; did you mean 'right-"),
+        (
+            "config.right: right-2",
+            "config.right: right",
+            "unknown entry 'right'; did you mean 'right-",
+        ),
         ("{parameters: {value: 2.0}}", "{needs: {value: above}}", "need one another in a circle"),
         ("{parameters: {value: 2.0}}", "{needs: {value: left}}", "circle: left needs left"),
         (
@@ -93,8 +104,16 @@ def test_only_brings_what_is_needed_along(stages):
             "{presets: {quick: false}}",
             "joined needs left with seed 0, which preset quick",
         ),
-        ("{parameters: {value: 2.0}}", "{seeds: [0]}", "joined needs left with seed 1, which preset"),
-        ("needs: {config.below: joined}", "needs: [joined]", "toy.yaml, experiments/stages/entries/above/needs"),
+        (
+            "{parameters: {value: 2.0}}",
+            "{seeds: [0]}",
+            "joined needs left with seed 1, which preset",
+        ),
+        (
+            "needs: {config.below: joined}",
+            "needs: [joined]",
+            "toy.yaml, experiments/stages/entries/above/needs",
+        ),
     ],
 )
 def test_a_wrong_need_is_one_sentence(stages, old, new, sentence):
@@ -110,7 +129,11 @@ def test_runs_are_executed_after_what_they_need_wherever_the_manifest_lists_them
     summary = engine.execute(manifest.runs("smoke"), inline=True, report=lines.append)
     assert len(summary.done) == 5
     order = [line.split("stages/")[1].split()[0] for line in lines]
-    assert order.index("above") > order.index("joined") > max(order.index("left"), order.index("right-2"))
+    assert (
+        order.index("above")
+        > order.index("joined")
+        > max(order.index("left"), order.index("right-2"))
+    )
 
 
 def test_a_failed_need_stops_only_what_needs_it(stages):
@@ -118,8 +141,14 @@ def test_a_failed_need_stops_only_what_needs_it(stages):
     found = {run.entry: run for run in manifest.runs("smoke")}
     summary = engine.execute(list(found.values()), inline=True, report=silent)
     assert set(summary.failed) == {found[entry].id for entry in ("left", "joined", "above")}
-    assert summary.failed[found["joined"].id] == f"not started: needs left ({found['left'].id}), which failed"
-    assert summary.failed[found["above"].id] == f"not started: needs {found['joined'].id}, which is missing"
+    assert (
+        summary.failed[found["joined"].id]
+        == f"not started: needs left ({found['left'].id}), which failed"
+    )
+    assert (
+        summary.failed[found["above"].id]
+        == f"not started: needs {found['joined'].id}, which is missing"
+    )
     assert set(summary.done) == {found["right-1"].id, found["right-2"].id}
     assert not (found["joined"].folder / "run.json").exists()
 
@@ -144,7 +173,13 @@ def test_a_needed_run_that_is_only_collected_is_made_again(stages):
     engine.execute([found["left"]], inline=True, report=silent)
     results.collect(found["left"].experiment_folder)
     shutil.rmtree(found["left"].experiment_folder)
-    assert [run.entry for run in engine.pending(every)] == ["above", "joined", "left", "right-1", "right-2"]
+    assert [run.entry for run in engine.pending(every)] == [
+        "above",
+        "joined",
+        "left",
+        "right-1",
+        "right-2",
+    ]
 
 
 @pytest.mark.parametrize("mishap", ["", "raise"])
@@ -153,13 +188,17 @@ def test_on_dask_a_run_waits_for_what_it_needs(stages, mishap):
 
     stages("{parameters: {value: 2.0}}", f"{{parameters: {{mishap: '{mishap}'}}}}")
     todo = engine.pending(manifest.runs("smoke"))
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
         ended = {run.entry: (status, message) for run, status, message, _ in
                  engine._on_dask(todo, 1, cluster.scheduler_address, None, 0)}  # fmt: skip
     if mishap:
-        assert [ended[entry][0] for entry in ("right-2", "left", "joined", "above")] == ["done"] + 3 * ["failed"]
-        assert ended["joined"][1].startswith("not started: needs left") and ended["left"][1].startswith(
-            "RuntimeError: this seed is unlucky (act.ipynb cell 2, line "
-        )
+        assert [ended[entry][0] for entry in ("right-2", "left", "joined", "above")] == [
+            "done"
+        ] + 3 * ["failed"]
+        assert ended["joined"][1].startswith("not started: needs left") and ended["left"][
+            1
+        ].startswith("RuntimeError: this seed is unlucky (act.ipynb cell 2, line ")
     else:
         assert {status for status, _ in ended.values()} == {"done"} and len(ended) == 5

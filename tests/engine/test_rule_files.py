@@ -1,4 +1,6 @@
-"""Files of rules: mistakes in them are one sentence with the place, and what runs is what is recorded."""
+"""Files of rules: mistakes in them are one sentence with the place, and what runs is what is
+recorded.
+"""
 
 import importlib
 import itertools
@@ -38,7 +40,8 @@ def write(tmp_path, monkeypatch):
 
     def write(text):
         (folder / "dfa.py").write_text(text)
-        os.utime(folder / "dfa.py", (next(times),) * 2)  # a clock that is coarse must not hide a change
+        # a clock that is coarse must not hide a change
+        os.utime(folder / "dfa.py", (next(times),) * 2)
         importlib.invalidate_caches()
 
     yield write
@@ -49,11 +52,31 @@ def write(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("assert epoch < 0", "assert epoch <", "rule dfa (dfa.py, line 12): SyntaxError: invalid syntax"),
-        ("import dataclasses", "import torchh", "rule dfa (dfa.py, line 2): ModuleNotFoundError: No module named"),
-        ("LearningRule\n", "LearningRull\n", "rule dfa (dfa.py, line 4): ImportError: cannot import name"),
-        ("frozen=True, ", "", "rule dfa (dfa.py, line 6): TypeError: cannot inherit non-frozen dataclass"),
-        ("@dataclasses", "# @dataclasses", "rule dfa (dfa.py): its Config must be a frozen dataclass"),
+        (
+            "assert epoch < 0",
+            "assert epoch <",
+            "rule dfa (dfa.py, line 12): SyntaxError: invalid syntax",
+        ),
+        (
+            "import dataclasses",
+            "import torchh",
+            "rule dfa (dfa.py, line 2): ModuleNotFoundError: No module named",
+        ),
+        (
+            "LearningRule\n",
+            "LearningRull\n",
+            "rule dfa (dfa.py, line 4): ImportError: cannot import name",
+        ),
+        (
+            "frozen=True, ",
+            "",
+            "rule dfa (dfa.py, line 6): TypeError: cannot inherit non-frozen dataclass",
+        ),
+        (
+            "@dataclasses",
+            "# @dataclasses",
+            "rule dfa (dfa.py): its Config must be a frozen dataclass",
+        ),
         (
             "class Config(Base)",
             "class Config",
@@ -76,7 +99,9 @@ def test_a_mistake_in_a_rule_file_is_one_sentence_that_says_where(write, old, ne
     assert rules.get("dfa").Config().lr == 0.1  # mended, it is there
 
 
-def test_a_rule_that_is_broken_is_left_out_of_a_benchmark_of_all_and_an_error_where_it_was_named(write, monkeypatch):
+def test_a_rule_that_is_broken_is_left_out_of_a_benchmark_of_all_and_an_error_where_it_was_named(
+    write, monkeypatch
+):
     write("def (")
     monkeypatch.setattr(benchmark, "N_PRODUCT", 64)
     monkeypatch.setattr(benchmark, "SECONDS", 0.001)
@@ -96,9 +121,12 @@ def test_the_code_of_a_rule_is_that_which_was_imported_whatever_its_file_says_no
     write(RULE + "# edited")
     rules.get("dfa")
     assert rules.code(rule) == before != results.code("dfa")
-    with pytest.raises(BioplausError, match="dfa.py was edited since rule dfa was loaded from it; run the command"):
+    with pytest.raises(
+        BioplausError, match="dfa.py was edited since rule dfa was loaded from it; run the command"
+    ):
         rules.check_unedited("dfa")
-    reloaded = importlib.reload(sys.modules["bioplaus.rules.dfa"])  # as autoreload does in a notebook
+    # as autoreload does in a notebook
+    reloaded = importlib.reload(sys.modules["bioplaus.rules.dfa"])
     rules.check_unedited("dfa")
     assert rules.code(rules.get("dfa").Rule) == rules.code(reloaded.Rule) == results.code("dfa")
 
@@ -108,7 +136,9 @@ def _use_rule(project, source):
     path = project / "Simulations" / "act.ipynb"
     content = json.loads(path.read_text())
     body = content["cells"][-1]
-    content["cells"].insert(-1, {**body, "id": "use", "source": f"from bioplaus import rules\n{source}"})
+    content["cells"].insert(
+        -1, {**body, "id": "use", "source": f"from bioplaus import rules\n{source}"}
+    )
     path.write_text(json.dumps(content))
     return manifest.runs("paper", only="plain", overrides={"rule": "dfa"})
 
@@ -116,22 +146,31 @@ def _use_rule(project, source):
 def test_a_run_in_this_process_never_records_code_that_did_not_run(project, write):
     write(RULE)
     written = results.code("dfa")
-    edit = "file = rules.get(rule).__file__\nopen(file, 'a').write('# edited')\nimport os; os.utime(file, (99, 99))"
+    edit = (
+        "file = rules.get(rule).__file__\nopen(file, 'a').write('# edited')\nimport os;"
+        " os.utime(file, (99, 99))"
+    )
     runs = _use_rule(project, edit)
     summary = engine.execute(runs, inline=True, report=str)
     assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
-    assert summary.failed == {runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."}
+    assert summary.failed == {
+        runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."
+    }
 
 
 @pytest.mark.parametrize("kernel", [None, "python3"])
-def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(project, write, kernel):
+def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
+    project, write, kernel
+):
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
-    (run, _) = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
+    run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
     status, message, _ = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
     log = run.folder / "run.log"
     assert status == "failed"
-    assert message.endswith(f"AssertionError (dfa.py, line 12, in fit_batch; traceback in {log.relative_to(project)})")
+    assert message.endswith(
+        f"AssertionError (dfa.py, line 12, in fit_batch; traceback in {log.relative_to(project)})"
+    )
     assert "dfa.py" in log.read_text() and "AssertionError" in log.read_text()
 
 

@@ -9,7 +9,9 @@ import pytest
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Callable[[Path, Mapping[str, np.ndarray]], Path]:
-    """changed(path, arrays): a copy of the golden at `path` with these arrays in place of its own."""
+    """changed(path, arrays): a copy of the golden at `path` with these arrays in place of its
+    own.
+    """
 
     def copy(path: Path, replaced: Mapping[str, np.ndarray]) -> Path:
         with np.load(path) as golden:

@@ -1,7 +1,8 @@
-"""The CorInfoMax paper's rules, written once more from the equations alone: float64 numpy, states as columns, loops.
+"""The CorInfoMax paper's rules, written once more from the equations alone: float64 numpy, states
+as columns, loops.
 
-Slow on purpose and sharing nothing with the package, so that agreement means something. Every function trains on the
-batches it is given and returns what a golden file would expect.
+Slow on purpose and sharing nothing with the package, so that agreement means something. Every
+function trains on the batches it is given and returns what a golden file would expect.
 """
 
 import numpy as np
@@ -32,7 +33,9 @@ def corinfomax(h, init, data):
     w = [None, *(init[f"Wff{k}"].copy() for k in range(n_layers))]
     v = [None, *(init[f"Wfb{k}"].copy() for k in range(1, n_layers)), None]
     b = [None, *(init[f"B{k}"].copy() for k in range(n_layers))]
-    r_free, r_nudged = ([None, *(np.eye(len(b[k])) for k in range(1, n_layers + 1))] for _ in range(2))
+    r_free, r_nudged = (
+        [None, *(np.eye(len(b[k])) for k in range(1, n_layers + 1))] for _ in range(2)
+    )
     expect = {}
 
     def dynamics(x, y, beta, n_steps, r, q, label=None):
@@ -66,7 +69,9 @@ def corinfomax(h, init, data):
     for i, x in enumerate(data["x"]):
         x, y, beta, n = x.T, one_hot(data["y"][i], h["architecture"][-1]), data["beta"][i], len(x)
         zeros, none = rest(x)
-        free, q_free = dynamics(x, y, 0, h["T_free"], zeros, none, f"batch{i}.free" if i == 0 else None)
+        free, q_free = dynamics(
+            x, y, 0, h["T_free"], zeros, none, f"batch{i}.free" if i == 0 else None
+        )
         ends = {"free": (free, q_free)}
         nudged, q_nudged = dynamics(x, y, beta, h["T_nudged"], [None, *free[1:]], q_free)
         ends["nudged"] = nudged, q_nudged
@@ -83,11 +88,17 @@ def corinfomax(h, init, data):
         new_w, new_v = list(w), list(v)
         for k in range(1, n_layers + 1):
             mu = h["lr_ff"][k - 1] * d
-            change = sum(sign * (r[k] - w[k] @ r[k - 1]) @ r[k - 1].T for sign, r in ((1, nudged), (-1, other)))
+            change = sum(
+                sign * (r[k] - w[k] @ r[k - 1]) @ r[k - 1].T
+                for sign, r in ((1, nudged), (-1, other))
+            )
             new_w[k] = (w[k] + c * mu * change / n) * (1 - mu * eps if h["weight_decay"] else 1)
         for k in range(1, n_layers):
             mu = h["lr_fb"][k] * d
-            change = sum(sign * (r[k] - v[k] @ r[k + 1]) @ r[k + 1].T for sign, r in ((1, nudged), (-1, other)))
+            change = sum(
+                sign * (r[k] - v[k] @ r[k + 1]) @ r[k + 1].T
+                for sign, r in ((1, nudged), (-1, other))
+            )
             new_v[k] = (v[k] + c * mu * change / n) * (1 - mu * eps if h["weight_decay"] else 1)
         w, v = new_w, new_v
         for k in range(1, n_layers + 1):
@@ -95,7 +106,12 @@ def corinfomax(h, init, data):
             b[k] = (b[k] - gamma * z @ z.T / n) / lam
             r_free[k] = lam * r_free[k] + (1 - lam) * free[k] @ free[k].T / n
             r_nudged[k] = lam * r_nudged[k] + (1 - lam) * nudged[k] @ nudged[k].T / n
-            for name, value in (("Wff", w[k]), ("B", b[k]), ("Rfree", r_free[k]), ("Rnudged", r_nudged[k])):
+            for name, value in (
+                ("Wff", w[k]),
+                ("B", b[k]),
+                ("Rfree", r_free[k]),
+                ("Rnudged", r_nudged[k]),
+            ):
                 expect[f"batch{i}.{name}{k - 1}"] = value.copy()
         angles = []
         for k in range(1, n_layers):
@@ -195,7 +211,9 @@ def pc(h, init, data):
         e = errors(x)
         for k in range(1, n_layers + 1):
             gradients = e[k] @ f(k - 1, x).T / n, e[k].mean(1, keepdims=True)
-            for weights, g, mean, square in zip((w, b), gradients, moments[:2], moments[2:], strict=True):
+            for weights, g, mean, square in zip(
+                (w, b), gradients, moments[:2], moments[2:], strict=True
+            ):
                 if h["optimizer"] == "sgd":
                     weights[k] = weights[k] + lr * g
                     continue

@@ -30,13 +30,19 @@ def test_a_golden_that_comes_with_the_project_conforms(path):
 
 def test_every_published_trajectory_conforms_to_1e_12(shared):
     reports = conformance.conform([shared / "golden" / "bilateral"])
-    assert len(reports) == N_FILES and all(report.ok for report in reports), conformance.render(reports)
-    float64 = [r for r in reports if not any(part in r.path for part in ("augment", "gradcam", "cosine"))]
+    assert len(reports) == N_FILES and all(report.ok for report in reports), conformance.render(
+        reports
+    )
+    float64 = [
+        r for r in reports if not any(part in r.path for part in ("augment", "gradcam", "cosine"))
+    ]
     assert max(report.largest_error for report in float64) < 1e-12
     assert max(report.largest_error for report in reports) < 1e-6  # what was published in float32
 
 
-@pytest.mark.parametrize("key", ["expect.grad.batch1.hemisphere.conv3.0.weight", "expect.loss", "expect.grad_norm"])
+@pytest.mark.parametrize(
+    "key", ["expect.grad.batch1.hemisphere.conv3.0.weight", "expect.loss", "expect.grad_norm"]
+)
 def test_a_changed_number_is_found(shared, tmp_path, key):
     arrays = dict(np.load(shared / "golden" / "bilateral" / "unilateral_fine_resnet9.npz"))
     arrays[key] = arrays[key] * (1 + 1e-6)
@@ -57,7 +63,9 @@ def read(shared, name):
 
 BUILT = {
     "autoencoder.ResNet9Enc(feature,latent=512)": autoencoder.Encoder,
-    "autoencoder.InvertedResNet9Enc": lambda: autoencoder.Encoder(autoencoder.INVERTED_WIDTHS, n_code=None),
+    "autoencoder.InvertedResNet9Enc": lambda: autoencoder.Encoder(
+        autoencoder.INVERTED_WIDTHS, n_code=None
+    ),
     "autoencoder.ResNet9Dec": autoencoder.Decoder,
     "autoencoder.InvertedResNet9Dec": lambda: autoencoder.Decoder(autoencoder.INVERTED_WIDTHS),
     "autoencoder.SparseAutoencoder(inverted)": autoencoder.Autoencoder,
@@ -67,7 +75,9 @@ BUILT = {
 def test_every_published_backbone_has_its_parameters_buffers_and_output_shape(shared):
     for name, known in read(shared, "architectures.json")["backbones"].items():
         settings = None if name in BUILT else backbones.Config(backbone=name)
-        net = on_meta(BUILT.get(name, lambda s=settings: backbones.build(s, 3, torch.Generator()))).eval()
+        net = on_meta(
+            BUILT.get(name, lambda s=settings: backbones.build(s, 3, torch.Generator()))
+        ).eval()
         assert backbones.parameter_count(net) == known["parameters"], name
         assert sum(b.numel() for b in net.buffers()) == known["buffers"], name
         shapes = [list(p.shape) for p in net.parameters()]
@@ -75,8 +85,11 @@ def test_every_published_backbone_has_its_parameters_buffers_and_output_shape(sh
         output = net(torch.empty(known["input_shape"], device="meta"))
         found = [list(o.shape) for o in output] if isinstance(output, tuple) else list(output.shape)
         expected = known["output_shape"]
-        # those that a head could not read give a vector here: the mean over positions, or of 1x1 maps
-        assert found == (expected[:2] if len(expected) == 4 and not name.endswith("Dec") else expected), name
+        # those that a head could not read give a vector here: the mean over positions, or of 1x1
+        # maps
+        assert found == (
+            expected[:2] if len(expected) == 4 and not name.endswith("Dec") else expected
+        ), name
 
 
 def test_every_published_macro_architecture_has_its_parameters(shared):
@@ -92,7 +105,9 @@ def test_every_published_macro_architecture_has_its_parameters(shared):
         net = on_meta(lambda c=config: hemispheric_bp.Rule(c, torch.Generator())).net
         assert backbones.parameter_count(net) == known["parameters"]
         assert backbones.parameter_count(net, trainable=True) == known["trainable"]
-        assert backbones.parameter_count(net, buffers=True) - known["parameters"] == known["buffers"]
+        assert (
+            backbones.parameter_count(net, buffers=True) - known["parameters"] == known["buffers"]
+        )
         checked += 1
     assert checked == 36
 
@@ -106,7 +121,10 @@ def test_the_superclasses_of_cifar100_are_the_published_ones(shared, tmp_path):
              x_test=pixels, y_test=fine, y_test_coarse=coarse)  # fmt: skip
     task = hierarchies.load(str(tmp_path / "like_cifar100.npz"))
     assert task.coarse_of.tolist() == known["fine_to_coarse"]
-    assert (task.spec.n_out, task.spec.n_coarse) == (len(known["fine_names"]), len(known["coarse_names"]))
+    assert (task.spec.n_out, task.spec.n_coarse) == (
+        len(known["fine_names"]),
+        len(known["coarse_names"]),
+    )
     assert np.bincount(known["fine_to_coarse"]).tolist() == [5] * 20
 
 
@@ -131,6 +149,10 @@ def test_the_published_outcome_counts_give_the_published_fractions(shared):
     assert found["joined_fine"] == pytest.approx(known["accuracy"]["bicam_n"], abs=1e-12)
     assert found["joined_coarse"] == pytest.approx(known["accuracy"]["bicam_b"], abs=1e-12)
     table = hemisphere_results.published_conditional()  # the committed csv, rounded to four digits
-    assert all(table[name] == pytest.approx(found[name], abs=6e-5) for name in table if name in found)
+    assert all(
+        table[name] == pytest.approx(found[name], abs=6e-5) for name in table if name in found
+    )
     assert table["consistency_joined"] == pytest.approx(known["derived"]["bi_consistent"], abs=6e-5)
-    assert table["consistency_separate"] == pytest.approx(known["derived"]["separate_consistent"], abs=6e-5)
+    assert table["consistency_separate"] == pytest.approx(
+        known["derived"]["separate_consistent"], abs=6e-5
+    )

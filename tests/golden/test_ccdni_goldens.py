@@ -1,4 +1,6 @@
-"""The published code's trajectories, replayed through the package's own rules, tasks and metrics."""
+"""The published code's trajectories, replayed through the package's own rules, tasks and
+metrics.
+"""
 
 import json
 from pathlib import Path

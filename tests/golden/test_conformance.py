@@ -25,7 +25,9 @@ def report_of(tmp_path, arrays, **options):
     return report
 
 
-@pytest.mark.parametrize("path", sorted(HERE.glob("*/*.npz")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(HERE.glob("*/*.npz")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_golden_is_reproduced_in_every_key(path):
     (report,) = conformance.conform([path])
     with np.load(path) as golden:
@@ -53,7 +55,11 @@ def test_the_tolerance_follows_the_dtype(tmp_path, arrays):
 def test_a_key_that_the_rule_does_not_compute_fails(tmp_path, arrays):
     arrays["expect.batch0.Wfb1"] = np.zeros((2, 2))
     report = report_of(tmp_path, arrays)
-    assert not report.ok and report.first_key == "expect.batch0.Wfb1" and "Never computed" in report.problem
+    assert (
+        not report.ok
+        and report.first_key == "expect.batch0.Wfb1"
+        and "Never computed" in report.problem
+    )
 
 
 def test_a_file_that_lacks_what_its_algorithm_expects_fails(tmp_path, arrays):
@@ -96,7 +102,9 @@ def test_a_wrong_prediction_fails_although_it_is_an_integer(tmp_path, arrays):
         ("dtype", "float16", "unknown dtype 'float16'"),
     ],
 )
-def test_an_unknown_paper_algorithm_or_dtype_fails_with_a_suggestion(tmp_path, arrays, field, value, part):
+def test_an_unknown_paper_algorithm_or_dtype_fails_with_a_suggestion(
+    tmp_path, arrays, field, value, part
+):
     arrays["meta"] = np.array(json.dumps(json.loads(str(arrays["meta"])) | {field: value}))
     report = report_of(tmp_path, arrays)
     assert not report.ok and part in report.problem
@@ -157,7 +165,9 @@ def test_the_text_has_a_line_a_file_and_a_total_and_the_json_says_the_same(tmp_p
     arrays["expect.batch0.W0"] += 1
     reports = [*conformance.conform([GOLDEN]), report_of(tmp_path, arrays)]
     lines = conformance.render(reports).splitlines()
-    assert [line[:4] for line in lines[:2]] == ["ok  ", "FAIL"] and lines[2] == "1 of 2 files conform."
+    assert [line[:4] for line in lines[:2]] == ["ok  ", "FAIL"] and lines[
+        2
+    ] == "1 of 2 files conform."
     data = json.loads(conformance.render(reports, as_json=True))
     assert (data["n_files"], data["n_ok"]) == (2, 1)
     assert data["files"][1]["first_key"] == "expect.batch0.W0"

@@ -1,4 +1,6 @@
-"""Every rule of the CorInfoMax paper against the published code's trajectories, and against its equations."""
+"""Every rule of the CorInfoMax paper against the published code's trajectories, and against its
+equations.
+"""
 
 from pathlib import Path
 
@@ -35,8 +37,12 @@ def test_all_goldens_beside_the_project_conform(shared, dtype):
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("algorithm", synthetic.RUN)
 def test_a_rule_follows_the_equations_at_any_depth_and_setting(tmp_path, algorithm, chain, seed):
-    """Settings at random: depth, schedules, three phases, weight decay, sizes of nudge, matrices without symmetry."""
-    path = synthetic.write(tmp_path / "made.npz", algorithm, CHAINS[chain], seed=1000 * seed + len(CHAINS[chain]))
+    """Settings at random: depth, schedules, three phases, weight decay, sizes of nudge, matrices
+    without symmetry.
+    """
+    path = synthetic.write(
+        tmp_path / "made.npz", algorithm, CHAINS[chain], seed=1000 * seed + len(CHAINS[chain])
+    )
     (report,) = conformance.conform([path])
     assert report.ok, report
     assert report.largest_error < 1e-11
@@ -44,14 +50,18 @@ def test_a_rule_follows_the_equations_at_any_depth_and_setting(tmp_path, algorit
 
 def test_blocks_of_rows_and_parts_of_an_evaluation_do_not_change_predictive_coding(tmp_path):
     for algorithm in ("PC", "PCNudge"):
-        path = synthetic.write(tmp_path / "made.npz", algorithm, (5, 6, 4, 3), seed=5, batch_size=150, n_eval=2300)
+        path = synthetic.write(
+            tmp_path / "made.npz", algorithm, (5, 6, 4, 3), seed=5, batch_size=150, n_eval=2300
+        )
         (report,) = conformance.conform([path])
         assert report.ok, report
 
 
 @pytest.mark.parametrize("algorithm", ["CorInfoMax", "EP", "CSM", "CorInfoMaxSparse"])
 def test_an_evaluation_of_more_rows_than_one_part_takes_is_the_same(tmp_path, algorithm):
-    path = synthetic.write(tmp_path / "made.npz", algorithm, (5, 6, 3), seed=6, n_batches=1, n_eval=2300)
+    path = synthetic.write(
+        tmp_path / "made.npz", algorithm, (5, 6, 3), seed=6, n_batches=1, n_eval=2300
+    )
     (report,) = conformance.conform([path])
     assert report.ok, report
 

@@ -29,13 +29,15 @@ def test_any_wrong_number_of_the_rule_is_found(key, changed):
     with np.load(HERE / "rule_p3_k7_d0.2.npz") as golden:
         wrong = golden[f"expect.{key}"].copy()
     wrong.flat[0] += 1e-6
-    (report,) = conformance.conform([changed(HERE / "rule_p3_k7_d0.2.npz", {f"expect.{key}": wrong})])
+    (report,) = conformance.conform(
+        [changed(HERE / "rule_p3_k7_d0.2.npz", {f"expect.{key}": wrong})]
+    )
     assert not report.ok and report.first_key == f"expect.{key}"
 
 
 def test_other_choice_among_equal_currents_conforms_and_an_unequal_one_does_not(changed):
-    """In a batch of zeros all currents are 0, so any two units may be first and k-th; elsewhere there is one right
-    choice."""
+    """In a batch of zeros all currents are 0, so any two units may be first and k-th; elsewhere
+    there is one right choice."""
     with np.load(HERE / "rule_zero_batch.npz") as golden:
         ranks = golden["expect.g"]
     swapped = ranks.copy()
@@ -56,7 +58,9 @@ def test_two_winners_in_one_tied_sample_do_not_conform(changed):
 
 
 def test_control_with_an_optimiser_of_its_own_does_not_conform(changed):
-    """The published control went on with the readout's optimiser at step 225000; a fresh one learns differently."""
+    """The published control went on with the readout's optimiser at step 225000; a fresh one learns
+    differently.
+    """
     name = "readout_control_reused_adam.npz"
     with np.load(HERE / name) as golden:
         meta = json.loads(str(golden["meta"]))
@@ -67,5 +71,7 @@ def test_control_with_an_optimiser_of_its_own_does_not_conform(changed):
 
 def test_golden_of_an_unknown_algorithm_fails_with_its_name(changed):
     meta = json.dumps({"paper": "hebbian", "algorithm": "competing_hidden_unitz"})
-    (report,) = conformance.conform([changed(HERE / "rule_zero_batch.npz", {"meta": np.array(meta)})])
+    (report,) = conformance.conform(
+        [changed(HERE / "rule_zero_batch.npz", {"meta": np.array(meta)})]
+    )
     assert not report.ok and "did you mean 'competing_hidden_units'" in report.problem

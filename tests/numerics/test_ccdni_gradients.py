@@ -1,4 +1,6 @@
-"""Closed forms of the recurrent rules against autograd, walking truncation by truncation as the papers describe."""
+"""Closed forms of the recurrent rules against autograd, walking truncation by truncation as the
+papers describe.
+"""
 
 import itertools
 import math
@@ -15,13 +17,22 @@ B, T, N_IN, H, N_OUT = 3, 7, 4, 5, 2
 TRUNCATIONS = (1, 2, 3, 7)
 CASES = [
     (cell, loss, k, s)
-    for cell, loss, k, s in itertools.product(("lstm", "tanh"), ("mse", "xent"), TRUNCATIONS, (1, 3))
+    for cell, loss, k, s in itertools.product(
+        ("lstm", "tanh"), ("mse", "xent"), TRUNCATIONS, (1, 3)
+    )
     if loss == "mse" or s == 1
 ]
 
 
 def learner(rule, cell, loss, k, s, **more):
-    values = {"n_units": [N_IN, H, N_OUT], "cell": cell, "loss": loss, "n_truncation": k, "spars_int": s, "clip": 0.0}
+    values = {
+        "n_units": [N_IN, H, N_OUT],
+        "cell": cell,
+        "loss": loss,
+        "n_truncation": k,
+        "spars_int": s,
+        "clip": 0.0,
+    }
     return rules.make(rule, values | more, seed=2, dtype=torch.float64)
 
 
@@ -34,7 +45,9 @@ def batch(loss):
 
 
 def literal(rule, x, y, alpha, bootstrap_last=True):
-    """Steps 1 to 7 of the training step with autograd: gradients of theta and phi, predictions, targets."""
+    """Steps 1 to 7 of the training step with autograd: gradients of theta and phi, predictions,
+    targets.
+    """
     c, net = rule.config, rule.net
     k, s = c.n_truncation, c.spars_int
     synthesiser = getattr(rule, "synthesiser", None)
@@ -45,7 +58,11 @@ def literal(rule, x, y, alpha, bootstrap_last=True):
     for start in range(0, T, k):
         z_in = z.detach().requires_grad_()
         part = x[:, start : start + k]
-        state = tuple(v.contiguous().unsqueeze(0) for v in z_in.chunk(2, 1)) if c.cell == "lstm" else z_in.unsqueeze(0)
+        state = (
+            tuple(v.contiguous().unsqueeze(0) for v in z_in.chunk(2, 1))
+            if c.cell == "lstm"
+            else z_in.unsqueeze(0)
+        )
         h, end = net.rnn(part, state)
         z = torch.cat([v[0] for v in end], 1) if c.cell == "lstm" else end[0]
         is_last = start + k >= T
@@ -58,7 +75,9 @@ def literal(rule, x, y, alpha, bootstrap_last=True):
             objective = errors.square().mean()
         if synthesiser and (bootstrap_last or not is_last):
             objective = objective + alpha * (synthesiser(z).detach() * z).sum()
-        if not objective.requires_grad:  # nothing is supervised and nothing foreseen in this truncation
+        if (
+            not objective.requires_grad
+        ):  # nothing is supervised and nothing foreseen in this truncation
             found = [None] * (len(theta) + 1)
         else:
             found = torch.autograd.grad(objective, [*theta, z_in], allow_unused=True)
@@ -67,7 +86,9 @@ def literal(rule, x, y, alpha, bootstrap_last=True):
             sums[i] += 0 if g is None else g
         if synthesiser:
             f = synthesiser(z_in.detach())
-            for i, g in enumerate(torch.autograd.grad((f - target).square().sum(), phi), start=len(theta)):
+            for i, g in enumerate(
+                torch.autograd.grad((f - target).square().sum(), phi), start=len(theta)
+            ):
                 sums[i] += g
             predicted.append(f.detach())
         targets.append(target)
@@ -91,7 +112,12 @@ def test_truncated_gradients_equal_autograd_truncation_by_truncation(cell, loss,
 def test_gradients_with_a_cerebellum_equal_autograd_truncation_by_truncation(
     cell, loss, k, s, n_layers, bootstrap_last
 ):
-    more = {"synth_last": "random", "n_synth_layers": n_layers, "n_synth_hidden": 6, "bootstrap_last": bootstrap_last}
+    more = {
+        "synth_last": "random",
+        "n_synth_layers": n_layers,
+        "n_synth_hidden": 6,
+        "bootstrap_last": bootstrap_last,
+    }
     rule, seen = learner("dni", cell, loss, k, s, bootstrap_scale=0.3, **more), {}
     rule.watch = seen.update
     x, y = batch(loss)
@@ -112,13 +138,20 @@ def test_true_gradients_equal_autograd_through_the_whole_sequence(cell, k):
     z, states, total = leaf, [], torch.zeros((), dtype=torch.float64)
     for start in range(0, T, k):
         states.append(z)
-        state = tuple(v.contiguous().unsqueeze(0) for v in z.chunk(2, 1)) if cell == "lstm" else z.unsqueeze(0)
+        state = (
+            tuple(v.contiguous().unsqueeze(0) for v in z.chunk(2, 1))
+            if cell == "lstm"
+            else z.unsqueeze(0)
+        )
         h, end = rule.net.rnn(x[:, start : start + k], state)
         z = torch.cat([v[0] for v in end], 1) if cell == "lstm" else end[0]
         supervised = [t for t in range(start, min(start + k, T)) if t % 2 == 0]
         if supervised:
             total = (
-                total + torch.stack([rule.net.linear(h[:, t - start]) - y[:, t] for t in supervised]).square().mean()
+                total
+                + torch.stack([rule.net.linear(h[:, t - start]) - y[:, t] for t in supervised])
+                .square()
+                .mean()
             )
     found = torch.autograd.grad(total, states, allow_unused=True)
     expected = torch.stack([torch.zeros_like(leaf) if g is None else g for g in found])
@@ -130,11 +163,15 @@ def test_true_gradients_equal_autograd_through_the_whole_sequence(cell, k):
 
 @pytest.mark.parametrize("n_layers", [0, 1, 3])
 def test_synthesiser_gradients_equal_autograd_and_add_up(n_layers):
-    synthesiser = Synthesiser(6, n_layers, 9, device.generator(1, "test"), last="random", n_fibres=4).double()
+    synthesiser = Synthesiser(
+        6, n_layers, 9, device.generator(1, "test"), last="random", n_fibres=4
+    ).double()
     stream = torch.Generator().manual_seed(0)
     z, weight = (torch.randn(8, 6, generator=stream, dtype=torch.float64) for _ in range(2))
     z.requires_grad_()
-    *expected, d_z = torch.autograd.grad((synthesiser(z) * weight).sum(), [*synthesiser.parameters(), z])
+    *expected, d_z = torch.autograd.grad(
+        (synthesiser(z) * weight).sum(), [*synthesiser.parameters(), z]
+    )
     expected[0] = expected[0] * synthesiser.mask
     with torch.no_grad():
         sent = synthesiser.trace(z)
@@ -143,7 +180,9 @@ def test_synthesiser_gradients_equal_autograd_and_add_up(n_layers):
         for mine, theirs in zip(ours, expected, strict=True):
             kept = 2 * (synthesiser.mask if mine is ours[0] else 1)
             torch.testing.assert_close(mine, theirs + kept, rtol=0, atol=1e-13)
-        torch.testing.assert_close(synthesiser.input_gradient(sent, weight), d_z, rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            synthesiser.input_gradient(sent, weight), d_z, rtol=0, atol=1e-13
+        )
 
 
 @pytest.mark.parametrize("cell", CELLS)

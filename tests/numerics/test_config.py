@@ -39,14 +39,20 @@ def refused(values, words):
 
 
 def test_values_come_back_from_json_as_they_were():
-    config = Example(n_steps=7, widths=(3, 2, 1), pairs=((0.0, 0.5), (3.0, 0.25)), limit=0.0, kind="two")
+    config = Example(
+        n_steps=7, widths=(3, 2, 1), pairs=((0.0, 0.5), (3.0, 0.25)), limit=0.0, kind="two"
+    )
     assert Example.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_lists_become_tuples_and_whole_numbers_become_floats_where_the_field_says_so():
     config = Example.from_dict({"widths": [1, 2], "rate": 2, "pairs": [[0, 1]], "limit": 0})
     assert config.widths == (1, 2) and config.pairs == ((0.0, 1.0),)
-    assert [type(v) for v in (config.rate, config.limit, config.pairs[0][0])] == [float, float, float]
+    assert [type(v) for v in (config.rate, config.limit, config.pairs[0][0])] == [
+        float,
+        float,
+        float,
+    ]
 
 
 def test_nothing_else_is_converted():
@@ -75,7 +81,13 @@ def test_a_misspelt_name_or_choice_is_refused_with_the_nearest_one():
     ("name", "words"),
     [
         ("lr", "'lr' has no type in its Config and so is no field: write `lr: float = 0.05`"),
-        ("widths", r"'widths' has the type `tuple` in its Config, which must say of what: `tuple\[int, ...\]`"),
+        (
+            "widths",
+            (
+                r"'widths' has the type `tuple` in its Config, which must say of what: `tuple\[int,"
+                r" ...\]`"
+            ),
+        ),
         ("constant", "unknown parameter 'constant'; Allowed: widths"),
         ("check", "unknown parameter 'check'"),
     ],
@@ -108,12 +120,16 @@ def test_a_value_out_of_range_is_refused_and_the_range_named(values, words):
 
 
 def test_bounds_that_are_allowed_pass_and_none_passes():
-    assert Example(n_steps=1, limit=0.0).n_steps == 1 and Example(n_steps=10, limit=None).limit is None
+    assert (
+        Example(n_steps=1, limit=0.0).n_steps == 1 and Example(n_steps=10, limit=None).limit is None
+    )
 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 names = st.sampled_from([field.name for field in dataclasses.fields(Example)]) | st.text(max_size=6)
@@ -129,7 +145,9 @@ def test_whatever_is_given_is_accepted_with_its_type_or_refused_in_a_sentence(va
         assert set(values) <= set(config.to_dict())
         assert type(config.n_steps) is int and 1 <= config.n_steps <= 10
         assert type(config.rate) is float and 0 < config.rate < math.inf
-        assert config.kind in ("one", "two") and all(type(w) is int and w >= 1 for w in config.widths)
+        assert config.kind in ("one", "two") and all(
+            type(w) is int and w >= 1 for w in config.widths
+        )
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400)])

@@ -20,7 +20,9 @@ def test_accuracy_is_the_fraction_of_rows_whose_largest_output_is_at_the_label()
 
 def test_accuracy_among_the_two_largest_counts_second_places_and_among_all_counts_everything():
     labels = torch.tensor([0, 2, 1, 2])
-    assert accuracy(OUTPUTS, labels, k=2).item() == pytest.approx(2 / 4 + (OUTPUTS[1, 2] > OUTPUTS[1, 1]) / 4)
+    assert accuracy(OUTPUTS, labels, k=2).item() == pytest.approx(
+        2 / 4 + (OUTPUTS[1, 2] > OUTPUTS[1, 1]) / 4
+    )
     assert accuracy(OUTPUTS, labels, k=3).item() == 1.0
 
 

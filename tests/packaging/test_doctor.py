@@ -1,4 +1,6 @@
-"""The doctor: fine here, and for each thing that is broken on purpose a line that says what to do."""
+"""The doctor: fine here, and for each thing that is broken on purpose a line that says what to
+do.
+"""
 
 import importlib.metadata
 import io
@@ -20,7 +22,11 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     monkeypatch.setattr(doctor, "LEAST_FREE", 0)
     text = io.StringIO()
     assert doctor.show(Console(file=text, width=200))
-    assert "torch: " in text.getvalue() and str(tmp_path) in text.getvalue() and "MEND" not in text.getvalue()
+    assert (
+        "torch: " in text.getvalue()
+        and str(tmp_path) in text.getvalue()
+        and "MEND" not in text.getvalue()
+    )
 
 
 def _no_nbval(name):
@@ -41,7 +47,10 @@ def _no_kernel(name):
         ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
         (
             "results folder",
-            ("bioplaus.experiments.doctor.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1)),
+            (
+                "bioplaus.experiments.doctor.shutil.disk_usage",
+                lambda path: shutil._ntuple_diskusage(9, 8, 1),
+            ),
         ),
     ],
     ids=["package missing", "kernel missing", "folder locked", "disk full"],
@@ -67,4 +76,7 @@ def test_no_advice_deletes_results(monkeypatch):
 def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
     found = _findings()
-    assert found["data set digits"].found == "built in" and "data get mnist" in found["data set mnist"].found
+    assert (
+        found["data set digits"].found == "built in"
+        and "data get mnist" in found["data set mnist"].found
+    )

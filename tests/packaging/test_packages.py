@@ -1,4 +1,6 @@
-"""What a fresh machine gets: the same packages everywhere, a light import, clean notebooks, working make targets."""
+"""What a fresh machine gets: the same packages everywhere, a light import, clean notebooks, working
+make targets.
+"""
 
 import ast
 import ctypes
@@ -36,13 +38,18 @@ def _requirements(*extras):
 def _lock():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(pin.name): Version(str(pin.specifier).removeprefix("==")) for pin in pins}
+    return {
+        canonicalize_name(pin.name): Version(str(pin.specifier).removeprefix("==")) for pin in pins
+    }
 
 
 def _environment():
     content = YAML(typ="safe", pure=True).load((ROOT / "environment.yml").read_text())
     (pip,) = (entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict))
-    return {canonicalize_name(r.name): r for r in (Requirement(line) for line in pip if not line.startswith("--"))}
+    return {
+        canonicalize_name(r.name): r
+        for r in (Requirement(line) for line in pip if not line.startswith("--"))
+    }
 
 
 def test_every_requirement_is_locked_at_a_version_it_allows():
@@ -56,7 +63,9 @@ def test_environment_yml_names_the_packages_of_pyproject_at_the_versions_of_the_
     environment, lock = _environment(), _lock()
     assert environment.keys() == _requirements("lab", "test").keys()
     for name, requirement in environment.items():
-        assert requirement.specifier.contains(lock[name]), f"{name}: {requirement} against {lock[name]}"
+        assert requirement.specifier.contains(lock[name]), (
+            f"{name}: {requirement} against {lock[name]}"
+        )
 
 
 def test_the_packages_of_the_card_are_there_and_torch_is_pinned_as_stated():
@@ -87,9 +96,12 @@ def _imported(folder, pattern):
     """The first names of everything that the modules and notebooks of a folder import."""
     for path in (ROOT / folder).glob(pattern):
         cells = json.loads(path.read_text())["cells"] if path.suffix == ".ipynb" else None
-        text = path.read_text() if cells is None else "\n".join(
-            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"
-        )  # fmt: skip
+        # fmt: skip
+        text = (
+            path.read_text()
+            if cells is None
+            else "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        )
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Import):
                 yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -121,14 +133,27 @@ NOT_IMPORTED = {
 
 
 def test_what_is_declared_is_imported_or_has_a_reason():
-    places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb"), ("tests", "**/*.py")]
-    used = {canonicalize_name(IMPORTED_AS.get(name, name)) for place in places for name in _imported(*place)}
+    places = [
+        ("bioplaus", "**/*.py"),
+        ("notebooks", "*.ipynb"),
+        ("Simulations", "*.ipynb"),
+        ("tests", "**/*.py"),
+    ]
+    used = {
+        canonicalize_name(IMPORTED_AS.get(name, name))
+        for place in places
+        for name in _imported(*place)
+    }
     assert _requirements("lab", "test", "cluster").keys() - used == NOT_IMPORTED.keys()
 
 
 def test_hooks_run_the_tools_that_the_tests_run():
-    hooks = YAML(typ="safe", pure=True).load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    revisions = {Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"]) for hook in hooks}
+    hooks = YAML(typ="safe", pure=True).load((ROOT / ".pre-commit-config.yaml").read_text())[
+        "repos"
+    ]
+    revisions = {
+        Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"]) for hook in hooks
+    }
     assert revisions == {name: _lock()[name] for name in ("ruff", "nbstripout")}
 
 
@@ -141,7 +166,9 @@ def test_freed_memory_is_simply_not_kept_where_the_c_library_cannot_be_had(monke
 
 
 def test_the_libraries_of_the_card_are_used():
-    assert {"torch", "papermill", "matplotlib", "seaborn", "tqdm"} <= set(_imported("bioplaus", "**/*.py"))
+    assert {"torch", "papermill", "matplotlib", "seaborn", "tqdm"} <= set(
+        _imported("bioplaus", "**/*.py")
+    )
 
 
 BLOCKER = """
@@ -162,7 +189,8 @@ def _python(code):
 def test_training_needs_nothing_but_torch_and_numpy():
     names = _requirements("lab", "test", "cluster").keys() - {"torch", "numpy"}
     banned = sorted(
-        {name.replace("-", "_") for name in names} | {"sklearn", "PIL", "ruamel", "IPython", "dask_jobqueue"}
+        {name.replace("-", "_") for name in names}
+        | {"sklearn", "PIL", "ruamel", "IPython", "dask_jobqueue"}
     )
     done = _python(
         BLOCKER.format(banned=banned)
@@ -177,14 +205,14 @@ def test_training_needs_nothing_but_torch_and_numpy():
 def test_the_ground_floor_never_imports_the_engine_or_its_libraries():
     ground = ["rules", "tasks", "metrics", "device", "train", "results", "config", "errors"]
     code = (
-        "import importlib, pkgutil, sys, bioplaus, bioplaus.rules, bioplaus.tasks\n"
-        "for package in (bioplaus.rules, bioplaus.tasks):\n"
-        "    for module in pkgutil.iter_modules(package.__path__):\n"
-        "        importlib.import_module(f'{package.__name__}.{module.name}')\n"
-        f"for name in {ground}: importlib.import_module(f'bioplaus.{{name}}')\n"
-        "heavy = {'papermill', 'dask', 'distributed', 'pandas', 'matplotlib', 'seaborn', 'torchvision', 'sklearn',\n"
-        "         'bioplaus.experiments.engine', 'bioplaus.experiments.manifest'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "import importlib, pkgutil, sys, bioplaus, bioplaus.rules, bioplaus.tasks\nfor package in"
+        " (bioplaus.rules, bioplaus.tasks):\n    for module in"
+        " pkgutil.iter_modules(package.__path__):\n       "
+        f" importlib.import_module(f'{{package.__name__}}.{{module.name}}')\nfor name in {ground}:"
+        " importlib.import_module(f'bioplaus.{name}')\nheavy = {'papermill', 'dask',"
+        " 'distributed', 'pandas', 'matplotlib', 'seaborn', 'torchvision', 'sklearn',\n        "
+        " 'bioplaus.experiments.engine', 'bioplaus.experiments.manifest'}\nprint(sorted(heavy &"
+        " set(sys.modules)))"
     )
     assert _python(code).stdout.strip() == "[]"
 
@@ -198,7 +226,10 @@ def test_a_notebook_is_stripped_uses_kernel_python3_and_finds_its_own_way(path):
     raw = path.read_bytes()
     notebook = json.loads(raw)
     assert b"\r" not in raw and notebook["nbformat"] == 4
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and "papermill" not in notebook["metadata"]
+    assert (
+        notebook["metadata"]["kernelspec"]["name"] == "python3"
+        and "papermill" not in notebook["metadata"]
+    )
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code":
@@ -207,7 +238,9 @@ def test_a_notebook_is_stripped_uses_kernel_python3_and_finds_its_own_way(path):
             ast.parse(source)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("Simulations/*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("Simulations/*.ipynb")), ids=lambda path: path.name
+)
 def test_a_simulation_notebook_declares_its_parameters_and_a_check(path):
     from bioplaus.experiments import simulation
 
@@ -233,7 +266,8 @@ def test_the_code_is_clean(command):
 def test_make_without_a_target_lists_every_target_with_one_line_each():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
     targets = (
-        "env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results".split()
+        "env data reproduce-figures report test nbval benchmark conform status lab doctor clean"
+        " clean-results".split()
     )
     for target in targets:
         assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target
@@ -248,24 +282,49 @@ def _make(*arguments, folder=ROOT):
 def test_make_clean_keeps_results_and_clean_results_removes_them_only_when_told_so(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".gitignore").write_text("Results/*.pkl\n.venv\n")
-    for name in ("Results/made.pkl", "Results/kept.csv", ".venv/python", "bioplaus/__pycache__/module.pyc"):
+    for name in (
+        "Results/made.pkl",
+        "Results/kept.csv",
+        ".venv/python",
+        "bioplaus/__pycache__/module.pyc",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "Results/kept.csv"], cwd=tmp_path, check=True)
     assert _make("clean", folder=tmp_path).returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {".git", ".gitignore", "Makefile", "Results", "bioplaus"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".git",
+        ".gitignore",
+        "Makefile",
+        "Results",
+        "bioplaus",
+    }
     assert not list((tmp_path / "bioplaus").iterdir())
     listed = _make("clean-results", folder=tmp_path).stdout
-    assert "Results/made.pkl" in listed and "YES=1" in listed and len(list((tmp_path / "Results").iterdir())) == 2
+    assert (
+        "Results/made.pkl" in listed
+        and "YES=1" in listed
+        and len(list((tmp_path / "Results").iterdir())) == 2
+    )
     _make("clean-results", "YES=1", folder=tmp_path)
     assert [path.name for path in (tmp_path / "Results").iterdir()] == ["kept.csv"]
 
 
 @pytest.mark.parametrize("target", ["data", "reproduce-figures", "status", "report"])
 def test_every_option_that_make_passes_is_one_that_the_command_has(target):
-    given = ["PYTHON=python", "RESULTS=/a folder/x", "PAPER=corinfomax", "ONLY=mnist", "DEVICE=auto"]
-    (line,) = (one for one in _make("--dry-run", target, *given).stdout.splitlines() if "-m bioplaus" in one)
+    given = [
+        "PYTHON=python",
+        "RESULTS=/a folder/x",
+        "PAPER=corinfomax",
+        "ONLY=mnist",
+        "DEVICE=auto",
+    ]
+    (line,) = (
+        one
+        for one in _make("--dry-run", target, *given).stdout.splitlines()
+        if "-m bioplaus" in one
+    )
     command, *arguments = shlex.split(line.partition("-m bioplaus ")[2])
     found = typer.main.get_command(app).commands[command]
     if command == "data":

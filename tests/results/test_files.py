@@ -13,7 +13,9 @@ from bioplaus.errors import BioplausError
 
 
 def _kill_while_writing(path, write, trials):
-    """Fork a process that rewrites `path`, kill it after a random time; how often the file is then not whole."""
+    """Fork a process that rewrites `path`, kill it after a random time; how often the file is then
+    not whole.
+    """
     times = random.Random(1)
     broken = 0
     for _ in range(trials):
@@ -36,7 +38,8 @@ def _kill_while_writing(path, write, trials):
 
 def test_a_killed_writer_leaves_a_whole_file_where_a_naive_one_does_not(tmp_path):
     assert _kill_while_writing(tmp_path / "atomic", _files.write_atomic, trials=40) == 0
-    assert _kill_while_writing(tmp_path / "naive", Path.write_bytes, trials=40) > 0  # the guard is able to fail
+    # the guard is able to fail
+    assert _kill_while_writing(tmp_path / "naive", Path.write_bytes, trials=40) > 0
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch):

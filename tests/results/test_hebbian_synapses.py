@@ -1,4 +1,6 @@
-"""Synapses in files and in records: what was saved is what is loaded, and what does not fit is named."""
+"""Synapses in files and in records: what was saved is what is loaded, and what does not fit is
+named.
+"""
 
 import numpy as np
 import pytest
@@ -72,7 +74,9 @@ def test_damaged_foreign_and_pickled_files_are_refused_and_nothing_is_executed(t
 
 
 def test_missing_file_is_named_with_the_synapses_that_come_along():
-    with pytest.raises(BioplausError, match="Could not read synapses 'nowhere.npy'.*competing_hidden-digits"):
+    with pytest.raises(
+        BioplausError, match="Could not read synapses 'nowhere.npy'.*competing_hidden-digits"
+    ):
         synapses.load("nowhere.npy")
 
 

@@ -22,7 +22,10 @@ RECORD = {
     "diagnostics": {},
     "divergence": None,
 }
-arrays = hnp.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.bool_, "U3"]), hnp.array_shapes(max_side=3))
+arrays = hnp.arrays(
+    st.sampled_from([np.float32, np.float64, np.int64, np.bool_, "U3"]),
+    hnp.array_shapes(max_side=3),
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | arrays,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -37,7 +40,12 @@ def _ended(experiment):
 
 def _same(a, b):
     if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return (
+            isinstance(b, np.ndarray)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, list):
@@ -57,7 +65,11 @@ def test_any_record_of_builtins_and_arrays_comes_back_as_it_was(tmp_path_factory
 def test_equal_records_give_equal_bytes_however_they_were_built(tmp_path):
     text = "shared"
     one = {"b": [text, text], "a": np.arange(6.0).reshape(2, 3), "c": (1, 2)}
-    other = {"c": [1, 2], "a": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "b": ["sha" + "red", "".join("shared")]}
+    other = {
+        "c": [1, 2],
+        "a": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "b": ["sha" + "red", "".join("shared")],
+    }
     assert results.save(one, tmp_path / "1") == results.save(other, tmp_path / "2")
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
@@ -112,12 +124,17 @@ class _Evil:
 
 
 def _hostile(canary):
-    """Pickles that run code when loaded carelessly: directly, nested, through numpy, through builtins."""
+    """Pickles that run code when loaded carelessly: directly, nested, through numpy, through
+    builtins.
+    """
     shell = f"touch {canary}"
     yield "posix.system", pickle.dumps(_Evil(canary))
     yield "posix.system", pickle.dumps({"schema": 1, "deep": [{"x": _Evil(canary)}]})
     yield "posix.system", pickle.dumps(np.array([_Evil(canary)], dtype=object))
-    yield "builtins.eval", b"cbuiltins\neval\n(V__import__('os').system('" + shell.encode() + b"')\ntR."
+    yield (
+        "builtins.eval",
+        b"cbuiltins\neval\n(V__import__('os').system('" + shell.encode() + b"')\ntR.",
+    )
     yield "builtins.getattr", b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93."
     yield "numpy.loads", b"\x80\x04\x8c\x05numpy\x8c\x05loads\x93."
     yield "numpy.ndarray.tofile", b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93."
@@ -135,7 +152,9 @@ def test_a_malicious_pickle_is_refused_by_name_and_nothing_is_executed(tmp_path)
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps({"schema": 1})])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps({"schema": 1})]
+)
 def test_a_foreign_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "f.pkl").write_bytes(content)
     with pytest.raises(BioplausError, match="f.pkl"):
@@ -172,7 +191,9 @@ def test_a_record_of_a_newer_bioplaus_is_refused_saying_so(tmp_path):
 
 def _complete(folder, seed=0, record=RECORD, **about):
     parameters = {"rule": "ep", "dataset": "digits", "seed": seed}
-    results.begin(folder, {"id": folder.name, "entry": "ep", "seed": seed, "parameters": parameters, **about})
+    results.begin(
+        folder, {"id": folder.name, "entry": "ep", "seed": seed, "parameters": parameters, **about}
+    )
     results.finish(folder, record, seconds={"train": [1.0]})
 
 
@@ -184,7 +205,8 @@ def test_a_run_is_complete_only_while_run_json_names_the_very_bytes_of_the_resul
     assert not results.is_complete(folder)  # killed between result.pkl and run.json
     results.finish(folder, RECORD)
     assert results.is_complete(folder)
-    results.save({**RECORD, "status": "diverged"}, folder / "result.pkl")  # a whole file, but another one
+    # a whole file, but another one
+    results.save({**RECORD, "status": "diverged"}, folder / "result.pkl")
     assert not results.is_complete(folder)
     with pytest.raises(BioplausError, match="run.json"):
         results.load(folder / "result.pkl")
@@ -210,10 +232,14 @@ def test_a_run_json_that_is_no_table_is_as_none_at_all(tmp_path, content):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of rules and nets in place of bioplaus; files by name, and a function that rewrites one."""
+    """A package of rules and nets in place of bioplaus; files by name, and a function that rewrites
+    one.
+    """
     files = {
         "rules/plain.py": "from bioplaus.rules._base import Base",
-        "rules/built.py": "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net",
+        "rules/built.py": (
+            "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net"
+        ),
         "rules/near.py": "from . import plain\nfrom ..nets.layer import Layer\nfrom .... import x",
         "rules/_base.py": "from bioplaus.config import Config",
         "rules/__init__.py": "",
@@ -239,11 +265,19 @@ def package(tmp_path, monkeypatch):
     ("rule", "parts"),
     [
         ("plain", {"rules/plain.py", "rules/_base.py"}),
-        ("built", {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"}),
-        ("near", {"rules/near.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"}),
+        (
+            "built",
+            {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"},
+        ),
+        (
+            "near",
+            {"rules/near.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"},
+        ),
     ],
 )
-def test_the_code_of_a_rule_is_its_own_file_and_what_it_is_built_from_in_rules_and_nets(package, rule, parts):
+def test_the_code_of_a_rule_is_its_own_file_and_what_it_is_built_from_in_rules_and_nets(
+    package, rule, parts
+):
     files, write = package
     before = results.code(rule)
     for name, text in files.items():
@@ -263,8 +297,17 @@ def test_provenance_names_code_versions_and_machine_but_no_user_host_or_path(tmp
     _complete(tmp_path / "run")
     text = (tmp_path / "run" / "run.json").read_text()
     run = json.loads(text)
-    assert run["status"] == "done" and run["versions"]["torch"] and run["device"]["threads"] >= 1 and "commit" in run
-    assert os.path.expanduser("~") not in text and os.uname().nodename not in text and str(tmp_path) not in text
+    assert (
+        run["status"] == "done"
+        and run["versions"]["torch"]
+        and run["device"]["threads"] >= 1
+        and "commit" in run
+    )
+    assert (
+        os.path.expanduser("~") not in text
+        and os.uname().nodename not in text
+        and str(tmp_path) not in text
+    )
 
 
 def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
@@ -284,7 +327,9 @@ def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
     assert before.equals(after) and len(after) == 6 and list(after["epoch"])[:3] == [1, 2, 3]
 
 
-def test_collecting_again_adds_new_runs_keeps_old_ones_and_is_byte_equal_when_nothing_changed(tmp_path):
+def test_collecting_again_adds_new_runs_keeps_old_ones_and_is_byte_equal_when_nothing_changed(
+    tmp_path,
+):
     experiment = tmp_path / "mnist"
     _complete(experiment / "ep-s0", 0)
     first = results.collect(experiment).read_bytes()
@@ -307,9 +352,14 @@ def test_collecting_nothing_writes_nothing(tmp_path):
 
 
 def test_a_frame_says_the_rule_that_ran_where_the_parameters_name_none(tmp_path):
-    for name, (record, run) in {"a": ({"rule": "x"}, {}), "b": ({}, {"rule": "x"}), "c": ({}, {})}.items():
+    for name, (record, run) in {
+        "a": ({"rule": "x"}, {}),
+        "b": ({}, {"rule": "x"}),
+        "c": ({}, {}),
+    }.items():
         results.begin(
-            tmp_path / "mnist" / name, {"id": name, "parameters": {"rule": "x"} if name == "c" else {}, **run}
+            tmp_path / "mnist" / name,
+            {"id": name, "parameters": {"rule": "x"} if name == "c" else {}, **run},
         )
         results.finish(tmp_path / "mnist" / name, {**RECORD, **record})
     assert set(results.frame(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}

@@ -9,7 +9,14 @@ import torch
 from bioplaus import _files, rules, weights
 from bioplaus.errors import BioplausError
 
-VALUES = {"n_fine": 4, "n_coarse": 2, "in_channels": 1, "image_size": 8, "left": {"widths": [2, 2, 2, 4]}, "right": {}}
+VALUES = {
+    "n_fine": 4,
+    "n_coarse": 2,
+    "in_channels": 1,
+    "image_size": 8,
+    "left": {"widths": [2, 2, 2, 4]},
+    "right": {},
+}
 
 
 @pytest.fixture
@@ -41,7 +48,10 @@ def test_the_optimiser_is_left_out(saved):
 
 
 def test_another_dtype_can_be_asked_for(saved):
-    assert weights.load(saved[1], dtype=torch.float64).predict(torch.randn(1, 1, 8, 8).double()).dtype == torch.float64
+    assert (
+        weights.load(saved[1], dtype=torch.float64).predict(torch.randn(1, 1, 8, 8).double()).dtype
+        == torch.float64
+    )
 
 
 def test_every_truncation_and_a_flipped_bit_are_refused(saved):
@@ -69,7 +79,9 @@ def test_a_hostile_file_is_not_executed(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BioplausError, match="Could not read the trained network .*nowhere.*No such file"):
+    with pytest.raises(
+        BioplausError, match="Could not read the trained network .*nowhere.*No such file"
+    ):
         weights.load(tmp_path / "nowhere" / weights.NAME)
 
 
@@ -77,10 +89,15 @@ def test_a_file_of_another_version_of_its_rule_is_refused(saved):
     learner, path = saved
     learner.register_buffer("once", torch.zeros(1))
     weights.save("hemispheric_bp", learner, path)
-    with pytest.raises(BioplausError, match="does not fit rule hemispheric_bp of this version: once differ"):
+    with pytest.raises(
+        BioplausError, match="does not fit rule hemispheric_bp of this version: once differ"
+    ):
         weights.load(path)
 
 
 def test_a_run_is_found_beside_another_and_a_file_where_it_is(tmp_path):
-    assert weights.find("a-b-s0-12345678", tmp_path / "mine") == tmp_path / "a-b-s0-12345678" / "network.pt"
+    assert (
+        weights.find("a-b-s0-12345678", tmp_path / "mine")
+        == tmp_path / "a-b-s0-12345678" / "network.pt"
+    )
     assert str(weights.find("some/where.pt", tmp_path)) == "some/where.pt"

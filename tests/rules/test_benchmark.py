@@ -21,7 +21,8 @@ def test_a_row_adds_up(quick):
     (row,) = benchmark.run(["bp"], rounds=3)
     rule = rules.make("bp")
     assert (row.rule, row.batch_size, row.useful_mflop) == ("bp", 20, rule.useful_flops(20) / 1e6)
-    assert row.gflops == pytest.approx(row.useful_mflop / row.milliseconds, rel=1e-9)  # odd rounds: one median
+    # odd rounds: one median
+    assert row.gflops == pytest.approx(row.useful_mflop / row.milliseconds, rel=1e-9)
     assert row.milliseconds > 0 and row.machine_gflops > 0 and row.fraction > 0
 
 
@@ -39,7 +40,9 @@ def test_cases_that_are_listed_fit_a_kind_of_task():
     }
     for name, cases in listed.items():
         for case in cases:
-            spec = benchmark.example_spec(rules.get(name).Rule, rules.config(name, case.values), case.n_steps)
+            spec = benchmark.example_spec(
+                rules.get(name).Rule, rules.config(name, case.values), case.n_steps
+            )
             assert len(benchmark.example_batch(spec, 2, device.generator(0, "x"))[0]) == 2
 
 
@@ -47,7 +50,9 @@ def test_a_rule_that_lists_no_case_is_timed_at_its_default_parameters(quick, mon
     monkeypatch.delattr(rules.get("bp"), "BENCHMARK")
     monkeypatch.setattr(rules, "names", lambda: ["bp"])
     (row,) = benchmark.run(rounds=1)
-    default = rules.make("bp", {}, benchmark.example_spec(rules.get("bp").Rule, rules.config("bp", {})))
+    default = rules.make(
+        "bp", {}, benchmark.example_spec(rules.get("bp").Rule, rules.config("bp", {}))
+    )
     assert (row.rule, row.label) == ("bp", "default parameters")
     assert row.useful_mflop == default.useful_flops(row.batch_size) / 1e6
 
@@ -60,7 +65,9 @@ def test_an_unknown_rule_is_refused():
 def test_text_and_json_say_the_same(quick):
     rows = benchmark.run(["bp", "fa"], rounds=1)
     found = json.loads(benchmark.render(rows, as_json=True))
-    assert [row["rule"] for row in found["rows"]] == ["bp", "fa"] and found["machine"]["threads"] == 1
+    assert [row["rule"] for row in found["rows"]] == ["bp", "fa"] and found["machine"][
+        "threads"
+    ] == 1
     lines = benchmark.render(rows).splitlines()
     assert lines[0].split()[:4] == ["rule", "case", "batch", "ms/step"] and len(lines) == 4
     assert f"{rows[1].milliseconds:.3f}" in lines[2]

@@ -1,4 +1,6 @@
-"""Hemispheres, heads and what is made of two: against torch and torchvision, closed forms, and properties."""
+"""Hemispheres, heads and what is made of two: against torch and torchvision, closed forms, and
+properties.
+"""
 
 import math
 
@@ -14,7 +16,14 @@ from bioplaus.nets.ensembles import Ensemble, Specialists
 from bioplaus.nets.sparse_resnet9 import SparseConv
 from bioplaus.tasks import hierarchies
 
-SMALL = {"n_fine": 6, "n_coarse": 3, "in_channels": 1, "image_size": 8, "left": {"widths": [4, 4, 6, 8]}, "lr": 0.01}
+SMALL = {
+    "n_fine": 6,
+    "n_coarse": 3,
+    "in_channels": 1,
+    "image_size": 8,
+    "left": {"widths": [4, 4, 6, 8]},
+    "lr": 0.01,
+}
 
 
 def build(name, **values):
@@ -48,7 +57,8 @@ def differing(a, b):
     return {name for name in a if not torch.equal(a[name], b[name])}
 
 
-# --- backbones ------------------------------------------------------------------------------------------------------
+# --- backbones ------------------------------------------------------------------------------------
+# ------------------
 
 
 def test_vgg11_is_the_one_of_torchvision_without_its_last_layer():
@@ -86,15 +96,25 @@ def test_resnets_are_those_of_torchvision_with_a_small_stem(name):
     from bioplaus._torchvision import models
 
     ours, theirs = build(name).eval(), getattr(models, name)(weights=None).double().eval()
-    theirs.conv1, theirs.maxpool, theirs.fc = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity(), nn.Identity()
-    theirs.double().load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    theirs.conv1, theirs.maxpool, theirs.fc = (
+        nn.Conv2d(3, 64, 3, padding=1, bias=False),
+        nn.Identity(),
+        nn.Identity(),
+    )
+    theirs.double().load_state_dict(
+        dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True))
+    )
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18", "autoencoder"])
+@pytest.mark.parametrize(
+    "name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18", "autoencoder"]
+)
 def test_any_width_and_any_number_of_colours_gives_that_many_features(name):
-    net = backbones.build(backbones.Config(backbone=name, widths=(2, 4, 6, 10)), 2, torch.Generator()).eval()
+    net = backbones.build(
+        backbones.Config(backbone=name, widths=(2, 4, 6, 10)), 2, torch.Generator()
+    ).eval()
     assert net(torch.randn(3, 2, 16, 16)).shape == (3, net.n_features) and net.n_features == 10
 
 
@@ -120,7 +140,8 @@ def test_a_hemisphere_that_cannot_be_is_one_sentence(values, sentence):
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-# --- sparse convolution ---------------------------------------------------------------------------------------------
+# --- sparse convolution
+# ---------------------------------------------------------------------------------------------
 
 
 def test_sparse_convolution_keeps_k1_of_each_map_and_then_k2_of_each_channel():
@@ -131,8 +152,12 @@ def test_sparse_convolution_keeps_k1_of_each_map_and_then_k2_of_each_channel():
     y = layer(x)
     assert (y != 0).sum((0, 2, 3)).tolist() == [k2] * 3 and (y != 0).sum((2, 3)).max() <= k1
     assert torch.equal(y[y != 0], x[y != 0])
-    for channel in range(3):  # by hand: the K1 largest of each map, then the K2 largest of all of these
-        survivors = torch.cat([x[n, channel].flatten().sort(descending=True).values[:k1] for n in range(5)])
+    for channel in range(
+        3
+    ):  # by hand: the K1 largest of each map, then the K2 largest of all of these
+        survivors = torch.cat(
+            [x[n, channel].flatten().sort(descending=True).values[:k1] for n in range(5)]
+        )
         kept = survivors.sort(descending=True).values[:k2]
         assert torch.equal(y[:, channel][y[:, channel] != 0].sort(descending=True).values, kept)
 
@@ -140,7 +165,8 @@ def test_sparse_convolution_keeps_k1_of_each_map_and_then_k2_of_each_channel():
 def test_sparse_convolution_ranks_negative_survivors_below_the_zeros_of_the_first_step():
     x = -torch.rand(2, 1, 3, 3, dtype=torch.float64) - 0.1
     assert not SparseConv(0.5, 0.5)(x).any()  # 10 survivors, 8 zeros, 5 kept: only zeros
-    assert (SparseConv(0.9, 0.9)(x) != 0).sum() == math.ceil(0.9 * 9 * 2)  # 18 survivors, no zeros, 17 kept
+    # 18 survivors, no zeros, 17 kept
+    assert (SparseConv(0.9, 0.9)(x) != 0).sum() == math.ceil(0.9 * 9 * 2)
 
 
 def test_the_gradient_passes_where_a_value_stays():
@@ -151,7 +177,8 @@ def test_the_gradient_passes_where_a_value_stays():
     assert torch.equal(x.grad, weight * (y != 0))
 
 
-# --- one rule, two hemispheres --------------------------------------------------------------------------------------
+# --- one rule, two hemispheres
+# --------------------------------------------------------------------------------------
 
 
 def test_the_step_is_that_of_adam_on_the_summed_cross_entropies():
@@ -161,12 +188,15 @@ def test_the_step_is_that_of_adam_on_the_summed_cross_entropies():
     copy.load_state_dict(rule.net.state_dict())
     x, y = batch()
     logits = copy(x)
-    loss = functional.cross_entropy(logits["fine"], y[:, 0]) + functional.cross_entropy(logits["coarse"], y[:, 1])
+    loss = functional.cross_entropy(logits["fine"], y[:, 0]) + functional.cross_entropy(
+        logits["coarse"], y[:, 1]
+    )
     loss.backward()
     measured = rule.fit_batch(x, y, epoch=0, step=0)
     assert measured["loss"].item() == pytest.approx(loss.item(), abs=1e-12)
     for (name, new), old in zip(rule.net.named_parameters(), copy.parameters(), strict=True):
-        gradient = old.grad + 0.01 * old.detach()  # first step of Adam: both averages are the gradient
+        # first step of Adam: both averages are the gradient
+        gradient = old.grad + 0.01 * old.detach()
         expected = old.detach() - 0.01 * gradient / (gradient.abs() + 1e-8)
         torch.testing.assert_close(new.detach(), expected, rtol=0, atol=1e-10, msg=name)
 
@@ -185,10 +215,16 @@ def test_left_features_come_before_right_ones_and_every_head_reads_all():
 
 def test_the_right_hemisphere_is_like_the_left_one_but_for_what_is_said_of_it():
     config = rules.config(
-        "hemispheric_bp", {"left": {"widths": [2, 3, 4, 5], "is_frozen": True}, "right": {"is_frozen": False}}
+        "hemispheric_bp",
+        {"left": {"widths": [2, 3, 4, 5], "is_frozen": True}, "right": {"is_frozen": False}},
     )
     left, right = config.sides().values()
-    assert (left.widths, right.widths, left.is_frozen, right.is_frozen) == ((2, 3, 4, 5), (2, 3, 4, 5), True, False)
+    assert (left.widths, right.widths, left.is_frozen, right.is_frozen) == (
+        (2, 3, 4, 5),
+        (2, 3, 4, 5),
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize("frozen", ["left", "right"])
@@ -207,7 +243,9 @@ def test_a_frozen_hemisphere_is_inert_with_eval_and_its_running_statistics_move_
     before = left_state(inert)
     assert not differing(before, left_state(fit(inert)))
     moved = differing(before, left_state(fit(drifting)))
-    assert moved and all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved)
+    assert moved and all(
+        name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved
+    )
     x, _ = batch(seed=9)
     assert not torch.equal(inert.eval().encode(x), drifting.eval().encode(x))
 
@@ -233,7 +271,9 @@ def test_features_encoded_once_train_the_heads_like_images_do(tmp_path):
                 orders.append(y)
     half = len(orders) // 2
     assert all(torch.equal(a, b) for a, b in zip(orders[:half], orders[half:], strict=True))
-    for a, b in zip(on_images.net.heads.parameters(), on_features.net.heads.parameters(), strict=True):
+    for a, b in zip(
+        on_images.net.heads.parameters(), on_features.net.heads.parameters(), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
     assert task.evaluate(on_images.eval()) == encoded.evaluate(on_features.eval())
 
@@ -252,14 +292,18 @@ def test_every_head_draws_a_mask_of_its_own_from_the_rules_stream():
 
 
 def test_mixed_precision_learns_nearly_the_same():
-    single = [rules.make("hemispheric_bp", {**SMALL, "dropout": 0.0, "use_bfloat16": on}) for on in (False, True)]
+    single = [
+        rules.make("hemispheric_bp", {**SMALL, "dropout": 0.0, "use_bfloat16": on})
+        for on in (False, True)
+    ]
     x, y = batch()
     losses = [rule.train().fit_batch(x.float(), y, epoch=0, step=0)["loss"] for rule in single]
     assert losses[0] != losses[1] and losses[1].dtype == torch.float32
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.02)  # bfloat16 has 8 bits
 
 
-# --- taking over hemispheres ----------------------------------------------------------------------------------------
+# --- taking over hemispheres
+# ----------------------------------------------------------------------------------------
 
 
 def specialists():
@@ -276,7 +320,9 @@ def test_a_joined_network_starts_from_its_two_specialists():
 
 def test_the_published_wiring_exchanges_checkpoints_and_freeze_flags():
     fine, coarse = specialists()
-    joined = learner(3, left={**SMALL["left"], "is_frozen": True}, right={"is_frozen": False}, wiring="published")
+    joined = learner(
+        3, left={**SMALL["left"], "is_frozen": True}, right={"is_frozen": False}, wiring="published"
+    )
     assert [side.is_frozen for side in joined.net.sides.values()] == [False, True]
     joined.adopt({"left": fine, "right": coarse})
     assert not differing(left_state(joined, "left"), left_state(coarse))
@@ -314,7 +360,9 @@ def test_a_checkpoint_of_another_architecture_is_refused_and_the_names_listed(va
     before = left_state(joined)
     with pytest.raises(BioplausError) as error:
         joined.adopt({"left": other})
-    assert "another architecture than the left hemisphere" in str(error.value) and said in str(error.value)
+    assert "another architecture than the left hemisphere" in str(error.value) and said in str(
+        error.value
+    )
     assert not differing(before, left_state(joined))
 
 
@@ -325,7 +373,8 @@ def test_a_hemisphere_is_not_taken_from_a_network_with_two_nor_to_a_side_that_is
         learner().adopt({"right": learner()})
 
 
-# --- ensembles ------------------------------------------------------------------------------------------------------
+# --- ensembles ------------------------------------------------------------------------------------
+# ------------------
 
 
 def test_an_ensemble_answers_with_the_mean_of_its_members_logits():
@@ -333,11 +382,15 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_logits():
     x, _ = batch()
     found = Ensemble(members).logits(x)
     for head in ("fine", "coarse"):
-        torch.testing.assert_close(found[head], sum(m.logits(x)[head] for m in members) / 3, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            found[head], sum(m.logits(x)[head] for m in members) / 3, rtol=0, atol=1e-12
+        )
 
 
 def test_an_ensemble_of_one_is_refused_and_so_are_members_with_other_heads():
-    with pytest.raises(BioplausError, match="An ensemble needs at least two members, but this one has 1."):
+    with pytest.raises(
+        BioplausError, match="An ensemble needs at least two members, but this one has 1."
+    ):
         Ensemble([learner()])
     with pytest.raises(BioplausError, match="same heads, but these have fine/coarse and fine"):
         Ensemble([learner(), learner(heads="fine")]).logits(batch()[0])
@@ -361,11 +414,14 @@ def test_specialists_weigh_superclasses_evenly_and_classes_within_one_as_the_fin
     within = torch.tensor([5 / 6, 1 / 6, 3 / 4, 1 / 4], dtype=torch.float64)
     expected = c[[0, 0, 1, 1]] * within
     torch.testing.assert_close(both["coarse"].softmax(1)[0], c / c.sum(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(both["fine"].softmax(1)[1], expected / expected.sum(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        both["fine"].softmax(1)[1], expected / expected.sum(), rtol=0, atol=1e-12
+    )
     assert both["fine"].argmax(1).tolist() == [2, 2]  # the fine one alone would say 0
 
 
-# --- what does not fit ----------------------------------------------------------------------------------------------
+# --- what does not fit
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -373,11 +429,23 @@ def test_specialists_weigh_superclasses_evenly_and_classes_within_one_as_the_fin
     [
         ({"n_fine": 9}, "n_fine is 9, but data set 'digits' has 10"),
         ({"n_fine": 10, "n_coarse": 3}, "n_coarse is 3, but data set 'digits' has 2"),
-        ({"n_fine": 10, "n_coarse": 2, "in_channels": 3}, "in_channels is 3, but data set 'digits' has 1"),
-        ({"n_fine": 10, "n_coarse": 2, "image_size": 32}, "image_size is 32, but images of 'digits' are 8 x 8 pixels"),
-        ({"n_fine": 10, "n_coarse": 2, "left": {"backbone": "vgg11"}}, "needs images of at least 32 pixels"),
+        (
+            {"n_fine": 10, "n_coarse": 2, "in_channels": 3},
+            "in_channels is 3, but data set 'digits' has 1",
+        ),
+        (
+            {"n_fine": 10, "n_coarse": 2, "image_size": 32},
+            "image_size is 32, but images of 'digits' are 8 x 8 pixels",
+        ),
+        (
+            {"n_fine": 10, "n_coarse": 2, "left": {"backbone": "vgg11"}},
+            "needs images of at least 32 pixels",
+        ),
         ({"dropout": 1.0}, "dropout is 1.0, but must be from 0 and below 1"),
-        ({"frozen_norm": "train"}, "unknown parameter of rule hemispheric_bp 'frozen_norm' 'train'"),
+        (
+            {"frozen_norm": "train"},
+            "unknown parameter of rule hemispheric_bp 'frozen_norm' 'train'",
+        ),
     ],
 )
 def test_a_network_that_does_not_fit_its_task_is_one_sentence(values, sentence):
@@ -389,22 +457,37 @@ def test_a_network_that_does_not_fit_its_task_is_one_sentence(values, sentence):
 def test_a_task_without_superclasses_is_refused():
     from bioplaus.tasks import images
 
-    with pytest.raises(BioplausError, match="fine and coarse labels, but task 'digits' is classification"):
+    with pytest.raises(
+        BioplausError, match="fine and coarse labels, but task 'digits' is classification"
+    ):
         rules.config("hemispheric_bp", {}, images.spec("digits"))
 
 
 def test_useful_operations_are_those_of_the_products():
-    rule = rules.make("hemispheric_bp", {"left": {"widths": [2, 4, 6, 8]}, "heads": "fine", "image_size": 32})
-    sizes = [(3, 2, 32), (2, 4, 32), (4, 4, 16), (4, 4, 16), (4, 6, 16), (6, 8, 8), (8, 8, 4), (8, 8, 4)]
+    rule = rules.make(
+        "hemispheric_bp", {"left": {"widths": [2, 4, 6, 8]}, "heads": "fine", "image_size": 32}
+    )
+    sizes = [
+        (3, 2, 32),
+        (2, 4, 32),
+        (4, 4, 16),
+        (4, 4, 16),
+        (4, 6, 16),
+        (6, 8, 8),
+        (8, 8, 4),
+        (8, 8, 4),
+    ]
     products = [9 * a * b * side**2 for a, b, side in sizes]
-    # forward, error to the layer below (none to the image), gradient of the weights; two operations a product
+    # forward, error to the layer below (none to the image), gradient of the weights; two operations
+    # a product
     expected = 2 * (3 * sum(products) - products[0] + 3 * 8 * 100)
     assert rule.useful_flops(5) == 5 * expected
 
 
 def test_frozen_hemispheres_need_only_their_forward_pass():
     free, frozen = (
-        rules.make("hemispheric_bp", {"left": {"widths": [2, 4, 6, 8], "is_frozen": flag}}) for flag in (False, True)
+        rules.make("hemispheric_bp", {"left": {"widths": [2, 4, 6, 8], "is_frozen": flag}})
+        for flag in (False, True)
     )
     assert frozen.useful_flops(1) < 0.4 * free.useful_flops(1)
 
@@ -417,5 +500,8 @@ def test_a_network_with_one_head_learns_that_label_alone(heads):
     swapped = y.clone()
     swapped[:, 1 if heads == "fine" else 0] = 0
     first, second = (fit(learner(heads=heads), 1) for _ in range(2))
-    losses = [r.fit_batch(x, labels, epoch=0, step=0)["loss"] for r, labels in ((first, y), (second, swapped))]
+    losses = [
+        r.fit_batch(x, labels, epoch=0, step=0)["loss"]
+        for r, labels in ((first, y), (second, swapped))
+    ]
     assert losses[0] == losses[1]

@@ -1,4 +1,6 @@
-"""What the papers say exactly of cRNN and ccRNN, what is refused, and that a killed training goes on bit for bit."""
+"""What the papers say exactly of cRNN and ccRNN, what is refused, and that a killed training goes
+on bit for bit.
+"""
 
 import copy
 import itertools
@@ -18,7 +20,10 @@ SPEC = Spec(name="lines", kind="drawing", n_in=1, n_out=2, n_steps=10)
 def batches(n=3):
     stream = torch.Generator().manual_seed(0)
     return [
-        (torch.randn(6, 10, 1, generator=stream).double(), torch.randn(6, 10, 2, generator=stream).double())
+        (
+            torch.randn(6, 10, 1, generator=stream).double(),
+            torch.randn(6, 10, 2, generator=stream).double(),
+        )
         for _ in range(n)
     ]
 
@@ -41,7 +46,9 @@ def assert_same(a, b, atol=0.0):
 
 def test_both_networks_of_one_seed_start_from_the_same_cortex():
     a, b = (rules.make(name, LINES, seed=5) for name in ("bptt", "dni"))
-    assert all(torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True)
+    )
 
 
 def test_at_the_first_batch_the_cortex_learns_as_without_cerebellum_because_the_last_layer_is_zero():
@@ -81,7 +88,9 @@ def test_one_truncation_without_bootstrap_is_full_back_propagation():
 
 
 def test_an_olive_lesion_freezes_the_synthesiser_and_keeps_its_predictions():
-    rule = rules.make("dni", LINES | {"io_lesion_epoch": 2, "synth_last": "random"}, seed=1, dtype=torch.float64)
+    rule = rules.make(
+        "dni", LINES | {"io_lesion_epoch": 2, "synth_last": "random"}, seed=1, dtype=torch.float64
+    )
     data, weights = batches(), []
     for epoch in range(3):
         rule.begin_epoch(epoch, len(data))
@@ -89,7 +98,8 @@ def test_an_olive_lesion_freezes_the_synthesiser_and_keeps_its_predictions():
             measured = rule.fit_batch(*batch, epoch=epoch, step=step)
         weights.append([p.detach().clone() for p in rule.synthesiser.parameters()])
     assert not torch.equal(
-        weights[0][0], rules.make("dni", LINES, seed=1, dtype=torch.float64).synthesiser.layers[0].weight
+        weights[0][0],
+        rules.make("dni", LINES, seed=1, dtype=torch.float64).synthesiser.layers[0].weight,
     )
     assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
     assert measured["synth_share"] > 0
@@ -97,7 +107,8 @@ def test_an_olive_lesion_freezes_the_synthesiser_and_keeps_its_predictions():
 
 def test_stale_gradients_weigh_in_clipping_only_where_they_are_kept():
     published, mended = (
-        learned("dni", n_epochs=3, io_lesion_epoch=2, clip=0.1, keep_stale_grads=kept)[1] for kept in (True, False)
+        learned("dni", n_epochs=3, io_lesion_epoch=2, clip=0.1, keep_stale_grads=kept)[1]
+        for kept in (True, False)
     )
     assert published["synth_share"] > 0 and mended["synth_share"] == 0
 
@@ -107,17 +118,23 @@ def test_clipping_bounds_the_joint_norm():
     rule.begin_epoch(0, 1)
     norm = rule.fit_batch(*batches()[0], epoch=0, step=0)["grad_norm"]
     after = torch.cat([g.flatten() for g in (*rule.grads, *rule.synth_grads)]).norm()
-    assert norm > 0.05 and after.item() == pytest.approx(0.05 * norm.item() / (norm.item() + 1e-6), rel=1e-12)
+    assert norm > 0.05 and after.item() == pytest.approx(
+        0.05 * norm.item() / (norm.item() + 1e-6), rel=1e-12
+    )
 
 
 def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut():
-    rule = rules.make("dni", LINES | {"n_fibres": 5, "n_synth_hidden": 9}, seed=0, dtype=torch.float64)
+    rule = rules.make(
+        "dni", LINES | {"n_fibres": 5, "n_synth_hidden": 9}, seed=0, dtype=torch.float64
+    )
     data = batches()
     rule.begin_epoch(0, len(data))
     for step, batch in enumerate(data):
         rule.fit_batch(*batch, epoch=0, step=step)
     first = rule.synthesiser.layers[0].weight
-    assert ((first != 0).sum(1) == 5).all() and len({tuple(row.nonzero().flatten().tolist()) for row in first}) > 1
+    assert ((first != 0).sum(1) == 5).all() and len(
+        {tuple(row.nonzero().flatten().tolist()) for row in first}
+    ) > 1
 
 
 def test_the_published_bug_of_minus_one_fibre_zeroes_the_first_layer_without_cutting_it():
@@ -126,7 +143,8 @@ def test_the_published_bug_of_minus_one_fibre_zeroes_the_first_layer_without_cut
 
 
 @pytest.mark.parametrize(
-    ("last", "weight", "bias"), [("zero", False, False), ("zero_weight", False, True), ("random", True, True)]
+    ("last", "weight", "bias"),
+    [("zero", False, False), ("zero_weight", False, True), ("random", True, True)],
 )
 def test_the_last_layer_starts_as_asked(last, weight, bias):
     layer = Synthesiser(4, 1, 6, device.generator(0, "test"), last=last).layers[-1]
@@ -143,7 +161,9 @@ def test_reported_error_divides_the_squared_distance_of_supervised_steps_by_all_
     x, y = batches()[0]
     expected = (rule.predict(x) - y)[:, ::2].square().sum(-1).mean(0).sum() / 10
     rule.begin_epoch(0, 1)
-    assert rule.fit_batch(x, y, epoch=0, step=0)["train_mse"].item() == pytest.approx(expected.item(), rel=1e-12)
+    assert rule.fit_batch(x, y, epoch=0, step=0)["train_mse"].item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
 
 
 def test_recorded_gradients_become_diagnostics_and_training_does_not_notice():
@@ -155,13 +175,22 @@ def test_recorded_gradients_become_diagnostics_and_training_does_not_notice():
     rule.fit_batch(*batches()[0], epoch=0, step=0)
     found = rule.diagnostics()
     assert found["cos_synth_true"] == 0.0  # the first predictions are zero
-    assert 0 < found["cos_target_true"] <= 1 and "cerebellum_sparsity" in found and "cortex_coding_space" in found
+    assert (
+        0 < found["cos_target_true"] <= 1
+        and "cerebellum_sparsity" in found
+        and "cortex_coding_space" in found
+    )
     rule.begin_epoch(1, 1)
     assert rule.diagnostics() == {}
 
 
 def test_the_last_targets_are_the_true_gradients_where_nothing_is_bootstrapped_behind_them():
-    rule = rules.make("dni", LINES | {"bootstrap_last": False, "synth_last": "random"}, seed=3, dtype=torch.float64)
+    rule = rules.make(
+        "dni",
+        LINES | {"bootstrap_last": False, "synth_last": "random"},
+        seed=3,
+        dtype=torch.float64,
+    )
     record = rule.measure(*batches()[0])
     torch.testing.assert_close(record["target"][-1], record["true"][-1], rtol=0, atol=1e-14)
     assert not torch.allclose(record["target"][0], record["true"][0])
@@ -270,7 +299,13 @@ def described(n=3, length=8):
 def test_captioning_with_a_silent_cerebellum_is_captioning_without():
     rules_made = [
         rules.make("caption_bptt", CAPTIONS, DESCRIBED, seed=1, dtype=torch.float64),
-        rules.make("caption_dni", CAPTIONS | {"bootstrap_scale": 0.0}, DESCRIBED, seed=1, dtype=torch.float64),
+        rules.make(
+            "caption_dni",
+            CAPTIONS | {"bootstrap_scale": 0.0},
+            DESCRIBED,
+            seed=1,
+            dtype=torch.float64,
+        ),
     ]
     for (step, batch), rule in itertools.product(enumerate(described()), rules_made):
         rule.fit_batch(*batch, epoch=0, step=step)
@@ -290,7 +325,9 @@ def test_captions_are_learned_by_heart(name):
 
 
 def test_images_are_normalised_alike_in_learning_and_after_it_by_statistics_that_follow_the_batches():
-    rule = rules.make("caption_bptt", CAPTIONS | {"lr": 0.0}, DESCRIBED, seed=1, dtype=torch.float64)
+    rule = rules.make(
+        "caption_bptt", CAPTIONS | {"lr": 0.0}, DESCRIBED, seed=1, dtype=torch.float64
+    )
     x, y = described(1)[0]
     image = rule.net.image(x)
     for step in range(1500):
@@ -298,16 +335,21 @@ def test_images_are_normalised_alike_in_learning_and_after_it_by_statistics_that
     torch.testing.assert_close(rule.net.norm.running_mean, image.mean(0), rtol=0, atol=1e-5)
     torch.testing.assert_close(rule.net.norm.running_var, image.var(0), rtol=0, atol=1e-5)
     one, all_ = (rule.net.inputs(part, y[: len(part), :0], is_learning=True) for part in (x[:2], x))
-    torch.testing.assert_close(one, all_[:2], rtol=0, atol=0.1)  # by a batch's own statistics two images would be +-1
+    # by a batch's own statistics two images would be +-1
+    torch.testing.assert_close(one, all_[:2], rtol=0, atol=0.1)
     expected = (image - image.mean(0)) / (image.var(0) + rule.net.norm.eps).sqrt()
     torch.testing.assert_close(rule.net.inputs(x, y[:, :0])[:, 0], expected, rtol=0, atol=0.1)
 
 
 def test_dropout_silences_inputs_in_training_only_and_draws_from_the_rules_stream():
-    rule = rules.make("caption_bptt", CAPTIONS | {"dropout": 0.5}, DESCRIBED, seed=1, dtype=torch.float64)
+    rule = rules.make(
+        "caption_bptt", CAPTIONS | {"dropout": 0.5}, DESCRIBED, seed=1, dtype=torch.float64
+    )
     inputs = torch.ones(200, 3, 5, dtype=torch.float64)
     dropped = rule._drop(inputs)
-    assert set(dropped.unique().tolist()) == {0.0, 2.0} and dropped.mean().item() == pytest.approx(1, abs=0.1)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0} and dropped.mean().item() == pytest.approx(
+        1, abs=0.1
+    )
     x, y = described(1)[0]
     assert rule.nll(x, y) == rule.nll(x, y)
 

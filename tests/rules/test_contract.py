@@ -1,4 +1,6 @@
-"""What every learning rule keeps, whatever it learns: a new file in bioplaus/rules is tested here with no edit."""
+"""What every learning rule keeps, whatever it learns: a new file in bioplaus/rules is tested here
+with no edit.
+"""
 
 import copy
 import dataclasses
@@ -22,9 +24,13 @@ def example(name):
     module = rules.get(name)
     if given := module.Rule.example():
         return given
-    assert hasattr(module.Config(), "n_units"), f"rule {name} has no n_units: its Rule must give an `example()`"
+    assert hasattr(module.Config(), "n_units"), (
+        f"rule {name} has no n_units: its Rule must give an `example()`"
+    )
     widths = [min(width, 12) for width in module.Config().n_units]
-    return {"n_units": widths}, benchmark.example_spec(module.Rule, rules.config(name, {"n_units": widths}))
+    return {"n_units": widths}, benchmark.example_spec(
+        module.Rule, rules.config(name, {"n_units": widths})
+    )
 
 
 NAMES = rules.names()
@@ -82,7 +88,9 @@ class TestContract:
         values, fits = example(name)
         with pytest.raises(BioplausError, match="'other'"):
             rules.config(
-                name, values, dataclasses.replace(fits, name="other", n_out=fits.n_out + 1, n_in=fits.n_in + 1)
+                name,
+                values,
+                dataclasses.replace(fits, name="other", n_out=fits.n_out + 1, n_in=fits.n_in + 1),
             )
 
     def test_a_task_of_another_kind_is_refused(self, name):
@@ -105,13 +113,18 @@ class TestContract:
     def test_learning_in_float64_stays_in_float64_and_agrees_with_float32(self, name):
         data = batches(name, n=2)
         single = train(learner(name), data)
-        doubles = [tuple(v.double() if v.is_floating_point() else v for v in batch) for batch in data]
+        doubles = [
+            tuple(v.double() if v.is_floating_point() else v for v in batch) for batch in data
+        ]
         double = train(learner(name, dtype=torch.float64), doubles)
         for (key, a), b in zip(single.named_parameters(), double.parameters(), strict=True):
             assert b.dtype == torch.float64, key
             torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-4, msg=key)
         double.eval()
-        assert double.predict(doubles[0][0]).dtype in (torch.float64, torch.int64)  # int64: predicted words
+        assert double.predict(doubles[0][0]).dtype in (
+            torch.float64,
+            torch.int64,
+        )  # int64: predicted words
 
     def test_learning_changes_weights_and_keeps_them_finite(self, name):
         rule = learner(name)
@@ -119,9 +132,16 @@ class TestContract:
         train(rule, data)
         after = state(rule)
         assert any(
-            not torch.equal(before[key], after[key]) for key, _ in rule.named_parameters() if key in before
-        ) or any(not torch.equal(before[f"{key}."], after[f"{key}."]) for key, _ in rule.named_parameters())
-        assert all(torch.isfinite(value).all() for value in after.values() if value.is_floating_point())
+            not torch.equal(before[key], after[key])
+            for key, _ in rule.named_parameters()
+            if key in before
+        ) or any(
+            not torch.equal(before[f"{key}."], after[f"{key}."])
+            for key, _ in rule.named_parameters()
+        )
+        assert all(
+            torch.isfinite(value).all() for value in after.values() if value.is_floating_point()
+        )
 
     def test_a_saved_learner_goes_on_bit_for_bit(self, name):
         data = batches(name)
@@ -142,7 +162,9 @@ class TestContract:
         assert torch.equal(first, second) and not first.requires_grad
         assert same(before, state(rule)) and torch.equal(global_draws, torch.get_rng_state())
 
-    def test_a_look_at_the_evaluation_and_the_diagnostics_does_not_change_what_is_learned(self, name):
+    def test_a_look_at_the_evaluation_and_the_diagnostics_does_not_change_what_is_learned(
+        self, name
+    ):
         data = batches(name)
         plain = train(learner(name), data, epochs=(0, 1))
         looked = train(learner(name), data).eval()
@@ -202,7 +224,10 @@ class TestContract:
 
     def test_diagnostics_are_numbers(self, name):
         rule = train(learner(name), batches(name))
-        assert all(isinstance(key, str) and type(value) is float for key, value in rule.diagnostics().items())
+        assert all(
+            isinstance(key, str) and type(value) is float
+            for key, value in rule.diagnostics().items()
+        )
 
     def test_batches_may_change_size(self, name):
         data = batches(name)
@@ -240,7 +265,9 @@ LOSSES = ("loss", "train_loss", "train_nll")
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_learns_three_classes_that_can_be_told_apart(name):
-    """The loss of a rule that reports one falls by 5 %, else 9 of 10 samples are classified, after 300 batches."""
+    """The loss of a rule that reports one falls by 5 %, else 9 of 10 samples are classified, after
+    300 batches.
+    """
     widths = {"n_units": [*example(name)[0]["n_units"][:-1], 3]}
     spec = benchmark.example_spec(rules.get(name).Rule, rules.config(name, widths))
     rule, stream = rules.make(name, widths, spec), device.generator(2, "data")
@@ -252,13 +279,17 @@ def test_a_classifier_learns_three_classes_that_can_be_told_apart(name):
 
     def draw(n):
         y = torch.randint(0, 3, (n,), generator=stream)
-        return (prototypes[y] + 0.1 * torch.randn(n, *prototypes.shape[1:], generator=stream)).clamp_(0, 1), y
+        return (
+            prototypes[y] + 0.1 * torch.randn(n, *prototypes.shape[1:], generator=stream)
+        ).clamp_(0, 1), y
 
     losses = []
     for epoch in range(5):
         rule.begin_epoch(epoch, 60)
         measured = [rule.fit_batch(*draw(20), epoch=epoch, step=step) for step in range(60)]
-        losses.append([sum(found[key] for found in measured) / 60 for key in LOSSES if key in measured[0]])
+        losses.append(
+            [sum(found[key] for found in measured) / 60 for key in LOSSES if key in measured[0]]
+        )
     rule.eval()
     x, y = draw(300)
     if losses[0]:

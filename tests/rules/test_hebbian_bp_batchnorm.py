@@ -1,4 +1,6 @@
-"""Backpropagation with batch normalisation: the Keras conventions, written out in NumPy or taken from torch."""
+"""Backpropagation with batch normalisation: the Keras conventions, written out in NumPy or taken
+from torch.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ def make(n_units, dtype=torch.float64, n_batches=10, **values):
     return rule
 
 
-def batch(n: int = 8, n_in: int = 5, n_classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    n: int = 8, n_in: int = 5, n_classes: int = 3, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, n_in, generator=generator, dtype=torch.float64)
     return x, torch.randint(0, n_classes, (n,), generator=generator)
@@ -42,15 +46,22 @@ def test_first_update_of_a_readout_is_adam_on_gradients_found_by_finite_differen
         gradient[place] = (loss(w + shifted) - loss(w - shifted)) / (2 * step)
     m, v = 0.1 * gradient, 0.001 * gradient**2
     expected = w - 0.1 * np.sqrt(1 - 0.999) / (1 - 0.9) * m / (np.sqrt(v) + 1e-7)
-    # Adam's first step is lr sign(gradient) but for the 1e-7, so an error of 1e-9 in a gradient of 1e-3 is 1e-8 of a
+    # Adam's first step is lr sign(gradient) but for the 1e-7, so an error of 1e-9 in a gradient of
+    # 1e-3 is 1e-8 of a
     # step
     assert np.allclose(rule.w_ff[0].numpy(), expected, rtol=0, atol=1e-7)
 
 
 def test_training_follows_torch_layers_in_keras_order():
-    """Dense, ReLU, batch norm, Dense; torch's own modules and optimiser, epsilon scaled to where Keras adds it."""
+    """Dense, ReLU, batch norm, Dense; torch's own modules and optimiser, epsilon scaled to where
+    Keras adds it.
+    """
     rule = make((5, 7, 3), lr=0.01)
-    hidden, norm, out = nn.Linear(5, 7).double(), nn.BatchNorm1d(7, eps=1e-3).double(), nn.Linear(7, 3).double()
+    hidden, norm, out = (
+        nn.Linear(5, 7).double(),
+        nn.BatchNorm1d(7, eps=1e-3).double(),
+        nn.Linear(7, 3).double(),
+    )
     with torch.no_grad():
         for layer, weight in ((hidden, rule.w_ff[0]), (out, rule.w_ff[1])):
             layer.weight.copy_(weight)
@@ -70,7 +81,14 @@ def test_training_follows_torch_layers_in_keras_order():
         measured = rule.fit_batch(x, y, epoch=0, step=step)
         assert measured["train_loss"].item() == pytest.approx(loss.item(), abs=1e-10)
     theirs = (hidden.weight, out.weight, hidden.bias, out.bias, norm.weight, norm.bias, mean, var)
-    ours = (*rule.w_ff, *rule.bias, *rule.gamma, *rule.beta, rule.running_mean[0], rule.running_var[0])
+    ours = (
+        *rule.w_ff,
+        *rule.bias,
+        *rule.gamma,
+        *rule.beta,
+        rule.running_mean[0],
+        rule.running_var[0],
+    )
     for mine, its in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, its, rtol=0, atol=1e-10)
 
@@ -85,12 +103,16 @@ def test_prediction_uses_the_running_moments_and_no_other_row(norm):
     assert torch.allclose(rule.predict(x), one_by_one, rtol=0, atol=1e-12)
     if norm == "output":
         a = x @ rule.w_ff[0].T + rule.bias[0]
-        expected = (a - rule.running_mean[0]) / (rule.running_var[0] + 1e-3).sqrt() * rule.gamma[0] + rule.beta[0]
+        expected = (a - rule.running_mean[0]) / (rule.running_var[0] + 1e-3).sqrt() * rule.gamma[
+            0
+        ] + rule.beta[0]
         assert torch.allclose(rule.predict(x), expected, rtol=0, atol=1e-12)
 
 
 def test_rate_falls_in_stairs_counted_over_all_epochs_from_the_first_step():
-    rule = make((5, 3), norm="output", lr=0.4, lr_decay=0.7, n_decay_steps=3, n_batches=2, start_step=1)
+    rule = make(
+        (5, 3), norm="output", lr=0.4, lr_decay=0.7, n_decay_steps=3, n_batches=2, start_step=1
+    )
     rates = []
     for epoch in range(3):
         rule.begin_epoch(epoch, 2)
@@ -102,8 +124,8 @@ def test_rate_falls_in_stairs_counted_over_all_epochs_from_the_first_step():
 
 
 def test_first_steps_of_a_reused_optimiser_are_up_to_three_times_as_long():
-    """Moments 0 but corrections 1: the first step is lr 0.1 g / (sqrt(0.001) |g|) = 3.16 lr (specification, section
-    5)."""
+    """Moments 0 but corrections 1: the first step is lr 0.1 g / (sqrt(0.001) |g|) = 3.16 lr
+    (specification, section 5)."""
     steps = []
     for start in (0, 225000):
         rule = make((5, 3), norm="output", lr=0.01, start_step=start)
@@ -134,7 +156,10 @@ def test_numbers_of_parameters_are_the_published_ones():
     readout = rules.make("bp_batchnorm", {"n_units": [2000, 10], "norm": "output"})
     control = rules.make("bp_batchnorm")
     learned = [sum(value.numel() for value in rule._learned()) for rule in (readout, control)]
-    moments = [sum(value.numel() for value in (*r.running_mean, *r.running_var)) for r in (readout, control)]
+    moments = [
+        sum(value.numel() for value in (*r.running_mean, *r.running_var))
+        for r in (readout, control)
+    ]
     assert (learned[0], learned[0] + moments[0]) == (20030, 20050)
     assert (learned[1], learned[1] + moments[1]) == (6170010, 6174010)
 
@@ -143,9 +168,15 @@ def test_separable_classes_are_learned():
     x, _ = batch(200, 4, seed=1)
     y = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
     spec = Spec(name="quadrants", kind="classification", n_in=4, n_out=4)
-    inputs = features.Inputs(spec=spec, x={"train": x, "test": x}, y={"train": y, "test": y}, fingerprint="x")
-    rule = rules.make("bp_batchnorm", {"n_units": [4, 32, 4], "lr": 0.01}, spec, dtype=torch.float64)
-    history = train.fit(rule, features.ReadoutTask(inputs), n_epochs=60, batch_size=20, progress=False)
+    inputs = features.Inputs(
+        spec=spec, x={"train": x, "test": x}, y={"train": y, "test": y}, fingerprint="x"
+    )
+    rule = rules.make(
+        "bp_batchnorm", {"n_units": [4, 32, 4], "lr": 0.01}, spec, dtype=torch.float64
+    )
+    history = train.fit(
+        rule, features.ReadoutTask(inputs), n_epochs=60, batch_size=20, progress=False
+    )
     assert history.epochs[-1]["test_accuracy"] > 0.97  # chance is 0.25
 
 
@@ -163,7 +194,9 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path):
                 raise KeyboardInterrupt
 
         task = features.ReadoutTask(inputs)
-        train.fit(rule, task, n_epochs=5, batch_size=8, folder=folder, progress=False, on_epoch=stop)
+        train.fit(
+            rule, task, n_epochs=5, batch_size=8, folder=folder, progress=False, on_epoch=stop
+        )
         return rule
 
     whole = fit(tmp_path / "whole")
@@ -174,7 +207,9 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path):
     finally:
         train.CHECKPOINT_SECONDS = before
     resumed = fit(tmp_path / "cut")
-    for (name, mine), its in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
+    for (name, mine), its in zip(
+        resumed.state_dict().items(), whole.state_dict().values(), strict=True
+    ):
         assert name == "_extra_state" or torch.equal(mine, its), name
 
 

@@ -1,5 +1,5 @@
-"""Competing hidden units: the update against closed forms and against the published loop in NumPy, resume, bad
-input."""
+"""Competing hidden units: the update against closed forms and against the published loop in NumPy,
+resume, bad input."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,12 @@ def random_inputs(n: int, n_in: int = N_IN, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, n_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def published_update(w: np.ndarray, x: np.ndarray, p: float, k: int, delta: float, eps: float) -> np.ndarray:
-    """The author's loop, one batch: samples in columns, all units sorted, a dense matrix of ranks."""
+def published_update(
+    w: np.ndarray, x: np.ndarray, p: float, k: int, delta: float, eps: float
+) -> np.ndarray:
+    """The author's loop, one batch: samples in columns, all units sorted, a dense matrix of
+    ranks.
+    """
     v, n = x.T, len(x)
     current = np.dot(np.sign(w) * np.absolute(w) ** (p - 1), v)
     order = np.argsort(current, axis=0)
@@ -38,10 +42,13 @@ def published_update(w: np.ndarray, x: np.ndarray, p: float, k: int, delta: floa
 def inputs(n: int = 60, n_in: int = N_IN) -> features.Inputs:
     spec = Spec(name="made-up", kind="classification", n_in=n_in, n_out=2)
     x = random_inputs(n, n_in).float()
-    return features.Inputs(spec=spec, x={"train": x}, y={"train": (x[:, 0] > 0).long()}, fingerprint="none")
+    return features.Inputs(
+        spec=spec, x={"train": x}, y={"train": (x[:, 0] > 0).long()}, fingerprint="none"
+    )
 
 
-@pytest.mark.parametrize("batch_size", [4, 20])  # 2 x 4 < 30 units: rows gathered; 2 x 20 > 30: the whole matrix
+# 2 x 4 < 30 units: rows gathered; 2 x 20 > 30: the whole matrix
+@pytest.mark.parametrize("batch_size", [4, 20])
 @pytest.mark.parametrize(
     ("p", "k", "delta"), [(2.0, 2, 0.4), (3.0, 7, 0.4), (2.5, 3, 0.2), (4.0, 2, 0.0), (1.5, 5, 1.0)]
 )
@@ -52,17 +59,21 @@ def test_updates_are_those_of_the_published_loop(batch_size, p, k, delta):
         x = random_inputs(batch_size, seed=step)
         rule.fit_batch(x)
         expected = published_update(expected, x.numpy(), p, k, delta, 0.03)
-        assert np.allclose(rule.weight.numpy(), expected, rtol=0, atol=1e-13)  # rounding of sums of about 20 terms
+        # rounding of sums of about 20 terms
+        assert np.allclose(rule.weight.numpy(), expected, rtol=0, atol=1e-13)
 
 
 def test_update_of_one_sample_is_the_closed_form():
     rule = make((2, 3), k=2, delta=0.5, lr=0.1)
     rule.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64))
     rule.fit_batch(torch.tensor([[2.0, 1.0]], dtype=torch.float64))
-    # Currents 2, 1, -2: unit 0 wins, unit 1 is second. D_0 = v - 2 W_0 = (0, 1); D_1 = -v/2 + W_1/2 = (-1, 0); the
+    # Currents 2, 1, -2: unit 0 wins, unit 1 is second. D_0 = v - 2 W_0 = (0, 1); D_1 = -v/2 + W_1/2
+    # = (-1, 0); the
     # largest entry is 1, so each moves by 0.1 D and unit 2 stays.
     expected = [[1.0, 0.1], [-0.1, 1.0], [-1.0, 0.0]]
-    assert torch.allclose(rule.weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert torch.allclose(
+        rule.weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("batch_size", [4, 20])
@@ -99,7 +110,8 @@ def test_float32_chooses_the_units_that_float64_chooses():
         x = random_inputs(10, seed=step)
         single.fit_batch(x.float())
         double.fit_batch(x)
-    assert torch.allclose(single.weight.double(), double.weight, rtol=0, atol=1e-5)  # 20 updates of rounding at 6e-8
+    # 20 updates of rounding at 6e-8
+    assert torch.allclose(single.weight.double(), double.weight, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("p", [2.0, 3.0, 4.5])
@@ -111,7 +123,8 @@ def test_weights_of_a_winner_tend_to_unit_p_norm(p):
         rule.begin_epoch(epoch, 1)
         rule.fit_batch(x)
     norm = rule.weight[winner].abs().pow(p).sum().item()
-    assert norm == pytest.approx(1, abs=2e-3)  # the last rates are below 1e-3, and it oscillates by about one rate
+    # the last rates are below 1e-3, and it oscillates by about one rate
+    assert norm == pytest.approx(1, abs=2e-3)
 
 
 def test_rate_falls_linearly_over_the_epochs_and_ends_at_nothing():
@@ -136,7 +149,8 @@ def test_ranked_names_the_largest_and_the_kth_largest_and_leaves_the_currents(k)
 
 def test_initial_weights_have_the_mean_and_deviation_asked_for():
     weight = make((400, 500), init_mean=0.1, init_std=0.5).weight
-    assert weight.mean().item() == pytest.approx(0.1, abs=5 * 0.5 / 200000**0.5)  # five standard errors
+    # five standard errors
+    assert weight.mean().item() == pytest.approx(0.1, abs=5 * 0.5 / 200000**0.5)
     assert weight.std().item() == pytest.approx(0.5, rel=0.01)
 
 
@@ -150,7 +164,9 @@ def test_prediction_is_the_rectified_current_to_the_power():
 
 @pytest.mark.parametrize("batch_size", [4, 20])
 def test_weights_changed_from_outside_are_used_at_once(batch_size):
-    """A, derived from the weights, is kept between batches when p is not 2; it must not outlive a change of them."""
+    """A, derived from the weights, is kept between batches when p is not 2; it must not outlive a
+    change of them.
+    """
     rule, other, x = make(p=3.0), make(p=3.0), random_inputs(batch_size)
     rule.fit_batch(x)
     fresh = random_inputs(N_HIDDEN, seed=9)
@@ -165,8 +181,8 @@ def test_weights_changed_from_outside_are_used_at_once(batch_size):
 @pytest.mark.parametrize(("p", "k"), [(2.0, 2), (3.0, 7)])
 @pytest.mark.parametrize("batch_size", [4, 20])
 def test_update_asks_the_host_for_nothing(batch_size, p, k):
-    """On the meta device tensors have no values: anything that copies one to the host, or a shape that depends on one,
-    fails."""
+    """On the meta device tensors have no values: anything that copies one to the host, or a shape
+    that depends on one, fails."""
     rule = make(p=p, k=k, dtype=torch.float32).to("meta")
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))
@@ -176,7 +192,9 @@ def test_update_asks_the_host_for_nothing(batch_size, p, k):
 
 def test_watching_changes_nothing_and_sees_what_is_learned():
     watched, alone, seen = make(p=3.0), make(p=3.0), []
-    watched.watch = lambda found: seen.append({name: value.clone() for name, value in found.items()})
+    watched.watch = lambda found: seen.append(
+        {name: value.clone() for name, value in found.items()}
+    )
     x = random_inputs(4)
     before = watched.weight.clone()
     for rule in (watched, alone):
@@ -197,7 +215,16 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path):
                 raise KeyboardInterrupt
 
         task = features.FeatureTask(inputs())
-        history = train.fit(rule, task, n_epochs=6, batch_size=5, seed=3, folder=folder, progress=False, on_epoch=stop)
+        history = train.fit(
+            rule,
+            task,
+            n_epochs=6,
+            batch_size=5,
+            seed=3,
+            folder=folder,
+            progress=False,
+            on_epoch=stop,
+        )
         return rule, history
 
     whole, history = fit(tmp_path / "whole")
@@ -229,14 +256,20 @@ def test_snapshots_are_the_weights_after_so_many_epochs():
     ("values", "sentence"),
     [
         ({"k": 1}, "k is 1, but must be finite and at least 2"),
-        ({"k": 101}, "k is 101, but there are only 100 hidden units to rank: it must be from 2 to 100"),
+        (
+            {"k": 101},
+            "k is 101, but there are only 100 hidden units to rank: it must be from 2 to 100",
+        ),
         ({"p": 0.5}, "p is 0.5, but must be finite and at least 1"),
         ({"p": float("nan")}, "p is nan"),
         ({"delta": -0.1}, "delta is -0.1, but must be finite and at least 0"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"n_units": [784, 100, 10]}, "must be two numbers: inputs and hidden units"),
         ({"n_units": [784, 0]}, "n_units is"),
-        ({"n_units": [784, 1]}, "n_units is [784, 1], but hidden units compete: there must be at least 2, not 1"),
+        (
+            {"n_units": [784, 1]},
+            "n_units is [784, 1], but hidden units compete: there must be at least 2, not 1",
+        ),
         ({"power": 0.0}, "power is 0.0, but must be finite and above 0"),
         ({"snapshot_epochs": [200]}, "snapshot_epochs is"),
         ({"kk": 2}, "unknown parameter of rule competing_hidden"),

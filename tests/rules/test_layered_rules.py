@@ -21,9 +21,16 @@ widths = st.lists(st.integers(2, 6), min_size=3, max_size=5).map(tuple)
 
 
 def make(name, n_units, seed=0, **values):
-    """A rule in float64 for any depth: the lists by layer are made to fit where they are not given."""
+    """A rule in float64 for any depth: the lists by layer are made to fit where they are not
+    given.
+    """
     n, fields = len(n_units) - 1, rules.get(name).Config.__dataclass_fields__
-    lists = {"lr_ff": [0.1] * n, "lr_fb": [0.05] * (n - 1), "lr_lateral": [-0.01] * (n - 1), "lr_sparse": [0.1] * n}
+    lists = {
+        "lr_ff": [0.1] * n,
+        "lr_fb": [0.05] * (n - 1),
+        "lr_lateral": [-0.01] * (n - 1),
+        "lr_sparse": [0.1] * n,
+    }
     lists["sparse_layers"] = [1]
     fitting = {key: value for key, value in lists.items() if key in fields}
     return rules.make(name, {"n_units": n_units, **fitting, **values}, seed=seed, dtype=F64)
@@ -40,7 +47,8 @@ def learn(rule, x, y, epoch=0):
     return rule.fit_batch(x, y, epoch=epoch, step=0)
 
 
-# --- backpropagation and feedback alignment ---------------------------------------------------------------------------
+# --- backpropagation and feedback alignment
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
@@ -59,7 +67,10 @@ def test_backprop_follows_torch_through_epochs_with_decay(loss):
         found = learn(rule, x, y, epoch)["loss"]
         output = net(x)
         targets = torch.nn.functional.one_hot(y, 4).double()
-        expected = {"mse": torch.nn.functional.mse_loss, "cross_entropy": torch.nn.functional.cross_entropy}[loss]
+        expected = {
+            "mse": torch.nn.functional.mse_loss,
+            "cross_entropy": torch.nn.functional.cross_entropy,
+        }[loss]
         value = expected(output, targets)
         optimiser.zero_grad()
         value.backward()
@@ -90,7 +101,9 @@ def test_feedback_alignment_by_sgd_follows_torch_with_momentum_and_weight_decay(
 
 @settings(max_examples=20)
 @given(n_units=widths, seed=st.integers(0, 10**6), loss=st.sampled_from(["mse", "cross_entropy"]))
-def test_feedback_alignment_is_backprop_where_its_feedback_is_the_forward_weights(n_units, seed, loss):
+def test_feedback_alignment_is_backprop_where_its_feedback_is_the_forward_weights(
+    n_units, seed, loss
+):
     fa, bp = make("fa", n_units, seed, loss=loss), make("bp", n_units, seed, loss=loss)
     for back, w in zip(fa.w_back, fa.w_ff[1:], strict=True):
         back.data.copy_(w)
@@ -109,7 +122,9 @@ def test_feedback_weights_of_feedback_alignment_never_change_and_the_rate_is_a_t
     learn(tenth, x, y)
     assert all(torch.equal(a, b) for a, b in zip(before, plain.w_back, strict=True))
     start = make("fa", (5, 6, 4, 3)).w_ff[0]
-    torch.testing.assert_close((plain.w_ff[0] - start) / 10, tenth.w_ff[0] - start, rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        (plain.w_ff[0] - start) / 10, tenth.w_ff[0] - start, rtol=1e-9, atol=0
+    )
 
 
 def test_a_rectified_output_that_is_silent_stops_learning():
@@ -120,12 +135,20 @@ def test_a_rectified_output_that_is_silent_stops_learning():
     assert all(torch.equal(a, b) for a, b in zip(before, rule.w_ff, strict=True))
 
 
-# --- equilibrium propagation and contrastive similarity matching ------------------------------------------------------
+# --- equilibrium propagation and contrastive similarity matching
+# ------------------------------------------------------
 
 
 def interior(name, n_units, **values):
-    """A network whose free states stay inside (0, 1), where the equations are smooth, and long phases."""
-    phases = {"n_free_steps": 400, "n_nudged_steps": 400, "use_random_sign": False, "beta_nudge": 1e-5}
+    """A network whose free states stay inside (0, 1), where the equations are smooth, and long
+    phases.
+    """
+    phases = {
+        "n_free_steps": 400,
+        "n_nudged_steps": 400,
+        "use_random_sign": False,
+        "beta_nudge": 1e-5,
+    }
     rule = make(name, n_units, lr_neural=0.4, **phases, **values)
     for w in rule.w_ff:
         w.data.mul_(0.15)
@@ -137,7 +160,9 @@ def interior(name, n_units, **values):
 @pytest.mark.parametrize("name", ["ep", "csm"])
 @pytest.mark.parametrize("n_units", [(4, 5, 3), (4, 5, 4, 3), (4, 3, 5, 4, 2)])
 def test_a_small_nudge_gives_the_gradient_of_the_squared_error_at_the_fixed_point(name, n_units):
-    rule = interior(name, n_units, **({"lr_lateral": [0.0] * (len(n_units) - 2)} if name == "csm" else {}))
+    rule = interior(
+        name, n_units, **({"lr_lateral": [0.0] * (len(n_units) - 2)} if name == "csm" else {})
+    )
     if name == "csm":
         for m in rule.m_lateral:
             m.data.mul_(0.1)
@@ -192,13 +217,19 @@ def test_without_lateral_matrices_contrastive_similarity_matching_is_equilibrium
 
 
 def test_the_lateral_step_follows_the_sign_as_published_or_the_size_where_asked():
-    """M <- (1 + alpha/2)(M - alpha/(2 beta) s s^T / N): the sign of beta flips the Hebbian part, or does not."""
+    """M <- (1 + alpha/2)(M - alpha/(2 beta) s s^T / N): the sign of beta flips the Hebbian part, or
+    does not.
+    """
     n_units, changes = (5, 4, 3), {}
     for is_signed in (True, False):
         for sign in (1, -1):
-            rule = make("csm", n_units, n_nudged_steps=1, lr_lateral=[-0.1], use_signed_lateral=is_signed)
+            rule = make(
+                "csm", n_units, n_nudged_steps=1, lr_lateral=[-0.1], use_signed_lateral=is_signed
+            )
             seen = {}
-            rule.watch = lambda phase, t, state, seen=seen: seen.update({phase: state["s"][0].clone()})
+            rule.watch = lambda phase, t, state, seen=seen: seen.update(
+                {phase: state["s"][0].clone()}
+            )
             m = rule.m_lateral[0].clone()
             rule.begin_epoch(0, 1)
             rule.signs.fill_(sign)
@@ -206,7 +237,9 @@ def test_the_lateral_step_follows_the_sign_as_published_or_the_size_where_asked(
             hebbian = seen["nudged"].t() @ seen["nudged"] / 6
             change = rule.m_lateral[0] / 0.95 - m
             changes[is_signed, sign] = (change * hebbian).sum() / (hebbian * hebbian).sum()
-            torch.testing.assert_close(change, changes[is_signed, sign] * hebbian, rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                change, changes[is_signed, sign] * hebbian, rtol=0, atol=1e-12
+            )
     torch.testing.assert_close(changes[True, 1], torch.tensor(0.05, dtype=F64))
     torch.testing.assert_close(changes[True, -1], torch.tensor(-0.05, dtype=F64))
     torch.testing.assert_close(changes[False, 1], changes[False, -1])
@@ -217,10 +250,13 @@ def test_evaluation_uses_its_own_neural_step():
     default = make("ep", (5, 4, 3), n_free_steps=2)
     other = make("ep", (5, 4, 3), n_free_steps=2, lr_neural_evaluate=0.3)
     learned = make("ep", (5, 4, 3), n_free_steps=2, lr_neural=0.3, lr_neural_evaluate=0.5)
-    assert torch.equal(default.predict(x), learned.predict(x)) and not torch.equal(default.predict(x), other.predict(x))
+    assert torch.equal(default.predict(x), learned.predict(x)) and not torch.equal(
+        default.predict(x), other.predict(x)
+    )
 
 
-# --- predictive coding ------------------------------------------------------------------------------------------------
+# --- predictive coding
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["pc", "pc_nudge"])
@@ -234,7 +270,15 @@ def test_the_relaxation_climbs_its_objective(name):
 
 def test_a_weak_pull_gives_the_gradient_of_the_summed_squared_error():
     n_units = (5, 7, 6, 3)
-    rule = make("pc_nudge", n_units, lambda_nudge=1e-6, n_steps=600, lr_neural=0.1, use_random_sign=False, lr=0.01)
+    rule = make(
+        "pc_nudge",
+        n_units,
+        lambda_nudge=1e-6,
+        n_steps=600,
+        lr_neural=0.1,
+        use_random_sign=False,
+        lr=0.01,
+    )
     x, y = batch(n_units)
     w = [v.detach().clone().requires_grad_() for v in rule.w_ff]
     b = [v.detach().clone().requires_grad_() for v in rule.bias]
@@ -278,16 +322,24 @@ def test_predictive_coding_by_torch_adam_differs_from_the_published_form_only_by
         start = rule.w_ff[1].clone()
         learn(rule, x, y)
         found[use_paper_adam] = (rule.w_ff[1] - start) / 0.001
-    gradient = found[False] / (1 - found[False].abs()) * 1e-8  # g / (|g| + eps) is what the first step of torch makes
+    # g / (|g| + eps) is what the first step of torch makes
+    gradient = found[False] / (1 - found[False].abs()) * 1e-8
     c = math.sqrt(0.001)  # of the published form: c g / (c |g| + eps)
-    torch.testing.assert_close(found[True], c * gradient / (c * gradient.abs() + 1e-8), rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(
+        found[True], c * gradient / (c * gradient.abs() + 1e-8), rtol=1e-3, atol=1e-9
+    )
 
 
-# --- CorInfoMax -------------------------------------------------------------------------------------------------------
+# --- CorInfoMax -----------------------------------------------------------------------------------
+# --------------------
 
 
 @settings(max_examples=20)
-@given(n_units=widths, seed=st.integers(0, 10**6), name=st.sampled_from(["corinfomax", "corinfomax_sparse"]))
+@given(
+    n_units=widths,
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(["corinfomax", "corinfomax_sparse"]),
+)
 def test_feedback_weights_do_not_change_when_lr_fb_is_zero(n_units, seed, name):
     rule = make(name, n_units, seed, lr_fb=[0.0] * (len(n_units) - 2))
     before = [v.clone() for v in rule.w_fb]
@@ -304,8 +356,9 @@ def test_forward_weights_do_not_change_when_lr_ff_is_zero_and_the_lateral_ones_s
 
 
 def test_the_lateral_matrix_stays_the_inverse_of_the_correlation_up_to_second_order_in_gamma():
-    """With one sample and z = B r, (lambda R + (1 - lambda) r r^T)^-1 = (B - gamma z z^T / (1 + gamma r^T z)) / lambda:
-    the published step leaves out the denominator, so B' R' - I shrinks with gamma^2."""
+    """With one sample and z = B r, (lambda R + (1 - lambda) r r^T)^-1 = (B - gamma z z^T / (1 +
+    gamma r^T z)) / lambda: the published step leaves out the denominator, so B' R' - I shrinks with
+    gamma^2."""
     errors = []
     for forget in (0.99, 0.999):
         rule = make("corinfomax", (4, 5, 3), lambda_forget=forget)
@@ -315,7 +368,9 @@ def test_the_lateral_matrix_stays_the_inverse_of_the_correlation_up_to_second_or
             b.data.copy_(a @ a.t() / len(b) + torch.eye(len(b), dtype=F64))
         correlation = [torch.linalg.inv(b) for b in rule.b_lateral]
         seen = {}
-        rule.watch = lambda phase, t, state, seen=seen: seen.update({phase: [r.clone() for r in state["r"]]})
+        rule.watch = lambda phase, t, state, seen=seen: seen.update(
+            {phase: [r.clone() for r in state["r"]]}
+        )
         learn(rule, *batch((4, 5, 3), n=1))
         worst = 0.0
         for b, old, r in zip(rule.b_lateral, correlation, seen["nudged"], strict=True):
@@ -334,14 +389,20 @@ def test_correlations_average_the_rates_of_their_phase_and_can_be_left_out():
         for matrix, r in zip(matrices, seen[phase], strict=True):
             expected = 0.9 * torch.eye(len(matrix), dtype=F64) + 0.1 * r.t() @ r / 7
             torch.testing.assert_close(matrix.data, expected, rtol=0, atol=1e-14)
-    without = make("corinfomax", (4, 5, 3), lambda_forget=0.9, is_three_phase=True, use_correlations=False)
+    without = make(
+        "corinfomax", (4, 5, 3), lambda_forget=0.9, is_three_phase=True, use_correlations=False
+    )
     learn(without, *batch((4, 5, 3), n=7))
     assert len(without.r_free) == 0 and torch.equal(without.w_ff[0], rule.w_ff[0])
 
 
 def test_the_gradient_of_each_layers_information_drives_it():
-    """An iteration from rates inside (0, 1) moves u_k by eta (gradient of layer k's terms + leaks)."""
-    rule = make("corinfomax", (4, 5, 6, 3), lr_neural=1e-3, n_free_steps=2, g_leak=0.0, lambda_forget=0.9)
+    """An iteration from rates inside (0, 1) moves u_k by eta (gradient of layer k's terms +
+    leaks).
+    """
+    rule = make(
+        "corinfomax", (4, 5, 6, 3), lr_neural=1e-3, n_free_steps=2, g_leak=0.0, lambda_forget=0.9
+    )
     for w in rule.w_ff:
         w.data.abs_()  # so that all rates rise from 0
     x, _ = batch((4, 5, 6, 3))
@@ -360,7 +421,9 @@ def test_the_gradient_of_each_layers_information_drives_it():
             below = r[k - 1] - r[k] @ rule.w_fb[k - 1].t()
             gradient = gradient - below @ rule.w_fb[k - 1] / rule.config.epsilon
         leak = first[k] if k == 2 else 0
-        torch.testing.assert_close(second[k], first[k] + 1e-3 * (gradient - leak).detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            second[k], first[k] + 1e-3 * (gradient - leak).detach(), rtol=0, atol=1e-12
+        )
 
 
 def test_the_angle_is_zero_where_feedback_is_the_transpose_and_180_where_it_is_the_opposite():
@@ -369,13 +432,21 @@ def test_the_angle_is_zero_where_feedback_is_the_transpose_and_180_where_it_is_t
     rule.w_fb[1].data.copy_(-rule.w_ff[2].t())
     found = rule.diagnostics()
     assert list(found) == ["angle_2_deg", "angle_3_deg"]
-    assert found["angle_2_deg"] == pytest.approx(0, abs=1e-5) and found["angle_3_deg"] == pytest.approx(180, abs=1e-5)
+    assert found["angle_2_deg"] == pytest.approx(0, abs=1e-5) and found[
+        "angle_3_deg"
+    ] == pytest.approx(180, abs=1e-5)
 
 
 def test_a_multiplier_holds_the_sum_of_the_rates_down():
-    """At rest q = sum r - 1 + l, so a layer whose rates sum to more than 1 is pushed, and only it."""
-    free = make("corinfomax_sparse", (6, 8, 3), lr_sparse=[0.0, 0.0], sparse_layers=[1], n_free_steps=300)
-    held = make("corinfomax_sparse", (6, 8, 3), lr_sparse=[0.5, 0.5], sparse_layers=[1], n_free_steps=300)
+    """At rest q = sum r - 1 + l, so a layer whose rates sum to more than 1 is pushed, and only
+    it.
+    """
+    free = make(
+        "corinfomax_sparse", (6, 8, 3), lr_sparse=[0.0, 0.0], sparse_layers=[1], n_free_steps=300
+    )
+    held = make(
+        "corinfomax_sparse", (6, 8, 3), lr_sparse=[0.5, 0.5], sparse_layers=[1], n_free_steps=300
+    )
     for rule in (free, held):
         rule.w_ff[0].data.abs_()
     x, _ = batch((6, 8, 3))
@@ -386,13 +457,22 @@ def test_a_multiplier_holds_the_sum_of_the_rates_down():
 
 
 def test_three_phases_cancel_the_first_order_bias_of_a_one_sided_nudge():
-    """The one-sided step differs from the two-sided one by O(beta): halving beta halves the difference."""
+    """The one-sided step differs from the two-sided one by O(beta): halving beta halves the
+    difference.
+    """
     differences = []
     for beta in (0.02, 0.01):
         steps = []
         for is_three_phase in (False, True):
-            values = {"n_free_steps": 300, "n_nudged_steps": 300, "use_random_sign": False, "beta_nudge": beta}
-            rule = make("corinfomax", (4, 5, 3), is_three_phase=is_three_phase, lr_neural=0.03, **values)
+            values = {
+                "n_free_steps": 300,
+                "n_nudged_steps": 300,
+                "use_random_sign": False,
+                "beta_nudge": beta,
+            }
+            rule = make(
+                "corinfomax", (4, 5, 3), is_three_phase=is_three_phase, lr_neural=0.03, **values
+            )
             start = rule.w_ff[1].clone()
             learn(rule, *batch((4, 5, 3)))
             steps.append(rule.w_ff[1] - start)
@@ -400,7 +480,8 @@ def test_three_phases_cancel_the_first_order_bias_of_a_one_sided_nudge():
     assert differences[1] == pytest.approx(differences[0] / 2, rel=0.15)
 
 
-# --- what they share --------------------------------------------------------------------------------------------------
+# --- what they share
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_nudge_signs_are_fair_depend_on_the_seed_only_and_can_be_left_out():
@@ -465,7 +546,9 @@ def test_watching_and_relaxing_change_nothing_that_is_learned(name):
         learn(watched, x, y, epoch)
         watched.relax(x, y)
         learn(plain, x, y, epoch)
-    assert events and all(torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters(), strict=True))
+    assert events and all(
+        torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", RELAXING)
@@ -491,7 +574,11 @@ class Products(TorchDispatchMode):
     flops = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+        if function.overloadpacket in (
+            torch.ops.aten.mm,
+            torch.ops.aten.addmm,
+            torch.ops.aten.addmm_,
+        ):
             (m, k), (_, n) = args[-2].shape, args[-1].shape
             self.flops += 2 * m * k * n
         return function(*args, **(kwargs or {}))
@@ -500,7 +587,9 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("n_units", [(784, 500, 10), (300, 400, 350, 10)])
 @pytest.mark.parametrize("name", LAYERED)
 def test_useful_operations_are_what_a_step_multiplies(name, n_units):
-    """A step may leave out products with zeros and fold small matrices into large ones: within 5 %."""
+    """A step may leave out products with zeros and fold small matrices into large ones: within 5
+    %.
+    """
     rule = make(name, n_units)
     x, y = batch(n_units, n=20)
     rule.begin_epoch(0, 1)
@@ -525,11 +614,14 @@ def test_a_schedule_of_pieces_restarts_from_the_power_of_the_epoch(pieces, epoch
 
 def test_neural_steps_follow_their_rule_and_stop_at_the_least():
     assert neural_steps("constant", 0.1, 0.05, 0.01, 3) == [0.1] * 3
-    assert neural_steps("loop_index", 0.1, 0.03, 0.01, 4) == pytest.approx([0.1, 0.05, 0.1 / 3, 0.03])
+    assert neural_steps("loop_index", 0.1, 0.03, 0.01, 4) == pytest.approx(
+        [0.1, 0.05, 0.1 / 3, 0.03]
+    )
     assert neural_steps("slow", 0.1, 0.0, 0.5, 3) == pytest.approx([0.1, 0.1 / 1.5, 0.05])
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
+# --------------------
 
 
 @pytest.mark.parametrize(
@@ -538,7 +630,11 @@ def test_neural_steps_follow_their_rule_and_stop_at_the_least():
         ("ep", {"n_units": [4, 3]}, "at least 3 layers"),
         ("bp", {"n_units": [4]}, "at least 2 layers"),
         ("ep", {"n_units": [4, 0, 2]}, "n_units .* at least 1"),
-        ("ep", {"n_units": [4, 3, 3, 2]}, r"lr_ff .* 2 entries, but n_units \[4, 3, 3, 2\] needs 3: .* weight layer"),
+        (
+            "ep",
+            {"n_units": [4, 3, 3, 2]},
+            r"lr_ff .* 2 entries, but n_units \[4, 3, 3, 2\] needs 3: .* weight layer",
+        ),
         ("ep", {"lr_ff": [0.1, -0.1]}, "lr_ff .* at least 0"),
         ("ep", {"beta_nudge": 0.0}, "beta_nudge is 0.0, but must be finite and above 0"),
         ("ep", {"n_free_steps": 0}, "n_free_steps .* at least 1"),
@@ -579,17 +675,25 @@ def test_steps_that_fall_end_at_most_where_they_start(name):
     values = {"lr_neural": 0.05, "lr_neural_stop": 0.06}
     for rule in ("loop_index", "slow"):
         with pytest.raises(
-            BioplausError, match="lr_neural_stop is 0.06, but must be at most lr_neural, 0.05, .*" + rule
+            BioplausError,
+            match="lr_neural_stop is 0.06, but must be at most lr_neural, 0.05, .*" + rule,
         ):
             rules.config(name, {**values, "lr_neural_rule": rule})
-        assert rules.config(name, {**values, "lr_neural_stop": 0.05, "lr_neural_rule": rule}).lr_neural_stop == 0.05
-    assert rules.config(name, {**values, "lr_neural_rule": "constant"}).lr_neural_stop == 0.06  # not used there
+        assert (
+            rules.config(
+                name, {**values, "lr_neural_stop": 0.05, "lr_neural_rule": rule}
+            ).lr_neural_stop
+            == 0.05
+        )
+    # not used there
+    assert rules.config(name, {**values, "lr_neural_rule": "constant"}).lr_neural_stop == 0.06
 
 
 def test_a_network_that_does_not_fit_the_data_is_refused_with_both_sizes_named():
     spec = Spec(name="digits", kind="classification", n_in=64, n_out=10)
     with pytest.raises(
-        BioplausError, match=r"n_units is \[784, 500, 10\], but data set 'digits' has 64 inputs and 10 cl"
+        BioplausError,
+        match=r"n_units is \[784, 500, 10\], but data set 'digits' has 64 inputs and 10 cl",
     ):
         rules.config("ep", {}, spec)
     in_time = Spec(name="rows", kind="classification", n_in=784, n_out=10, n_steps=28)

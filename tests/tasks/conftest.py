@@ -1,4 +1,6 @@
-"""Data folders of a test's own, a server on this machine in place of the network, small files in published formats."""
+"""Data folders of a test's own, a server on this machine in place of the network, small files in
+published formats.
+"""
 
 import gzip
 import hashlib
@@ -28,7 +30,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def local_only(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "localhost",
+            "::1",
+        ):
             raise AssertionError(f"a test tried to reach {address}")
         return connect(self, address)
 
@@ -42,26 +48,38 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 class TinyMnist:
-    """An MNIST of 30 random images in the catalogue's place, and a server that hands it out or misbehaves.
+    """An MNIST of 30 random images in the catalogue's place, and a server that hands it out or
+    misbehaves.
 
-    `mode` is what the server does: "whole", "cut" (half of the bytes), "wrong" (other bytes), "page" (an HTML page with
-    status 200), "refuse" (status 404), "stall" (a header, then silence), "hang up" (closes the connection).
+    `mode` is what the server does: "whole", "cut" (half of the bytes), "wrong" (other bytes),
+    "page" (an HTML page with status 200), "refuse" (status 404), "stall" (a header, then silence),
+    "hang up" (closes the connection).
     """
 
     mode = "whole"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         draw = np.random.RandomState(5)
-        self.x_train, self.x_test = (draw.randint(0, 256, (n, 28, 28)).astype(np.uint8) for n in (20, 10))
+        self.x_train, self.x_test = (
+            draw.randint(0, 256, (n, 28, 28)).astype(np.uint8) for n in (20, 10)
+        )
         self.y_train, self.y_test = (np.arange(n, dtype=np.uint8) % 10 for n in (20, 10))
         arrays = (self.x_train, self.y_train, self.x_test, self.y_test)
         entry = data._CATALOGUE["mnist"]
-        self.content = {file.path: idx_bytes(array) for file, array in zip(entry.files, arrays, strict=True)}
-        files = tuple(data.File(path, hashlib.md5(raw).hexdigest(), len(raw)) for path, raw in self.content.items())
+        self.content = {
+            file.path: idx_bytes(array) for file, array in zip(entry.files, arrays, strict=True)
+        }
+        files = tuple(
+            data.File(path, hashlib.md5(raw).hexdigest(), len(raw))
+            for path, raw in self.content.items()
+        )
         tiny = {**vars(entry), "n_train": 20, "n_test": 10, "files": files}
         monkeypatch.setitem(data._CATALOGUE, "mnist", data.Entry(**tiny))
         self.served, self.released = Counter(), threading.Event()
-        self._packed = {f"/{Path(path).name}.gz": gzip.compress(raw, mtime=0) for path, raw in self.content.items()}
+        self._packed = {
+            f"/{Path(path).name}.gz": gzip.compress(raw, mtime=0)
+            for path, raw in self.content.items()
+        }
         self._monkeypatch = monkeypatch
 
     def serve(self, mode: str = "whole") -> None:
@@ -71,8 +89,12 @@ class TinyMnist:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        resources = [(name[1:], hashlib.md5(packed).hexdigest()) for name, packed in self._packed.items()]
-        self._monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{self._server.server_port}/"])
+        resources = [
+            (name[1:], hashlib.md5(packed).hexdigest()) for name, packed in self._packed.items()
+        ]
+        self._monkeypatch.setattr(
+            datasets.MNIST, "mirrors", [f"http://127.0.0.1:{self._server.server_port}/"]
+        )
         self._monkeypatch.setattr(datasets.MNIST, "resources", resources)
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Images with two labels: superclasses, division, augmentation, features encoded once, and what is refused."""
+"""Images with two labels: superclasses, division, augmentation, features encoded once, and what is
+refused.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ def own(tmp_path):
         stream = np.random.default_rng(0)
         fine = {"train": np.arange(50) % 5, "test": np.arange(20) % 5}
         arrays = {
-            f"x_{split}": stream.integers(0, 256, (len(y), 8, 10, 3), dtype=np.uint8) for split, y in fine.items()
+            f"x_{split}": stream.integers(0, 256, (len(y), 8, 10, 3), dtype=np.uint8)
+            for split, y in fine.items()
         }
         arrays |= {f"y_{split}": y for split, y in fine.items()}
         arrays |= {f"y_{split}_coarse": np.array([1, 0, 1, 2, 0])[y] for split, y in fine.items()}
@@ -78,14 +81,18 @@ def test_an_augmented_image_is_a_crop_of_the_reflected_image_perhaps_mirrored():
 def test_the_middle_crop_is_the_image_itself():
     pixels = torch.randint(0, 256, (3, 8, 8, 1), dtype=torch.uint8)
     four = torch.full((3,), 4)
-    assert torch.equal(augment(pixels, torch.arange(3), four, four, torch.zeros(3, dtype=torch.bool), 4), pixels)
+    assert torch.equal(
+        augment(pixels, torch.arange(3), four, four, torch.zeros(3, dtype=torch.bool), 4), pixels
+    )
 
 
 def test_pixels_are_normalised_by_colour():
     mean, deviation = torch.tensor([0.5, 0.4, 0.3]).double(), torch.tensor([0.2, 0.3, 0.1]).double()
     pixels = torch.randint(0, 256, (4, 5, 6, 3), dtype=torch.uint8)
     found = Normaliser(mean, deviation, 255, 6)(pixels)
-    expected = (pixels.permute(0, 3, 1, 2).double() / 255 - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
+    expected = (pixels.permute(0, 3, 1, 2).double() / 255 - mean.view(3, 1, 1)) / deviation.view(
+        3, 1, 1
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -94,12 +101,18 @@ def test_training_images_have_mean_0_and_deviation_1_by_colour_where_nothing_was
     task = hierarchies.load(own(), validation="test", dtype=torch.float64)
     x = task.normalise(task.x["train"])
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(3).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        x.std((0, 2, 3), correction=0), torch.ones(3).double(), rtol=0, atol=1e-12
+    )
 
 
 def test_cifar100_is_normalised_with_the_published_numbers():
     mean, deviation = hierarchies._statistics("cifar100", np.zeros((1, 3, 2, 2), np.uint8), 255)
-    assert mean.tolist() == [0.5071, 0.4867, 0.4408] and deviation.tolist() == [0.2675, 0.2565, 0.2761]
+    assert mean.tolist() == [0.5071, 0.4867, 0.4408] and deviation.tolist() == [
+        0.2675,
+        0.2565,
+        0.2761,
+    ]
 
 
 def test_an_epoch_shows_every_image_once_with_its_labels(own):
@@ -116,7 +129,9 @@ def test_an_epoch_shows_every_image_once_with_its_labels(own):
 def test_crops_flips_and_order_come_from_the_given_stream(own):
     task = hierarchies.load(own())
     before = torch.get_rng_state()
-    first, again, other = (list(task.batches(50, device.generator(s, "shuffle"))) for s in (0, 0, 1))
+    first, again, other = (
+        list(task.batches(50, device.generator(s, "shuffle"))) for s in (0, 0, 1)
+    )
     assert torch.equal(first[0][0], again[0][0]) and not torch.equal(first[0][0], other[0][0])
     assert torch.equal(before, torch.get_rng_state())
     top, left, flip = task.draw(5000, device.generator(0, "a"))
@@ -127,7 +142,8 @@ def test_crops_flips_and_order_come_from_the_given_stream(own):
 def test_without_flips_no_image_is_mirrored_and_the_crops_stay_the_same(own):
     path = own()
     with_flips, without = (
-        hierarchies.load(path, use_flip=on).draw(99, device.generator(0, "a")) for on in (True, False)
+        hierarchies.load(path, use_flip=on).draw(99, device.generator(0, "a"))
+        for on in (True, False)
     )
     assert torch.equal(with_flips[0], without[0]) and with_flips[2].any() and not without[2].any()
 
@@ -143,7 +159,9 @@ def test_the_scores_are_fractions_of_images():
         "coarse_from_fine_accuracy": 0.75,
         "consistency": 0.75,
     }
-    assert hierarchies.score({"coarse": predicted["coarse"]}, y, coarse_of) == {"coarse_accuracy": 0.5}
+    assert hierarchies.score({"coarse": predicted["coarse"]}, y, coarse_of) == {
+        "coarse_accuracy": 0.5
+    }
 
 
 class Knows(torch.nn.Module):
@@ -154,9 +172,13 @@ class Knows(torch.nn.Module):
         return {"fine": values * torch.arange(5), "coarse": values * torch.tensor([1.0, 0.0, 2.0])}
 
 
-def test_the_validation_error_is_of_the_validation_images_or_of_the_test_images_where_those_validate(own):
+def test_the_validation_error_is_of_the_validation_images_or_of_the_test_images_where_those_validate(
+    own,
+):
     path = own()
-    split, published = (hierarchies.load(path, validation=how).evaluate(Knows()) for how in ("split", "test"))
+    split, published = (
+        hierarchies.load(path, validation=how).evaluate(Knows()) for how in ("split", "test")
+    )
     for found, judge in ((split, "validation"), (published, "test")):
         errors = [1 - found[f"{judge}_{kind}_accuracy"] for kind in ("fine", "coarse")]
         assert found["validation_error"] == pytest.approx(sum(errors))
@@ -181,11 +203,26 @@ def test_encoded_views_are_views_of_the_same_images(own):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"dataset": "fashion-mnist"}, "Data set fashion-mnist has no coarse labels; cifar100, cifar10,"),
-        ({"validation_fraction": 1.5}, "validation_fraction is 1.5, but must be above 0 and below 1"),
-        ({"validation_fraction": -0.1}, "validation_fraction is -0.1, but must be above 0 and below 1"),
-        ({"validation_fraction": 0.0}, "validation_fraction is 0.0, but must be above 0 and below 1"),
-        ({"validation_fraction": 0.001, "n_train": 50}, "holds out 0 of 50 training images, but both parts need"),
+        (
+            {"dataset": "fashion-mnist"},
+            "Data set fashion-mnist has no coarse labels; cifar100, cifar10,",
+        ),
+        (
+            {"validation_fraction": 1.5},
+            "validation_fraction is 1.5, but must be above 0 and below 1",
+        ),
+        (
+            {"validation_fraction": -0.1},
+            "validation_fraction is -0.1, but must be above 0 and below 1",
+        ),
+        (
+            {"validation_fraction": 0.0},
+            "validation_fraction is 0.0, but must be above 0 and below 1",
+        ),
+        (
+            {"validation_fraction": 0.001, "n_train": 50},
+            "holds out 0 of 50 training images, but both parts need",
+        ),
         ({"validation": "none"}, "'none'; Allowed: split, test"),
         ({"pad": 8}, "pad is 8, but must be below 8"),
         ({"n_train": 5000}, "n_train is 5000, but digits has 1440 such images"),
@@ -199,7 +236,9 @@ def test_a_task_that_cannot_be_is_one_sentence_before_data_are_read(values, sent
 
 
 def test_a_file_without_coarse_labels_is_refused(own):
-    with pytest.raises(BioplausError, match=r"own\.npz has no coarse labels.*y_train_coarse and y_test_coarse"):
+    with pytest.raises(
+        BioplausError, match=r"own\.npz has no coarse labels.*y_train_coarse and y_test_coarse"
+    ):
         hierarchies.load(own(y_train_coarse=None, y_test_coarse=None))
 
 
@@ -207,6 +246,7 @@ def test_a_class_in_two_superclasses_is_refused(own):
     coarse = np.array([1, 0, 1, 2, 0])[np.arange(50) % 5]
     coarse[3] = 0
     with pytest.raises(
-        BioplausError, match=r"Class 3 of own.npz has images of superclasses \[0, 2\], but must have one"
+        BioplausError,
+        match=r"Class 3 of own.npz has images of superclasses \[0, 2\], but must have one",
     ):
         hierarchies.load(own(y_train_coarse=coarse))

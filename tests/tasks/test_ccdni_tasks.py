@@ -1,4 +1,6 @@
-"""Line drawing, images row by row, drawn scenes and captions: their data, their evaluation, and what is refused."""
+"""Line drawing, images row by row, drawn scenes and captions: their data, their evaluation, and
+what is refused.
+"""
 
 import dataclasses
 import json
@@ -34,7 +36,8 @@ def stream(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# --- line drawing ----------------------------------------------------------------------------------------------------
+# --- line drawing ---------------------------------------------------------------------------------
+# -------------------
 
 
 @pytest.mark.parametrize("n_points", [4, 5, 6, 7, 10])
@@ -99,7 +102,8 @@ def test_a_line_drawing_task_that_cannot_be_is_refused(values, sentence):
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-# --- images row by row -----------------------------------------------------------------------------------------------
+# --- images row by row
+# -----------------------------------------------------------------------------------------------
 
 
 def test_an_image_is_read_row_by_row_or_pixel_by_pixel():
@@ -132,7 +136,9 @@ def test_targets_are_the_curves_of_the_classes_in_their_given_order():
     ends = [10 * np.array([np.sin(2 * np.pi * i / 3), np.cos(2 * np.pi * i / 3)]) for i in range(3)]
     np.testing.assert_allclose(task.curves[:, -1], ends, atol=1e-6)
     whole = seqmnist.load(dataset="digits", n_train=60, n_test=30)
-    assert set(task.splits["train"][1].tolist()) == {0, 1, 2} and whole.config.classes == tuple(range(10))
+    assert set(task.splits["train"][1].tolist()) == {0, 1, 2} and whole.config.classes == tuple(
+        range(10)
+    )
     pixels = {part.numpy().tobytes(): int(y) for part, y in zip(*whole_digits(), strict=True)}
     for part, index in zip(*task.splits["test"], strict=True):
         assert pixels[part.numpy().tobytes()] == [7, 1, 4][index]
@@ -157,21 +163,32 @@ def test_a_digit_starts_and_ends_at_its_corners_and_has_one_point_a_step(digit, 
 def test_guessing_measures_chance():
     task = seqmnist.load(dataset="digits", n_train=200, n_test=100)
     found = task.evaluate_test(Always(torch.zeros(10)))
-    assert found["test_nll"] == pytest.approx(math.log(10)) and found["test_certainty"] == pytest.approx(0.1)
-    assert set(task.evaluate(Always(torch.zeros(10)))) == {"val_nll", "val_accuracy", "val_certainty"}
+    assert found["test_nll"] == pytest.approx(math.log(10)) and found[
+        "test_certainty"
+    ] == pytest.approx(0.1)
+    assert set(task.evaluate(Always(torch.zeros(10)))) == {
+        "val_nll",
+        "val_accuracy",
+        "val_certainty",
+    }
 
 
 def test_outputs_are_given_for_one_image_of_every_class():
     task = seqmnist.load(dataset="digits", target="digit", n_in=4, n_train=200, n_test=200)
     found = task.outputs(Always(torch.zeros(16, 2)))
-    assert found["label"].tolist() == list(range(10)) and found["drawn"].shape == found["target"].shape == (10, 16, 2)
+    assert found["label"].tolist() == list(range(10)) and found["drawn"].shape == found[
+        "target"
+    ].shape == (10, 16, 2)
     np.testing.assert_allclose(found["target"][3], seqmnist.digit_curve(3, 16), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"target": "digit"}, "A sequence of 8 steps is too short to draw a 0, whose polyline has 9 corners"),
+        (
+            {"target": "digit"},
+            "A sequence of 8 steps is too short to draw a 0, whose polyline has 9 corners",
+        ),
         ({"target": "digit", "classes": [1, 3]}, "too short to draw a 3"),
         ({"classes": [1, 12]}, "classes names 12, but digits has the classes 0 to 9"),
         ({"classes": [1, 1]}, "each once"),
@@ -182,7 +199,9 @@ def test_outputs_are_given_for_one_image_of_every_class():
         ({"target": "word"}, "target"),
     ],
 )
-def test_a_sequence_task_that_cannot_be_is_refused_before_a_pixel_is_read(values, sentence, monkeypatch):
+def test_a_sequence_task_that_cannot_be_is_refused_before_a_pixel_is_read(
+    values, sentence, monkeypatch
+):
     monkeypatch.setattr(data, "read", lambda *a, **k: pytest.fail("pixels were read"))
     with pytest.raises(BioplausError) as error:
         seqmnist.spec(**{"dataset": "digits", **values})
@@ -196,18 +215,28 @@ def test_a_class_without_images_is_refused_and_named(tmp_path):
         seqmnist.load(dataset=str(tmp_path / "gap.npz"), classes=[0, 2])
 
 
-# --- scenes and captions ---------------------------------------------------------------------------------------------
+# --- scenes and captions
+# ---------------------------------------------------------------------------------------------
 
 
 def test_scenes_are_true_to_their_captions_in_colour_and_place():
     pixels, sentences = scenes.generate(200, 3)
-    assert pixels.shape == (200, 3, 32, 32) and all(len(five) == scenes.N_CAPTIONS for five in sentences)
+    assert pixels.shape == (200, 3, 32, 32) and all(
+        len(five) == scenes.N_CAPTIONS for five in sentences
+    )
     checked = 0
     for image, five in zip(pixels.astype(float), sentences, strict=True):
         for text in five:
             words = text.split()
-            if words[:1] == ["a"] and "to the left of a" in text and words[1] != words[words.index("of") + 2]:
-                left, right = (np.array(scenes.COLOURS[w], float) for w in (words[1], words[words.index("of") + 2]))
+            if (
+                words[:1] == ["a"]
+                and "to the left of a" in text
+                and words[1] != words[words.index("of") + 2]
+            ):
+                left, right = (
+                    np.array(scenes.COLOURS[w], float)
+                    for w in (words[1], words[words.index("of") + 2])
+                )
                 assert column_of(image, left) < column_of(image, right)
                 checked += 1
     assert checked > 3
@@ -220,7 +249,11 @@ def column_of(image, colour):
 
 
 def test_captions_vary_in_length_and_a_seed_gives_the_same_scenes():
-    (a, said), (b, again), (c, _) = scenes.generate(60, 1), scenes.generate(60, 1), scenes.generate(60, 2)
+    (a, said), (b, again), (c, _) = (
+        scenes.generate(60, 1),
+        scenes.generate(60, 1),
+        scenes.generate(60, 2),
+    )
     assert (a == b).all() and said == again and not (a == c).all()
     lengths = {len(text.split()) for five in said for text in five}
     assert min(lengths) <= 4 and max(lengths) >= 16 and len(lengths) >= 8
@@ -256,7 +289,16 @@ def test_a_caption_that_never_ends_loses_its_last_word_as_published_and_keeps_it
 
 
 def test_words_are_cut_as_nltk_cuts_a_sentence():
-    assert captions.tokens("A man's dog isn't here.") == ["a", "man", "'s", "dog", "is", "n't", "here", "."]
+    assert captions.tokens("A man's dog isn't here.") == [
+        "a",
+        "man",
+        "'s",
+        "dog",
+        "is",
+        "n't",
+        "here",
+        ".",
+    ]
 
 
 def test_a_batch_holds_captions_of_one_length_with_the_features_of_their_pictures(tiny):
@@ -269,7 +311,9 @@ def test_a_batch_holds_captions_of_one_length_with_the_features_of_their_picture
     for features, numbers in batches:
         assert features.shape == (8, tiny.spec.n_in) and len(numbers) == 8
         for row, caption in zip(features, numbers.tolist(), strict=True):
-            assert any(torch.equal(row, tiny.features["train"][i]) for i in by_caption[tuple(caption)])
+            assert any(
+                torch.equal(row, tiny.features["train"][i]) for i in by_caption[tuple(caption)]
+            )
 
 
 def test_lengths_can_be_limited_and_balanced(tmp_path):
@@ -290,7 +334,10 @@ def test_features_are_computed_once_and_a_damaged_copy_is_made_anew(tiny, tmp_pa
     source, built = tiny._sources["val"], []
     encoder = captions.ENCODERS["small_cnn"]
     counted = type(encoder)(
-        encoder.n_features, lambda: built.append(1) or encoder.build(), encoder.prepare, encoder.about
+        encoder.n_features,
+        lambda: built.append(1) or encoder.build(),
+        encoder.prepare,
+        encoder.about,
     )
     monkeypatch.setitem(captions.ENCODERS, "small_cnn", counted)
     first = captions.features(source, "small_cnn", False)
@@ -320,7 +367,9 @@ class Net:
 
 def test_features_are_computed_on_the_device_of_the_task(monkeypatch):
     net, encoder = Net(), captions.ENCODERS["small_cnn"]
-    monkeypatch.setitem(captions.ENCODERS, "small_cnn", dataclasses.replace(encoder, build=lambda: net))
+    monkeypatch.setitem(
+        captions.ENCODERS, "small_cnn", dataclasses.replace(encoder, build=lambda: net)
+    )
     captions.load(n_train=60, n_val=20, device="meta")
     assert set(net.places) == {torch.device("meta")}
 
@@ -352,32 +401,48 @@ def coco(folder, n=6, *, images=True):
         for i in range(n):
             name = f"COCO_{split}2014_{i:012d}.jpg"
             if images:
-                Image.fromarray(pixels[i].transpose(1, 2, 0)).resize((40, 30)).save(folder / f"{split}2014" / name)
+                Image.fromarray(pixels[i].transpose(1, 2, 0)).resize((40, 30)).save(
+                    folder / f"{split}2014" / name
+                )
             about["images"].append({"id": 10 + i, "file_name": name, "width": 40, "height": 30})
             for text in sentences[i]:
                 number = len(about["annotations"])
-                about["annotations"].append({"id": number, "image_id": 10 + i, "caption": text.capitalize() + "."})
+                about["annotations"].append(
+                    {"id": number, "image_id": 10 + i, "caption": text.capitalize() + "."}
+                )
         (folder / "annotations" / f"captions_{split}2014.json").write_text(json.dumps(about))
     return folder
 
 
 def test_a_folder_laid_out_like_coco_is_learned_from_and_described(tmp_path, capsys):
     task = captions.load(str(coco(tmp_path / "coco")), encoder="small_cnn", min_count=1)
-    assert task.spec.n_in == 64 and "." in task.vocabulary.words and len(task.references[0]) == scenes.N_CAPTIONS
+    assert (
+        task.spec.n_in == 64
+        and "." in task.vocabulary.words
+        and len(task.references[0]) == scenes.N_CAPTIONS
+    )
     values = {"n_units": [64, 8, 16, task.spec.n_out], "n_truncation": 4, "lr": 0.01}
     rule = rules.make("caption_dni", values, task.spec)
     history = train.fit(rule, task, n_epochs=2, batch_size=2, keep_best="val_bits", progress=False)
     assert history.status == "done"
     said = task.generate(rule)
-    assert len(said) == 6 and set(caption_scores.score(task.references, said)["corpus"]) == {"bleu_4", "cider"}
+    assert len(said) == 6 and set(caption_scores.score(task.references, said)["corpus"]) == {
+        "bleu_4",
+        "cider",
+    }
 
 
 def test_a_captions_file_without_its_pictures_is_refused_and_the_first_named(tmp_path):
-    with pytest.raises(BioplausError, match="describes 6 pictures, but 6 of them are not in .*, first COCO_train2014"):
+    with pytest.raises(
+        BioplausError,
+        match="describes 6 pictures, but 6 of them are not in .*, first COCO_train2014",
+    ):
         captions.load(str(coco(tmp_path / "coco", images=False)), encoder="small_cnn")
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", "not json", '{"images": [{"id": 1}], "annotations": []}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[1]", "not json", '{"images": [{"id": 1}], "annotations": []}']
+)
 def test_a_file_that_is_no_captions_file_is_refused(content, tmp_path):
     folder = coco(tmp_path / "coco", n=1)
     (folder / "annotations" / "captions_train2014.json").write_text(content)
@@ -414,14 +479,20 @@ def test_lengths_that_no_caption_has_are_refused():
         captions.load(n_train=5, n_val=5, min_length=24)
 
 
-# --- scores ----------------------------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------------------
+# -------------------
 
 
 def test_a_perfect_caption_scores_one_in_bleu_and_a_foreign_one_nothing():
-    words = [s.split() for s in ("a red circle above a blue square", "one small green square and nothing else")]
+    words = [
+        s.split()
+        for s in ("a red circle above a blue square", "one small green square and nothing else")
+    ]
     references = [[words[0]], [words[1]]]
     perfect = caption_scores.score(references, words)
-    assert perfect["corpus"]["bleu_4"] == pytest.approx(1) and perfect["corpus"]["cider"] == pytest.approx(10)
+    assert perfect["corpus"]["bleu_4"] == pytest.approx(1) and perfect["corpus"][
+        "cider"
+    ] == pytest.approx(10)
     assert perfect["length"].tolist() == [7, 7]
     foreign = caption_scores.score(references, [["x"] * 7, words[1]])
     assert foreign["image"]["bleu_4"][0] < 1e-3 and foreign["image"]["cider"][0] == 0
@@ -429,7 +500,14 @@ def test_a_perfect_caption_scores_one_in_bleu_and_a_foreign_one_nothing():
 
 
 def test_length_groups_cut_at_the_tertiles():
-    assert caption_scores.length_groups(np.array([3.0, 9, 4, 8, 5, 7])).tolist() == [0, 2, 0, 2, 1, 1]
+    assert caption_scores.length_groups(np.array([3.0, 9, 4, 8, 5, 7])).tolist() == [
+        0,
+        2,
+        0,
+        2,
+        1,
+        1,
+    ]
 
 
 def test_scores_need_as_many_captions_as_pictures_and_a_reference_each():

@@ -1,4 +1,6 @@
-"""Data sets: right pixels, nothing used before it is checked, and one clear sentence whenever something is amiss."""
+"""Data sets: right pixels, nothing used before it is checked, and one clear sentence whenever
+something is amiss.
+"""
 
 import dataclasses
 import hashlib
@@ -32,7 +34,8 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-# --- right pixels ----------------------------------------------------------------------------------------------------
+# --- right pixels ---------------------------------------------------------------------------------
+# -------------------
 
 
 def test_mnist_equals_its_idx_files_parsed_by_hand(shared, monkeypatch):
@@ -53,7 +56,9 @@ def test_mnist_equals_its_idx_files_parsed_by_hand(shared, monkeypatch):
 
 def test_catalogue_agrees_with_what_is_read_for_every_set_present(shared, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(shared / "data"))
-    monkeypatch.setattr(_pixels, "_decoded", lambda jpeg, offset, cache: np.zeros((60_000, 3, 32, 32), np.uint8))
+    monkeypatch.setattr(
+        _pixels, "_decoded", lambda jpeg, offset, cache: np.zeros((60_000, 3, 32, 32), np.uint8)
+    )
     present = [row.name for row in data.catalogue() if row.found]
     assert {"synthetic", "synthetic-color", "digits", "mnist", "cifar10-jpeg"} <= set(present)
     for name in present:
@@ -87,7 +92,9 @@ def test_digits_are_read_the_same_where_scikit_learn_keeps_its_file_elsewhere(mo
     expected = data.read("digits")
     monkeypatch.setattr(Path, "is_file", lambda self: False)
     found = data.read("digits")
-    assert np.array_equal(expected.x_train, found.x_train) and np.array_equal(expected.x_test, found.x_test)
+    assert np.array_equal(expected.x_train, found.x_train) and np.array_equal(
+        expected.x_test, found.x_test
+    )
 
 
 def test_digits_without_scikit_learn_are_one_sentence(monkeypatch):
@@ -99,14 +106,17 @@ def test_digits_without_scikit_learn_are_one_sentence(monkeypatch):
 def test_test_images_are_spread_evenly_through_each_class():
     labels = np.array([0] * 10 + [1] * 7)
     is_test = _pixels.spread(labels, lambda n: n // 5)
-    # floor((j+1) m/n) grows at the last of every n/m images: 2 of 10 are numbers 4 and 9, 1 of 7 is number 6
+    # floor((j+1) m/n) grows at the last of every n/m images: 2 of 10 are numbers 4 and 9, 1 of 7 is
+    # number 6
     assert np.flatnonzero(is_test).tolist() == [4, 9, 16]
 
 
 def test_synthetic_images_are_the_same_every_time_and_leave_the_global_generator_alone():
     before = np.random.get_state()[1].copy()
     first, second = data.read("synthetic"), data.read("synthetic")
-    assert np.array_equal(first.x_train, second.x_train) and np.array_equal(first.x_test, second.x_test)
+    assert np.array_equal(first.x_train, second.x_train) and np.array_equal(
+        first.x_test, second.x_test
+    )
     assert np.array_equal(before, np.random.get_state()[1])
 
 
@@ -125,7 +135,8 @@ def test_synthetic_images_can_be_told_apart_by_the_nearest_class_mean(name, kind
     assert (found == y_test).mean() > 0.9
 
 
-# --- CIFAR's pickles -------------------------------------------------------------------------------------------------
+# --- CIFAR's pickles
+# -------------------------------------------------------------------------------------------------
 
 
 class Python2Pickler(pickle._Pickler):
@@ -147,22 +158,39 @@ def python2_pickle(value) -> bytes:
     return buffer.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
-def put_cifar(monkeypatch, name: str, contents: list[bytes], digests: list[str] | None = None) -> None:
-    """Write `contents` in place of the files of `name` and enter their MD5s, or `digests`, into the catalogue."""
+def put_cifar(
+    monkeypatch, name: str, contents: list[bytes], digests: list[str] | None = None
+) -> None:
+    """Write `contents` in place of the files of `name` and enter their MD5s, or `digests`, into the
+    catalogue.
+    """
     entry = data._CATALOGUE[name]
     digests = digests or [hashlib.md5(content).hexdigest() for content in contents]
-    files = tuple(data.File(file.path, digest) for file, digest in zip(entry.files, digests, strict=True))
+    files = tuple(
+        data.File(file.path, digest) for file, digest in zip(entry.files, digests, strict=True)
+    )
     monkeypatch.setitem(data._CATALOGUE, name, dataclasses.replace(entry, files=files))
     for file, content in zip(files, contents, strict=True):
         (data.root() / file.path).parent.mkdir(parents=True, exist_ok=True)
         (data.root() / file.path).write_bytes(content)
 
 
-def test_cifar100_pickles_of_python_2_give_channel_first_pixels_and_both_kinds_of_labels(monkeypatch):
+def test_cifar100_pickles_of_python_2_give_channel_first_pixels_and_both_kinds_of_labels(
+    monkeypatch,
+):
     rows = np.random.RandomState(0).randint(0, 256, (6, 3072)).astype(np.uint8)
     batches = [
-        {"data": rows[part], "fine_labels": fine, "coarse_labels": coarse, "filenames": ["a.png"], "batch_label": "b"}
-        for part, fine, coarse in ((slice(4), [5, 99, 0, 7], [1, 19, 0, 3]), (slice(4, 6), [2, 98], [4, 18]))
+        {
+            "data": rows[part],
+            "fine_labels": fine,
+            "coarse_labels": coarse,
+            "filenames": ["a.png"],
+            "batch_label": "b",
+        }
+        for part, fine, coarse in (
+            (slice(4), [5, 99, 0, 7], [1, 19, 0, 3]),
+            (slice(4, 6), [2, 98], [4, 18]),
+        )
     ]
     put_cifar(monkeypatch, "cifar100", [*map(python2_pickle, batches), b"never read"])
     images = data.read("cifar100", download=False)
@@ -177,7 +205,9 @@ def test_cifar10_batches_are_joined_in_order(monkeypatch):
     batches = [python2_pickle({"data": rows[i : i + 1], "labels": [i]}) for i in range(6)]
     put_cifar(monkeypatch, "cifar10", [*batches, b"never read"])
     images = data.read("cifar10", download=False)
-    assert np.array_equal(images.x_train.reshape(5, -1), rows[:5]) and np.array_equal(images.x_test.ravel(), rows[5])
+    assert np.array_equal(images.x_train.reshape(5, -1), rows[:5]) and np.array_equal(
+        images.x_test.ravel(), rows[5]
+    )
     assert images.labels["fine"][0].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -196,11 +226,15 @@ def test_the_hostile_pickle_of_these_tests_does_run_code_where_nothing_guards(tm
     assert (tmp_path / "canary").exists()
 
 
-def test_a_hostile_cifar_file_is_refused_by_its_digest_before_it_is_unpickled(tmp_path, monkeypatch):
+def test_a_hostile_cifar_file_is_refused_by_its_digest_before_it_is_unpickled(
+    tmp_path, monkeypatch
+):
     hostile = pickle.dumps({b"data": Hostile(tmp_path / "canary")}, protocol=2)
     entry = data._CATALOGUE["cifar100"]
     put_cifar(monkeypatch, "cifar100", [hostile] * 3, [file.md5 for file in entry.files])
-    monkeypatch.setattr(_files, "Unpickler", lambda *arguments, **_: pytest.fail("unpickled an unchecked file"))
+    monkeypatch.setattr(
+        _files, "Unpickler", lambda *arguments, **_: pytest.fail("unpickled an unchecked file")
+    )
     with pytest.raises(BioplausError, match="is damaged: its MD5 is") as caught:
         data.read("cifar100", download=False)
     assert entry.files[0].md5 in sentence(caught)
@@ -209,10 +243,14 @@ def test_a_hostile_cifar_file_is_refused_by_its_digest_before_it_is_unpickled(tm
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_hostile_cifar_file_with_the_right_digest_builds_arrays_and_nothing_else(tmp_path, monkeypatch, protocol):
+def test_a_hostile_cifar_file_with_the_right_digest_builds_arrays_and_nothing_else(
+    tmp_path, monkeypatch, protocol
+):
     hostile = pickle.dumps([Hostile(tmp_path / "canary")], protocol=protocol)
     put_cifar(monkeypatch, "cifar100", [hostile] * 3)
-    with pytest.raises(BioplausError, match=r"asks for .*mkdir, which no file of numbers needs; .*nothing was"):
+    with pytest.raises(
+        BioplausError, match=r"asks for .*mkdir, which no file of numbers needs; .*nothing was"
+    ):
         data.read("cifar100", download=False)
     assert not (tmp_path / "canary").exists()
 
@@ -225,18 +263,23 @@ def test_digests_of_the_catalogue_are_those_that_torchvision_publishes():
         published = getattr(datasets, entry.torchvision)
         meta = published.meta["filename"], published.meta["md5"]
         expected = [
-            (f"{published.base_folder}/{n}", md5) for n, md5 in (*published.train_list, *published.test_list, meta)
+            (f"{published.base_folder}/{n}", md5)
+            for n, md5 in (*published.train_list, *published.test_list, meta)
         ]
         assert [(file.path, file.md5) for file in entry.files] == expected
     for name in ("mnist", "fashion-mnist"):
         entry = data._CATALOGUE[name]
         published = getattr(datasets, entry.torchvision)
-        paths = [f"{published.__name__}/raw/{packed.removesuffix('.gz')}" for packed, _ in published.resources]
+        paths = [
+            f"{published.__name__}/raw/{packed.removesuffix('.gz')}"
+            for packed, _ in published.resources
+        ]
         assert [file.path for file in entry.files] == paths
         assert all(file.md5 and file.n_bytes for file in entry.files)
 
 
-# --- cut, damaged, missing -------------------------------------------------------------------------------------------
+# --- cut, damaged, missing
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_cut_idx_file_is_named_with_the_bytes_expected_and_found(tiny_mnist):
@@ -245,8 +288,10 @@ def test_a_cut_idx_file_is_named_with_the_bytes_expected_and_found(tiny_mnist):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BioplausError) as caught:
         data.read("mnist", download=False)
-    assert sentence(caught) == (
-        f"{path} has 1,000 bytes, but 15,696 were expected; `python -m bioplaus data get mnist` replaces it."
+    assert (
+        sentence(caught)
+        == f"{path} has 1,000 bytes, but 15,696 were expected; `python -m bioplaus data get mnist`"
+        " replaces it."
     )
 
 
@@ -263,25 +308,36 @@ def test_every_flipped_bit_of_an_idx_file_is_found(tiny_mnist):
 
 
 def test_a_missing_set_is_named_with_the_folder_and_the_command_and_nothing_is_fetched(monkeypatch):
-    monkeypatch.setattr(data, "_download", lambda *arguments: pytest.fail("download=False reached for the network"))
+    monkeypatch.setattr(
+        data, "_download", lambda *arguments: pytest.fail("download=False reached for the network")
+    )
     with pytest.raises(BioplausError) as caught:
         data.read("fashion-mnist", download=False)
-    assert sentence(caught) == (
-        f"Data set fashion-mnist is not in {data.root()} (no FashionMNIST/raw/train-images-idx3-ubyte); run "
-        "`python -m bioplaus data get fashion-mnist` where there is a network, or set BIOPLAUS_DATA to a folder that "
-        "has it and may be written to."
+    assert (
+        sentence(caught) == f"Data set fashion-mnist is not in {data.root()} (no"
+        " FashionMNIST/raw/train-images-idx3-ubyte); run `python -m bioplaus data get"
+        " fashion-mnist` where there is a network, or set BIOPLAUS_DATA to a folder that has it"
+        " and may be written to."
     )
     assert not data.root().exists()
 
 
 def test_cifar10_jpeg_says_that_it_has_no_download_and_cifar10_never_stands_in_for_it(monkeypatch):
-    put_cifar(monkeypatch, "cifar10", [python2_pickle({"data": np.zeros((1, 3072), np.uint8), "labels": [0]})] * 7)
+    put_cifar(
+        monkeypatch,
+        "cifar10",
+        [python2_pickle({"data": np.zeros((1, 3072), np.uint8), "labels": [0]})] * 7,
+    )
     for ask in (data.read, data.get):
-        with pytest.raises(BioplausError, match="Data set cifar10-jpeg is not in .* and has no download; put the file"):
+        with pytest.raises(
+            BioplausError,
+            match="Data set cifar10-jpeg is not in .* and has no download; put the file",
+        ):
             ask("cifar10-jpeg")
 
 
-# --- download --------------------------------------------------------------------------------------------------------
+# --- download -------------------------------------------------------------------------------------
+# -------------------
 
 
 def test_a_missing_set_is_downloaded_checked_and_afterwards_read_without_any_network(tiny_mnist):
@@ -302,7 +358,9 @@ def test_whatever_a_bad_server_sends_is_rejected_with_one_sentence_and_nothing_s
     monkeypatch.setattr(data, "TIMEOUT", 0.3)
     tiny_mnist.serve(mode)
     started = time.monotonic()
-    with pytest.raises(BioplausError, match="Data set mnist is not in .* and could not be downloaded") as caught:
+    with pytest.raises(
+        BioplausError, match="Data set mnist is not in .* and could not be downloaded"
+    ) as caught:
         data.read("mnist")
     assert "python -m bioplaus data get mnist" in sentence(caught)
     assert leftovers(data.root()) == []
@@ -321,7 +379,9 @@ def test_without_a_network_there_is_a_clear_sentence_within_seconds(tiny_mnist):
     assert time.monotonic() - started < 10
 
 
-def test_an_archive_with_the_right_digest_but_other_files_in_it_is_rejected(tiny_mnist, monkeypatch):
+def test_an_archive_with_the_right_digest_but_other_files_in_it_is_rejected(
+    tiny_mnist, monkeypatch
+):
     tiny_mnist.serve()
     entry = data._CATALOGUE["mnist"]
     files = (dataclasses.replace(entry.files[0], md5="0" * 32), *entry.files[1:])
@@ -342,7 +402,9 @@ def test_get_replaces_a_damaged_file_and_removes_what_a_killed_download_left(tin
     assert not (data.root() / ".bioplaus-download-mnist").exists()
 
 
-def test_of_several_that_want_a_missing_set_at_once_one_fetches_it(tiny_mnist, tmp_path, monkeypatch):
+def test_of_several_that_want_a_missing_set_at_once_one_fetches_it(
+    tiny_mnist, tmp_path, monkeypatch
+):
     tiny_mnist.serve()
     data.get("mnist")
     alone, found = tiny_mnist.served.copy(), []
@@ -361,29 +423,62 @@ def test_a_data_folder_that_cannot_be_written_is_one_sentence(tiny_mnist, tmp_pa
     tiny_mnist.serve()
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path / "file" / "data"))
-    with pytest.raises(BioplausError, match="could not be downloaded .* set BIOPLAUS_DATA") as caught:
+    with pytest.raises(
+        BioplausError, match="could not be downloaded .* set BIOPLAUS_DATA"
+    ) as caught:
         data.read("mnist")
     sentence(caught)
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
+# -------------------
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
-    with pytest.raises(BioplausError, match="unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'"):
+    with pytest.raises(
+        BioplausError, match="unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'"
+    ):
         data.about("fashion_mnist")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("", ".", "..", "/", "../mnist", "mnist/..", "/etc/passwd", "mnist\0", "MNIST", "mnist ", "con", "x" * 5000),
-        *("../outside.npz", "a/../../outside.npz", "..\\outside.npz", "~/../outside.npz", "~nobody/outside.npz"),
-        *("outside.npz\0.npz", "\0.npz", "x" * 5000 + ".npz", "https://host/x.npz", ".npz", "MNIST/.npz"),
+        *(
+            "",
+            ".",
+            "..",
+            "/",
+            "../mnist",
+            "mnist/..",
+            "/etc/passwd",
+            "mnist\0",
+            "MNIST",
+            "mnist ",
+            "con",
+            "x" * 5000,
+        ),
+        *(
+            "../outside.npz",
+            "a/../../outside.npz",
+            "..\\outside.npz",
+            "~/../outside.npz",
+            "~nobody/outside.npz",
+        ),
+        *(
+            "outside.npz\0.npz",
+            "\0.npz",
+            "x" * 5000 + ".npz",
+            "https://host/x.npz",
+            ".npz",
+            "MNIST/.npz",
+        ),
     ],
 )
 def test_no_name_reaches_a_file_outside_the_data_folder(name, tmp_path):
-    np.savez(tmp_path / "outside.npz", images=np.zeros((9, 2, 2), np.uint8), labels=np.arange(9) % 2)
+    np.savez(
+        tmp_path / "outside.npz", images=np.zeros((9, 2, 2), np.uint8), labels=np.arange(9) % 2
+    )
     data.root().mkdir()
     assert data.about(str(tmp_path / "outside.npz")).n_test == 1  # it is there to be reached
     for ask in (data.about, data.read):
@@ -409,12 +504,15 @@ def test_catalogue_tells_what_is_built_in_found_and_missing(tiny_mnist):
     assert data.get("digits") == "built in"
 
 
-# --- the JPEG set ----------------------------------------------------------------------------------------------------
+# --- the JPEG set ---------------------------------------------------------------------------------
+# -------------------
 
 
 @pytest.fixture
 def tiny_jpeg(monkeypatch):
-    """A JPEG set of four images in place of cifar10-jpeg, their left halves coloured, the right ones black."""
+    """A JPEG set of four images in place of cifar10-jpeg, their left halves coloured, the right
+    ones black.
+    """
     from PIL import Image
 
     colours = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [128, 128, 128]], np.uint8)
@@ -440,29 +538,45 @@ def tiny_jpeg(monkeypatch):
 
 def test_jpeg_images_are_decoded_channel_first_and_divided_by_split(tiny_jpeg):
     images = data.read("cifar10-jpeg")
-    for found, expected in ((images.x_train, tiny_jpeg[[0, 2]]), (images.x_test, tiny_jpeg[[1, 3]])):
+    for found, expected in (
+        (images.x_train, tiny_jpeg[[0, 2]]),
+        (images.x_test, tiny_jpeg[[1, 3]]),
+    ):
         assert found.shape == (2, 3, 32, 32)
         # blocks of one plain colour survive JPEG but for rounding in the colour transform
         assert np.abs(found.transpose(0, 2, 3, 1).astype(int) - expected).max() <= 4
     assert [part.tolist() for part in images.labels["fine"]] == [[0, 2], [1, 3]]
 
 
-def test_decoded_images_are_kept_used_again_and_made_anew_when_the_kept_copy_is_damaged(tiny_jpeg, monkeypatch):
+def test_decoded_images_are_kept_used_again_and_made_anew_when_the_kept_copy_is_damaged(
+    tiny_jpeg, monkeypatch
+):
     first = data.read("cifar10-jpeg")
     (kept,) = data._cache().glob("decoded/*.npz")
     whole = kept.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(_pixels, "_decode", lambda *arguments: pytest.fail("decoded although a copy is kept"))
-        patch.setattr("filelock.FileLock", lambda *arguments: pytest.fail("a cache that is only read was locked"))
+        patch.setattr(
+            _pixels, "_decode", lambda *arguments: pytest.fail("decoded although a copy is kept")
+        )
+        patch.setattr(
+            "filelock.FileLock",
+            lambda *arguments: pytest.fail("a cache that is only read was locked"),
+        )
         assert np.array_equal(data.read("cifar10-jpeg").x_train, first.x_train)
     pixels_at = whole.index(first.x_train[0].tobytes())
-    for damaged in (whole[: len(whole) // 2], b"", whole[: pixels_at + 5] + b"!!" + whole[pixels_at + 7 :]):
+    for damaged in (
+        whole[: len(whole) // 2],
+        b"",
+        whole[: pixels_at + 5] + b"!!" + whole[pixels_at + 7 :],
+    ):
         kept.write_bytes(damaged)
         assert np.array_equal(data.read("cifar10-jpeg").x_test, first.x_test)
         assert kept.read_bytes() == whole
 
 
-def test_jpeg_images_are_read_where_the_cache_folder_cannot_be_written(tiny_jpeg, tmp_path, monkeypatch):
+def test_jpeg_images_are_read_where_the_cache_folder_cannot_be_written(
+    tiny_jpeg, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr(data, "_cache", lambda: tmp_path / "file" / "cache")
     with pytest.warns(UserWarning, match="cannot be kept"):
@@ -474,7 +588,9 @@ def test_a_jpeg_set_with_other_content_is_refused_naming_the_part(tiny_jpeg, mon
     for key in ("jpeg", "offset", "label", "split"):
         with monkeypatch.context() as patch:
             patch.setitem(_pixels._CIFAR_JPEG_SHA256, key, "0" * 64)
-            with pytest.raises(BioplausError, match=f"is damaged: the sha256 of its {key} is .* but {'0' * 64} was"):
+            with pytest.raises(
+                BioplausError, match=f"is damaged: the sha256 of its {key} is .* but {'0' * 64} was"
+            ):
                 data.read("cifar10-jpeg")
 
 
@@ -491,14 +607,18 @@ def test_the_real_jpeg_set_has_the_known_digests_labels_and_grey_levels(shared, 
     monkeypatch.setattr(_pixels, "_decoded", every_fiftieth)
     images = data.read("cifar10-jpeg", download=False)
     y_train, y_test = images.labels["fine"]
-    assert np.bincount(y_train).tolist() == [5000] * 10 and np.bincount(y_test).tolist() == [1000] * 10
+    assert (
+        np.bincount(y_train).tolist() == [5000] * 10 and np.bincount(y_test).tolist() == [1000] * 10
+    )
     sample = images.x_train[::50] / 255
-    # means of all 50,000 from the set's README; of 1,000 images, whose means scatter by 0.12, 0.02 is five errors
+    # means of all 50,000 from the set's README; of 1,000 images, whose means scatter by 0.12, 0.02
+    # is five errors
     assert np.allclose(sample.mean((0, 2, 3)), (0.49125, 0.48209, 0.44652), atol=0.02)
     assert np.allclose(sample.std((0, 2, 3)), (0.24523, 0.24278, 0.26063), atol=0.02)
 
 
-# --- the user's own .npz ---------------------------------------------------------------------------------------------
+# --- the user's own .npz
+# ---------------------------------------------------------------------------------------------
 
 
 def save(name: str = "mine.npz", **arrays) -> str:
@@ -526,7 +646,9 @@ def test_own_images_may_have_their_channels_last_second_or_absent(pixels, expect
     for keys in (("images", "labels"), ("image", "label")):
         name = save(**dict(zip(keys, (pixels, LABELS), strict=True)), split=np.arange(12) >= 8)
         images, about = data.read(name), data.about(name)
-        assert np.array_equal(images.x_train, expected[:8]) and np.array_equal(images.x_test, expected[8:])
+        assert np.array_equal(images.x_train, expected[:8]) and np.array_equal(
+            images.x_test, expected[8:]
+        )
         assert about == data.About(
             name="mine.npz", shape=expected.shape[1:], n_train=8, n_test=4, n_classes={"fine": 2}
         )
@@ -552,7 +674,8 @@ def test_own_images_without_a_split_have_one_in_five_of_each_class_as_test():
     labels = np.repeat([0, 1], 6)
     images = data.read(save(images=GREY, labels=labels, coarse=labels * 0))
     assert images.labels["fine"][1].tolist() == [0, 1]
-    assert np.array_equal(images.x_test[:, 0], GREY[[5, 11]])  # the last of six, by the rule of `spread`
+    # the last of six, by the rule of `spread`
+    assert np.array_equal(images.x_test[:, 0], GREY[[5, 11]])
     assert len(images.labels["coarse"][0]) == 10
 
 
@@ -615,7 +738,13 @@ def test_a_pickle_or_an_array_or_text_called_npz_is_refused(tmp_path):
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("images.npy", pickle.dumps(Hostile(tmp_path / "canary")))
         archive.writestr("labels", b"text")
-    for content in (pickle.dumps(Hostile(tmp_path / "canary")), array.getvalue(), b"text", b"", packed.getvalue()):
+    for content in (
+        pickle.dumps(Hostile(tmp_path / "canary")),
+        array.getvalue(),
+        b"text",
+        b"",
+        packed.getvalue(),
+    ):
         path.write_bytes(content)
         with pytest.raises(BioplausError, match="mine.npz") as caught:
             data.read("mine.npz")
@@ -625,7 +754,9 @@ def test_a_pickle_or_an_array_or_text_called_npz_is_refused(tmp_path):
 
 def test_a_header_that_promises_more_than_there_is_ends_in_one_sentence():
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (12, 2**40, 2**20)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (12, 2**40, 2**20)}
+    )
     data.root().mkdir()
     labels = io.BytesIO()
     np.save(labels, LABELS)
@@ -657,6 +788,8 @@ def test_a_cut_npz_is_always_refused_and_a_flipped_bit_never_changes_a_pixel_unn
         except BioplausError:
             n_refused += 1
         else:  # the bit was in a field nobody reads, such as a date
-            assert np.array_equal(found.x_train, expected.x_train) and np.array_equal(found.x_test, expected.x_test)
+            assert np.array_equal(found.x_train, expected.x_train) and np.array_equal(
+                found.x_test, expected.x_test
+            )
             assert found.labels["fine"][0].tolist() == expected.labels["fine"][0].tolist()
     assert n_refused > 25

@@ -1,4 +1,6 @@
-"""Inputs of the competing hidden units: preprocessing by name, natural patches, orders of batches, hidden features."""
+"""Inputs of the competing hidden units: preprocessing by name, natural patches, orders of batches,
+hidden features.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +33,8 @@ def numbered(n: int = 23, labelled: bool = True) -> features.Inputs:
     )
 
 
-# --- preprocessing ---------------------------------------------------------------------------------------------------
+# --- preprocessing --------------------------------------------------------------------------------
+# -------------------
 
 
 def test_centring_takes_the_mean_of_all_training_images_and_the_test_sets_own():
@@ -52,7 +55,9 @@ def test_centring_takes_the_mean_of_all_training_images_and_the_test_sets_own():
 
 def test_mended_centring_takes_the_training_mean_for_test_images_too():
     train, test = pixels(9), pixels(6, seed=2)
-    found = hebbian_images.prepare({"train": train.clone(), "test": test.clone()}, "centred_train_mean")
+    found = hebbian_images.prepare(
+        {"train": train.clone(), "test": test.clone()}, "centred_train_mean"
+    )
     expected = test.numpy() - train.numpy().mean(0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(found["test"].numpy(), expected, rtol=0, atol=1e-14)
@@ -70,7 +75,8 @@ def test_second_step_gives_rows_of_zero_mean_and_unit_norm():
 @pytest.mark.parametrize("first", ["unit_norm", "centred"])
 def test_blank_image_is_named_in_one_sentence(first):
     x = pixels(5)
-    x[3] = 0 if first == "unit_norm" else x[[0, 1, 2, 4]].mean(0)  # its own mean: nothing is left of it
+    # its own mean: nothing is left of it
+    x[3] = 0 if first == "unit_norm" else x[[0, 1, 2, 4]].mean(0)
     with pytest.raises(BioplausError, match="1 of 5 train inputs have norm 0.*first number 3"):
         hebbian_images.prepare({"train": x}, first)
 
@@ -100,8 +106,14 @@ def test_loaded_images_are_grey_levels_between_0_and_1():
 
 def test_validation_images_are_held_out_of_the_prepared_training_set():
     whole = hebbian_images.load("digits", first="centred", dtype=torch.float64)
-    parts = hebbian_images.load("digits", first="centred", validation=0.1, seed=4, dtype=torch.float64)
-    assert {split: len(x) for split, x in parts.x.items()} == {"train": 1296, "validation": 144, "test": 357}
+    parts = hebbian_images.load(
+        "digits", first="centred", validation=0.1, seed=4, dtype=torch.float64
+    )
+    assert {split: len(x) for split, x in parts.x.items()} == {
+        "train": 1296,
+        "validation": 144,
+        "test": 357,
+    }
     together = torch.cat([parts.x["train"], parts.x["validation"]])
     rows = {tuple(np.round(row, 9)) for row in together.tolist()}
     assert rows == {tuple(np.round(row, 9)) for row in whole.x["train"].tolist()}
@@ -114,27 +126,34 @@ def test_unknown_preprocessing_is_named_with_the_nearest():
         hebbian_images.spec("digits", first="centered")
 
 
-# --- natural patches -------------------------------------------------------------------------------------------------
+# --- natural patches
+# -------------------------------------------------------------------------------------------------
 
 
 def test_patches_are_the_same_for_a_seed_and_others_for_another():
     settings = patches.Config(side=6, n_patches=300)
     one, again, other = (patches.load(settings, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.x["train"], again.x["train"]) and one.fingerprint == again.fingerprint
-    assert not torch.equal(one.x["train"], other.x["train"]) and one.fingerprint != other.fingerprint
+    assert (
+        not torch.equal(one.x["train"], other.x["train"]) and one.fingerprint != other.fingerprint
+    )
     assert one.spec == patches.spec(settings) and one.spec.n_in == 36
 
 
 def test_patches_are_unit_vectors_and_colours_triple_the_inputs():
     found = patches.load(patches.Config(side=5, n_patches=200, is_colour=True), dtype=torch.float64)
     assert found.x["train"].shape == (200, 75)
-    assert torch.allclose(found.x["train"].norm(dim=1), torch.ones(200, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert torch.allclose(
+        found.x["train"].norm(dim=1), torch.ones(200, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 def test_unwhitened_patches_are_pieces_of_the_photographs_of_enough_contrast():
     settings = patches.Config(side=4, n_patches=50, whitening=None)
     grey = [photo.mean(2) / 255 for photo in map(patches._photograph, patches.PHOTOGRAPHS)]
-    windows = np.concatenate([np.lib.stride_tricks.sliding_window_view(g, (4, 4)).reshape(-1, 16) for g in grey])
+    windows = np.concatenate(
+        [np.lib.stride_tricks.sliding_window_view(g, (4, 4)).reshape(-1, 16) for g in grey]
+    )
     windows = windows[windows.std(1) > patches.LEAST_CONTRAST]
     windows -= windows.mean(1, keepdims=True)
     windows /= np.linalg.norm(windows, axis=1, keepdims=True)
@@ -146,8 +165,11 @@ def test_whitened_data_have_the_identity_as_covariance_and_are_turned_as_little_
     mixing = torch.randn(6, 6, generator=generator(), dtype=torch.float64)
     x = torch.randn(4000, 6, generator=generator(1), dtype=torch.float64) @ mixing
     white = patches.whiten(x, 1e-12)
-    assert torch.allclose(white.T @ white / 4000, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-6)
-    covariance = (x - x.mean(0)).T @ white / 4000  # of zero-phase whitening: C^(1/2), symmetric and positive
+    assert torch.allclose(
+        white.T @ white / 4000, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-6
+    )
+    # of zero-phase whitening: C^(1/2), symmetric and positive
+    covariance = (x - x.mean(0)).T @ white / 4000
     assert torch.allclose(covariance, covariance.T, rtol=0, atol=1e-9)
     assert torch.linalg.eigvalsh(covariance).min() > 0
 
@@ -158,13 +180,16 @@ def test_missing_photograph_is_named(monkeypatch):
         patches.load(patches.Config())
 
 
-@pytest.mark.parametrize("values", [{"side": 1}, {"side": 500}, {"n_patches": 0}, {"whitening": 0.0}, {"sides": 8}])
+@pytest.mark.parametrize(
+    "values", [{"side": 1}, {"side": 500}, {"n_patches": 0}, {"whitening": 0.0}, {"sides": 8}]
+)
 def test_patches_that_cannot_be_cut_are_refused(values):
     with pytest.raises(BioplausError, match=next(iter(values))):
         patches.Config.from_dict(values)
 
 
-# --- orders of batches -----------------------------------------------------------------------------------------------
+# --- orders of batches
+# -----------------------------------------------------------------------------------------------
 
 
 def epoch(task, batch_size: int, draw: torch.Generator) -> list[list[int]]:
@@ -190,20 +215,28 @@ def test_fixed_order_is_shuffled_once_and_the_same_in_every_epoch():
 
 def test_orders_and_seeds_of_a_fixed_order_are_told_apart_by_the_fingerprint():
     made = [("permuted", 0), ("permuted", 1), ("fixed", 0), ("fixed", 1)]
-    prints = [features.FeatureTask(numbered(), order=order, seed=seed).fingerprint for order, seed in made]
+    prints = [
+        features.FeatureTask(numbered(), order=order, seed=seed).fingerprint for order, seed in made
+    ]
     assert prints[0] == prints[1] and len(set(prints)) == 3
 
 
 def test_readout_sees_every_input_once_with_its_label():
     task = features.ReadoutTask(numbered(23))
-    seen = [(int(x), int(y)) for xs, ys in task.batches(5, generator()) for x, y in zip(xs[:, 0], ys, strict=True)]
+    seen = [
+        (int(x), int(y))
+        for xs, ys in task.batches(5, generator())
+        for x, y in zip(xs[:, 0], ys, strict=True)
+    ]
     assert task.n_batches(5) == 5
     assert sorted(seen) == [(n, n % 3) for n in range(23)] and seen != sorted(seen)
 
 
 @pytest.mark.parametrize("batch_size", [0, 24])
 def test_batch_larger_than_the_data_or_empty_is_refused(batch_size):
-    with pytest.raises(BioplausError, match=f"batch_size is {batch_size}, but must be from 1 to 23"):
+    with pytest.raises(
+        BioplausError, match=f"batch_size is {batch_size}, but must be from 1 to 23"
+    ):
         features.FeatureTask(numbered(23)).n_batches(batch_size)
 
 
@@ -217,11 +250,14 @@ def test_unlabelled_inputs_have_no_readout():
         features.ReadoutTask(numbered(labelled=False))
 
 
-# --- evaluation and hidden features ----------------------------------------------------------------------------------
+# --- evaluation and hidden features
+# ----------------------------------------------------------------------------------
 
 
 class Outputs(torch.nn.Module):
-    """A network that gives class n % 3 to number n, and confuses those of the test set (n + 100)."""
+    """A network that gives class n % 3 to number n, and confuses those of the test set (n +
+    100).
+    """
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         return 20 * torch.nn.functional.one_hot(x[:, 0].long() % 3, 3).double()
@@ -246,7 +282,10 @@ def test_hidden_features_are_predictions_of_prepared_inputs_in_order():
 def test_fingerprint_of_hidden_features_follows_the_weights():
     rule = rules.make("competing_hidden", {"n_units": [1, 4]})
     inputs = features.Inputs(
-        spec=numbered().spec, x={"train": torch.ones(3, 1)}, y={"train": torch.zeros(3)}, fingerprint=""
+        spec=numbered().spec,
+        x={"train": torch.ones(3, 1)},
+        y={"train": torch.zeros(3)},
+        fingerprint="",
     )
     before = features.hidden(rule, inputs).fingerprint
     assert features.hidden(rule, inputs).fingerprint == before
@@ -262,6 +301,11 @@ def test_look_at_the_units_counts_winners_and_changes_nothing():
     inputs = features.Inputs(spec=spec, x={"train": x}, y={"train": torch.zeros(3)}, fingerprint="")
     before = rule.weight.clone()
     found = features.FeatureTask(inputs).evaluate(rule)
-    assert found["n_winners"] == 2 and found["mean_top_current"] == pytest.approx((2 + 3 + 1) / 3, abs=1e-15)
-    assert found["norm_mean"] == pytest.approx((1 + 1 + 162) / 3, abs=1e-12) and found["norm_max"] == 162
+    assert found["n_winners"] == 2 and found["mean_top_current"] == pytest.approx(
+        (2 + 3 + 1) / 3, abs=1e-15
+    )
+    assert (
+        found["norm_mean"] == pytest.approx((1 + 1 + 162) / 3, abs=1e-12)
+        and found["norm_max"] == 162
+    )
     assert torch.equal(rule.weight, before)

@@ -21,13 +21,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def numbered(monkeypatch):
-    """Make `data.read("synthetic")` give images whose first pixel is their own number: 50 training, 30 test."""
+    """Make `data.read("synthetic")` give images whose first pixel is their own number: 50 training,
+    30 test.
+    """
 
     def put(n_train: int = 50, n_test: int = 30, n_classes: int = 10) -> data.Images:
         pixels = np.zeros((n_train + n_test, 1, 2, 2), np.uint8)
         pixels[:, 0, 0, 0] = np.arange(n_train + n_test)
-        fine = np.arange(n_train + n_test) * n_classes // (n_train + n_test)  # sorted by class, as some sets are
-        labels = {kind: (y[:n_train], y[n_train:]) for kind, y in (("fine", fine), ("coarse", fine // 2))}
+        # sorted by class, as some sets are
+        fine = np.arange(n_train + n_test) * n_classes // (n_train + n_test)
+        labels = {
+            kind: (y[:n_train], y[n_train:]) for kind, y in (("fine", fine), ("coarse", fine // 2))
+        }
         found = data.Images(x_train=pixels[:n_train], x_test=pixels[n_train:], labels=labels)
         about = data.About(
             name="synthetic",
@@ -49,7 +54,8 @@ def numbers(x: torch.Tensor) -> list[int]:
     return (x[:, 0].double() * 255).round().long().tolist()
 
 
-# --- preprocessing ---------------------------------------------------------------------------------------------------
+# --- preprocessing --------------------------------------------------------------------------------
+# -------------------
 
 
 def test_digits_become_sixteenths_in_row_order():
@@ -64,7 +70,9 @@ def test_mnist_pixels_are_divided_by_255_and_not_normalised(shared, monkeypatch)
     task = images.load("mnist", n_train=2000, n_test=500)
     x, _ = task.splits["train"]
     assert x.shape == (2000, 784) and x.dtype == torch.float32
-    assert np.array_equal(x.numpy(), task.images.x_train.reshape(2000, 784).astype(np.float32) / np.float32(255))
+    assert np.array_equal(
+        x.numpy(), task.images.x_train.reshape(2000, 784).astype(np.float32) / np.float32(255)
+    )
     assert x.min() == 0 and x.max() == 1
 
 
@@ -74,24 +82,35 @@ def test_cifar_preprocessing_is_the_published_normalisation_flattened_colour_by_
     mean, deviation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     for sample, colour, row, column in ((0, 0, 0, 0), (7, 1, 3, 31), (499, 2, 31, 0)):
         expected = (raw[sample, colour, row, column] / 255 - mean[colour]) / (3 * deviation[colour])
-        assert x[sample, 1024 * colour + 32 * row + column].item() == pytest.approx(expected, rel=1e-14)
+        assert x[sample, 1024 * colour + 32 * row + column].item() == pytest.approx(
+            expected, rel=1e-14
+        )
 
 
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [
-        *(("synthetic", "unit"), ("synthetic-color", "unit"), ("digits", "unit"), ("mnist", "unit")),
+        *(
+            ("synthetic", "unit"),
+            ("synthetic-color", "unit"),
+            ("digits", "unit"),
+            ("mnist", "unit"),
+        ),
         *(("fashion-mnist", "unit"), ("cifar10", "corinfomax"), ("cifar100", "corinfomax")),
         ("cifar10-jpeg", "corinfomax"),
     ],
 )
-def test_default_preprocessing_is_that_of_the_corinfomax_paper_and_is_spelled_out(dataset, expected):
+def test_default_preprocessing_is_that_of_the_corinfomax_paper_and_is_spelled_out(
+    dataset, expected
+):
     settings, _, _ = images._plan({"dataset": dataset})
     assert settings.preprocessing == expected
     assert images.Config.from_dict(settings.to_dict()) == settings
 
 
-def test_a_preprocessing_is_added_with_one_function_and_may_augment_and_keep_the_image_shape(monkeypatch):
+def test_a_preprocessing_is_added_with_one_function_and_may_augment_and_keep_the_image_shape(
+    monkeypatch,
+):
     def shift(x, generator):
         return x + torch.randint(1, 3, (len(x), 1, 1, 1), generator=generator)
 
@@ -108,14 +127,19 @@ def test_a_preprocessing_is_added_with_one_function_and_may_augment_and_keep_the
 def test_stored_pixels_stay_as_they_are_for_those_who_want_them():
     task = images.load("synthetic-color", preprocessing="corinfomax")
     raw = data.read("synthetic-color")
-    assert np.array_equal(task.images.x_train, raw.x_train) and task.images.x_train.dtype == np.uint8
+    assert (
+        np.array_equal(task.images.x_train, raw.x_train) and task.images.x_train.dtype == np.uint8
+    )
     assert set(task.images.labels) == {"fine", "coarse"}
 
 
-# --- spec and parameters ---------------------------------------------------------------------------------------------
+# --- spec and parameters
+# ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("values", [{}, {"labels": "coarse"}, {"n_train": 100, "n_test": 50, "validation": 0.2}])
+@pytest.mark.parametrize(
+    "values", [{}, {"labels": "coarse"}, {"n_train": 100, "n_test": 50, "validation": 0.2}]
+)
 @pytest.mark.parametrize("dataset", ["synthetic", "synthetic-color", "digits"])
 def test_spec_is_known_without_reading_and_is_that_of_the_loaded_task(dataset, values, monkeypatch):
     if dataset == "digits":
@@ -127,7 +151,11 @@ def test_spec_is_known_without_reading_and_is_that_of_the_loaded_task(dataset, v
     assert task.spec == spec
     for x, y in task.splits.values():
         assert x.shape[1:] == (spec.n_in,) and int(y.max()) < spec.n_out
-    assert np.prod(spec.image_shape) == spec.n_in and spec.kind == "classification" and spec.n_steps is None
+    assert (
+        np.prod(spec.image_shape) == spec.n_in
+        and spec.kind == "classification"
+        and spec.n_steps is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +177,9 @@ def test_spec_of_a_published_set_is_known_where_the_set_is_missing(dataset, n_in
 def test_spec_of_an_own_file_has_the_files_name_and_no_folder(tmp_path):
     path = tmp_path / "my letters.npz"
     np.savez(path, images=np.zeros((20, 3, 4), np.uint8), labels=np.arange(20) % 2)
-    expected = Spec(name="my letters.npz", kind="classification", n_in=12, n_out=2, image_shape=(1, 3, 4))
+    expected = Spec(
+        name="my letters.npz", kind="classification", n_in=12, n_out=2, image_shape=(1, 3, 4)
+    )
     assert images.spec(str(path)) == images.load(str(path)).spec == expected
 
 
@@ -158,7 +188,10 @@ def test_spec_of_an_own_file_has_the_files_name_and_no_folder(tmp_path):
     [
         ({"dataset": "minst"}, "unknown data set 'minst'; did you mean 'mnist'"),
         ({"preprocessing": "units"}, "unknown preprocessing 'units'; did you mean 'unit'"),
-        ({"preprocessing": "corinfomax"}, "is for images of 3 channels, but those of synthetic have 1"),
+        (
+            {"preprocessing": "corinfomax"},
+            "is for images of 3 channels, but those of synthetic have 1",
+        ),
         ({"labels": "corse"}, "did you mean 'coarse'"),
         ({"dataset": "digits", "labels": "coarse"}, "digits has no coarse labels, only fine"),
         ({"n_train": 401}, "n_train is 401, but synthetic has 400"),
@@ -173,7 +206,9 @@ def test_spec_of_an_own_file_has_the_files_name_and_no_folder(tmp_path):
         ({"sed": 1}, "unknown parameter of images 'sed'; did you mean 'seed'"),
     ],
 )
-def test_parameters_that_cannot_work_are_refused_before_anything_is_read(values, complaint, monkeypatch):
+def test_parameters_that_cannot_work_are_refused_before_anything_is_read(
+    values, complaint, monkeypatch
+):
     monkeypatch.setattr(data, "read", lambda *arguments, **more: pytest.fail("read the data"))
     with pytest.raises(BioplausError, match=complaint):
         images.spec(**{"dataset": "synthetic", **values})
@@ -183,12 +218,15 @@ def test_parameters_that_cannot_work_are_refused_before_anything_is_read(values,
 
 
 def test_download_is_passed_on(monkeypatch):
-    monkeypatch.setattr(data, "_download", lambda *arguments: pytest.fail("download=False reached for the network"))
+    monkeypatch.setattr(
+        data, "_download", lambda *arguments: pytest.fail("download=False reached for the network")
+    )
     with pytest.raises(BioplausError, match="python -m bioplaus data get cifar100"):
         images.load("cifar100", download=False)
 
 
-# --- batches ---------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------
+# -------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 49, 50])
@@ -211,7 +249,11 @@ def test_the_generator_alone_decides_the_order_and_epochs_differ(numbered):
         return [[i for x, _ in task.batches(8, source) for i in numbers(x)] for _ in range(2)]
 
     before = torch.get_rng_state()
-    first, again, other = two_epochs(generator(1)), two_epochs(generator(1)), two_epochs(generator(2))
+    first, again, other = (
+        two_epochs(generator(1)),
+        two_epochs(generator(1)),
+        two_epochs(generator(2)),
+    )
     assert first == again and first != other and first[0] != first[1]
     assert torch.equal(before, torch.get_rng_state())
     source = generator(1)
@@ -233,28 +275,45 @@ def test_batches_share_no_memory_with_the_data_or_with_each_other(numbered):
 @pytest.mark.parametrize("batch_size", [0, -3, 51])
 def test_a_batch_of_no_image_or_of_more_than_there_are_is_refused(numbered, batch_size):
     task = images.load("synthetic")
-    for ask in (lambda: task.n_batches(batch_size), lambda: next(task.batches(batch_size, generator()))):
-        with pytest.raises(BioplausError, match=f"batch_size is {batch_size}, but must be from 1 to 50"):
+    for ask in (
+        lambda: task.n_batches(batch_size),
+        lambda: next(task.batches(batch_size, generator())),
+    ):
+        with pytest.raises(
+            BioplausError, match=f"batch_size is {batch_size}, but must be from 1 to 50"
+        ):
             ask()
 
 
-# --- subsets and validation ------------------------------------------------------------------------------------------
+# --- subsets and validation
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_subset_is_the_start_of_a_fixed_permutation_in_stored_order(numbered):
     task = images.load("synthetic", n_train=12, n_test=5)
-    assert numbers(task.splits["train"][0]) == sorted(np.random.RandomState(0).permutation(50)[:12].tolist())
-    assert numbers(task.splits["test"][0]) == [50 + i for i in sorted(np.random.RandomState(0).permutation(30)[:5])]
+    assert numbers(task.splits["train"][0]) == sorted(
+        np.random.RandomState(0).permutation(50)[:12].tolist()
+    )
+    assert numbers(task.splits["test"][0]) == [
+        50 + i for i in sorted(np.random.RandomState(0).permutation(30)[:5])
+    ]
     assert len(task.splits["train"][1].unique()) > 3  # although the set is sorted by class
 
 
 def test_smaller_subsets_are_part_of_larger_ones_and_the_largest_is_the_whole_set(numbered):
-    chosen = [set(numbers(images.load("synthetic", n_train=n).splits["train"][0])) for n in (5, 20, 50)]
+    chosen = [
+        set(numbers(images.load("synthetic", n_train=n).splits["train"][0])) for n in (5, 20, 50)
+    ]
     assert chosen[0] < chosen[1] < chosen[2]
-    assert images.load("synthetic", n_train=50, n_test=30).fingerprint == images.load("synthetic").fingerprint
+    assert (
+        images.load("synthetic", n_train=50, n_test=30).fingerprint
+        == images.load("synthetic").fingerprint
+    )
 
 
-def test_validation_images_are_drawn_from_the_training_images_with_their_labels_and_the_seed_chooses_them(numbered):
+def test_validation_images_are_drawn_from_the_training_images_with_their_labels_and_the_seed_chooses_them(
+    numbered,
+):
     raw = numbered()
     held_out = []
     for seed in (0, 1):
@@ -263,7 +322,9 @@ def test_validation_images_are_drawn_from_the_training_images_with_their_labels_
         parts = {split: numbers(task.splits[split][0]) for split in ("train", "validation")}
         assert len(parts["validation"]) == 15
         assert sorted(parts["train"] + parts["validation"]) == list(range(50))
-        assert parts["validation"] == sorted(np.random.RandomState(seed).permutation(50)[:15].tolist())
+        assert parts["validation"] == sorted(
+            np.random.RandomState(seed).permutation(50)[:15].tolist()
+        )
         for split, rows in parts.items():
             assert task.splits[split][1].tolist() == raw.labels["fine"][0][rows].tolist()
         assert task.n_batches(10) == 4
@@ -278,7 +339,8 @@ def test_coarse_labels_are_learned_when_asked_for(numbered):
     assert task.splits["test"][1].tolist() == raw.labels["coarse"][1].tolist()
 
 
-# --- fingerprint -----------------------------------------------------------------------------------------------------
+# --- fingerprint ----------------------------------------------------------------------------------
+# -------------------
 
 
 def test_fingerprint_is_the_stated_sha256(numbered):
@@ -293,16 +355,27 @@ def test_fingerprint_is_the_stated_sha256(numbered):
     assert task.fingerprint == digest.hexdigest()
 
 
-def test_fingerprint_changes_with_every_pixel_label_and_choice_and_with_nothing_else(numbered, monkeypatch):
+def test_fingerprint_changes_with_every_pixel_label_and_choice_and_with_nothing_else(
+    numbered, monkeypatch
+):
     raw = numbered()
 
     def fingerprint(**values):
         return images.load("synthetic", **values).fingerprint
 
     plain = fingerprint()
-    assert fingerprint(dtype=torch.float64) == fingerprint(seed=5) == fingerprint(preprocessing="unit") == plain
+    assert (
+        fingerprint(dtype=torch.float64)
+        == fingerprint(seed=5)
+        == fingerprint(preprocessing="unit")
+        == plain
+    )
     seen = {plain, fingerprint(labels="coarse"), fingerprint(n_train=49), fingerprint(n_test=29)}
-    seen |= {fingerprint(validation=0.1), fingerprint(validation=0.2), fingerprint(validation=0.1, seed=1)}
+    seen |= {
+        fingerprint(validation=0.1),
+        fingerprint(validation=0.2),
+        fingerprint(validation=0.1, seed=1),
+    }
     monkeypatch.setitem(images.PREPROCESSING, "other", images.PREPROCESSING["unit"])
     seen.add(fingerprint(preprocessing="other"))
     for array in (raw.x_train, raw.x_test, *raw.labels["fine"], *raw.labels["coarse"]):
@@ -313,11 +386,14 @@ def test_fingerprint_changes_with_every_pixel_label_and_choice_and_with_nothing_
     assert fingerprint() == plain
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
+# -------------------
 
 
 class Table(torch.nn.Module):
-    """Answers each numbered image with a row of a random table; `scratch` hands out one and the same tensor again."""
+    """Answers each numbered image with a row of a random table; `scratch` hands out one and the
+    same tensor again.
+    """
 
     def __init__(self, n_images: int, n_classes: int, scratch: torch.Tensor | None = None) -> None:
         super().__init__()
@@ -349,7 +425,9 @@ def test_accuracy_is_the_counted_fraction_whatever_the_chunks_and_though_a_rule_
     table = Table(80, 10, scratch=torch.empty(80, 10, dtype=torch.float64))
     before = torch.get_rng_state()
     found = task.evaluate(table)
-    assert found == {f"{split}_accuracy": (ranks(task, split, table) == 0).mean() for split in task.splits}
+    assert found == {
+        f"{split}_accuracy": (ranks(task, split, table) == 0).mean() for split in task.splits
+    }
     assert list(found) == ["train_accuracy", "validation_accuracy", "test_accuracy"]
     assert all(type(value) is float for value in found.values())
     assert max(table.sizes) <= chunk and sum(table.sizes) == 80
@@ -368,7 +446,10 @@ def test_accuracy_is_an_exact_fraction_and_no_sum_of_rounded_means(numbered, mon
 
     assert 3 * (15 / 22 * 22) / 66 != 45 / 66  # what adding up the chunks' means would give
     monkeypatch.setitem(images.CHUNK, "cpu", 22)
-    assert images.load("synthetic").evaluate(FifteenOfAChunk()) == {"train_accuracy": 45 / 66, "test_accuracy": 15 / 22}
+    assert images.load("synthetic").evaluate(FifteenOfAChunk()) == {
+        "train_accuracy": 45 / 66,
+        "test_accuracy": 15 / 22,
+    }
 
 
 def test_with_a_hundred_classes_top_5_accuracy_is_reported_too(numbered):
@@ -414,9 +495,13 @@ def test_the_epoch_loop_learns_digits_and_only_the_seed_of_the_order_matters():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu_batches_and_accuracy_are_those_of_the_cpu():
-    here, there = (images.load("digits", validation=0.1, device=device) for device in ("cpu", "cuda"))
+    here, there = (
+        images.load("digits", validation=0.1, device=device) for device in ("cpu", "cuda")
+    )
     assert here.fingerprint == there.fingerprint
-    for (x, y), (x_gpu, y_gpu) in zip(here.batches(64, generator()), there.batches(64, generator()), strict=True):
+    for (x, y), (x_gpu, y_gpu) in zip(
+        here.batches(64, generator()), there.batches(64, generator()), strict=True
+    ):
         assert x_gpu.is_cuda and torch.equal(x, x_gpu.cpu()) and torch.equal(y, y_gpu.cpu())
     rule = Softmax(here.spec.n_in, here.spec.n_out)
     torch.nn.init.normal_(rule.w, generator=generator())

@@ -1,4 +1,6 @@
-"""torchvision is imported as it is; only one known failure is mended, and any other is one sentence."""
+"""torchvision is imported as it is; only one known failure is mended, and any other is one
+sentence.
+"""
 
 import subprocess
 import sys
@@ -14,7 +16,9 @@ SYMPTOM = "operator torchvision::nms does not exist"
 
 
 class RecordingLibrary:
-    """Stands in for torch.library.Library and remembers the schemas: no test changes this process's operators."""
+    """Stands in for torch.library.Library and remembers the schemas: no test changes this process's
+    operators.
+    """
 
     schemas: list[str]
 
@@ -27,7 +31,9 @@ class RecordingLibrary:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """write(source) makes a torchvision whose import runs `source`; returns the list of schemas declared since."""
+    """write(source) makes a torchvision whose import runs `source`; returns the list of schemas
+    declared since.
+    """
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -61,7 +67,9 @@ def test_torchvision_imports_here_in_a_fresh_process_and_what_bioplaus_uses_of_i
         "assert datasets.CIFAR100.base_folder == 'cifar-100-python'\n"
         "assert _torchvision.load() is sys.modules['torchvision']\n"
     )
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
 
 
@@ -71,7 +79,9 @@ def test_no_operator_is_declared_when_torchvision_imports_by_itself(fake):
     assert schemas == []
 
 
-def test_after_the_known_failure_both_operators_are_declared_and_the_import_is_run_once_more_from_the_start(fake):
+def test_after_the_known_failure_both_operators_are_declared_and_the_import_is_run_once_more_from_the_start(
+    fake,
+):
     schemas = fake(
         "import torch, builtins\n"
         "import torchvision.extension\n"

@@ -1,9 +1,11 @@
-"""From runs of the bilateral experiments to tidy tables: accuracies, outcomes, claims with verdicts.
+"""From runs of the bilateral experiments to tidy tables: accuracies, outcomes, claims with
+verdicts.
 
-A claim here compares two entries of one experiment, not a number with a published one: the published numbers are single
-runs on CIFAR-100. Its unit is the difference of two accuracies of the same seed; it *holds* where the 95 % confidence
-interval of the mean difference over seeds (Student's t) lies on the claimed side of 0, is *contradicted* where it lies
-on the other side, and is *undecided* otherwise.
+A claim here compares two entries of one experiment, not a number with a published one: the
+published numbers are single runs on CIFAR-100. Its unit is the difference of two accuracies of the
+same seed; it *holds* where the 95 % confidence interval of the mean difference over seeds
+(Student's t) lies on the claimed side of 0, is *contradicted* where it lies on the other side, and
+is *undecided* otherwise.
 """
 
 import math
@@ -27,7 +29,8 @@ FROM_FINE, CONSISTENCY = "test_coarse_from_fine_accuracy", "test_consistency"
 
 
 def finals(found: Analysis, *, copies: bool = False) -> "pandas.DataFrame":
-    """What each run that is done reports, one row a run and metric: entry, label, seed, metric, value.
+    """What each run that is done reports, one row a run and metric: entry, label, seed, metric,
+    value.
 
     Parameters
     ----------
@@ -36,7 +39,13 @@ def finals(found: Analysis, *, copies: bool = False) -> "pandas.DataFrame":
     import pandas
 
     rows = [
-        {"entry": run["entry"], "label": found.label(run["entry"]), "seed": run["seed"], "metric": name, "value": value}
+        {
+            "entry": run["entry"],
+            "label": found.label(run["entry"]),
+            "seed": run["seed"],
+            "metric": name,
+            "value": value,
+        }
         for run, record in _done(found)
         if copies or run["entry"] not in COPIES
         for name, value in record["final"].items()
@@ -46,7 +55,9 @@ def finals(found: Analysis, *, copies: bool = False) -> "pandas.DataFrame":
 
 
 def summary(values: "pandas.DataFrame", metrics: Iterable[str]) -> "pandas.DataFrame":
-    """Mean over seeds with its 95 % confidence interval: entry, label, metric, mean, low, high, n, in entry order."""
+    """Mean over seeds with its 95 % confidence interval: entry, label, metric, mean, low, high, n,
+    in entry order.
+    """
     import pandas
 
     rows = []
@@ -54,7 +65,9 @@ def summary(values: "pandas.DataFrame", metrics: Iterable[str]) -> "pandas.DataF
         if metric in metrics:
             mean, half = interval(group.value)
             about = {"entry": entry, "label": label, "metric": metric}
-            rows.append({**about, "mean": mean, "low": mean - half, "high": mean + half, "n": len(group)})
+            rows.append(
+                {**about, "mean": mean, "low": mean - half, "high": mean + half, "n": len(group)}
+            )
     return pandas.DataFrame(rows, columns=["entry", "label", "metric", "mean", "low", "high", "n"])
 
 
@@ -69,8 +82,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(values.mean()), float(half)
 
 
-def paired(values: "pandas.DataFrame", first: tuple[str, str], second: tuple[str, str]) -> np.ndarray:
-    """Differences, seed by seed, of (entry, metric) `first` minus `second`, over the seeds that both have."""
+def paired(
+    values: "pandas.DataFrame", first: tuple[str, str], second: tuple[str, str]
+) -> np.ndarray:
+    """Differences, seed by seed, of (entry, metric) `first` minus `second`, over the seeds that
+    both have.
+    """
     a, b = (
         values[(values.entry == entry) & (values.metric == metric)].set_index("seed").value
         for entry, metric in (first, second)
@@ -83,11 +100,17 @@ def by_seed(found: Analysis, *entries: str) -> dict[int, list[dict[str, Any]]]:
     """The records of `entries` for every seed for which all of them are done."""
     records = {(run["entry"], run["seed"]): record for run, record in _done(found)}
     seeds = sorted({seed for _, seed in records})
-    return {s: [records[e, s] for e in entries] for s in seeds if all((e, s) in records for e in entries)}
+    return {
+        s: [records[e, s] for e in entries]
+        for s in seeds
+        if all((e, s) in records for e in entries)
+    }
 
 
 def outcome_table(found: Analysis) -> "pandas.DataFrame":
-    """Images by outcome: seed, then a column for each of `hemisphere_analysis.OUTCOMES`; images matched by place."""
+    """Images by outcome: seed, then a column for each of `hemisphere_analysis.OUTCOMES`; images
+    matched by place.
+    """
     import pandas
 
     rows = []
@@ -108,7 +131,8 @@ def outcome_table(found: Analysis) -> "pandas.DataFrame":
 
 
 def conditional(found: Analysis) -> "pandas.DataFrame":
-    """How often the joined network is right given which hemisphere was, and consistency: name, seed, value, published.
+    """How often the joined network is right given which hemisphere was, and consistency: name,
+    seed, value, published.
 
     `published` is of one run on CIFAR-100; NaN where nothing was published.
     """
@@ -121,9 +145,13 @@ def conditional(found: Analysis) -> "pandas.DataFrame":
         rows += [{"name": name, "seed": seed, "value": value} for name, value in found_here.items()]
     for seed, (fine, coarse, joined) in by_seed(found, "fine", "coarse", "specialised").items():
         superclass = np.asarray(fine["coarse_of"])
-        separate = (superclass[fine["predictions"]["fine"]] == coarse["predictions"]["coarse"]).mean()
+        separate = (
+            superclass[fine["predictions"]["fine"]] == coarse["predictions"]["coarse"]
+        ).mean()
         rows.append({"name": "consistency_separate", "seed": seed, "value": separate})
-        rows.append({"name": "consistency_joined", "seed": seed, "value": joined["final"][CONSISTENCY]})
+        rows.append(
+            {"name": "consistency_joined", "seed": seed, "value": joined["final"][CONSISTENCY]}
+        )
     theirs = published_conditional()
     table = pandas.DataFrame(rows, columns=["name", "seed", "value"])
     return table.assign(published=table.name.map(theirs).astype(float))
@@ -132,9 +160,13 @@ def conditional(found: Analysis) -> "pandas.DataFrame":
 _PUBLISHED = {  # metric in the published file -> ours
     "P(fine head right | fine hemisphere alone wrong)": "joined_fine_given_fine_wrong",
     "P(fine head right | fine hemisphere alone right)": "joined_fine_given_fine_right",
-    "P(fine head right | fine hemi wrong and coarse hemi right)": "joined_fine_given_fine_wrong_coarse_right",
+    "P(fine head right | fine hemi wrong and coarse hemi right)": (
+        "joined_fine_given_fine_wrong_coarse_right"
+    ),
     "P(fine head right | both hemis wrong)": "joined_fine_given_both_wrong",
-    "P(coarse head right | coarse hemi wrong and fine hemi right)": "joined_coarse_given_coarse_wrong_fine_right",
+    "P(coarse head right | coarse hemi wrong and fine hemi right)": (
+        "joined_coarse_given_coarse_wrong_fine_right"
+    ),
     "P(coarse head right | both hemis wrong)": "joined_coarse_given_both_wrong",
 }
 
@@ -142,10 +174,16 @@ _PUBLISHED = {  # metric in the published file -> ours
 def published_conditional() -> dict[str, float]:
     """The published conditional fractions by our names."""
     table = published.values("bilateral")
-    found = {_PUBLISHED[m]: float(v) for m, v in zip(table.metric, table.value, strict=True) if m in _PUBLISHED}
+    found = {
+        _PUBLISHED[m]: float(v)
+        for m, v in zip(table.metric, table.value, strict=True)
+        if m in _PUBLISHED
+    }
     inside = table[table.metric == "P(fine prediction lies inside coarse prediction)"]
     for model, value in zip(inside.model, inside.value, strict=True):
-        found["consistency_separate" if "separate" in model else "consistency_joined"] = float(value)
+        found["consistency_separate" if "separate" in model else "consistency_joined"] = float(
+            value
+        )
     return found
 
 
@@ -166,10 +204,11 @@ _MODELS = {"fine hemisphere": "fine", "coarse hemisphere": "coarse", "bilateral"
 
 
 def accuracies(found: Analysis) -> list[dict[str, Any]]:
-    """Test accuracies of every entry that is not a mere part of another, in the form of `tables.save`.
+    """Test accuracies of every entry that is not a mere part of another, in the form of
+    `tables.save`.
 
-    What was published (one run of the 2022 form, on CIFAR-100) is compared where the data set is CIFAR-100, and stands
-    in the note elsewhere.
+    What was published (one run of the 2022 form, on CIFAR-100) is compared where the data set is
+    CIFAR-100, and stands in the note elsewhere.
     """
     values, theirs = finals(found), published_accuracies()
     rows = []
@@ -186,15 +225,27 @@ def accuracies(found: Analysis) -> list[dict[str, Any]]:
                 values[(values.entry == entry) & (values.metric == metric)].value.tolist(),
                 published.Published(number, math.nan, 1, note) if is_alike else None,
             )
-            said = vars(compared) | ({"note": f"published {number:.4f} ({note})"} if number and not is_alike else {})
-            about = {"paper": found.paper, "experiment": found.experiment, "entry": entry, "label": found.label(entry)}
+            said = vars(compared) | (
+                {"note": f"published {number:.4f} ({note})"} if number and not is_alike else {}
+            )
+            about = {
+                "paper": found.paper,
+                "experiment": found.experiment,
+                "entry": entry,
+                "label": found.label(entry),
+            }
             members = run.parameters.get("members")
             axis, x = (
                 ("trained networks:", len(members))
                 if members
-                else (f"{run.parameters.get('report', 'best')} epoch of", run.parameters["n_epochs"])
+                else (
+                    f"{run.parameters.get('report', 'best')} epoch of",
+                    run.parameters["n_epochs"],
+                )
             )
-            rows.append({**about, "metric": metric, "axis": axis, "x": x, **said, "grade": compared.grade})
+            rows.append(
+                {**about, "metric": metric, "axis": axis, "x": x, **said, "grade": compared.grade}
+            )
     return rows
 
 
@@ -208,7 +259,8 @@ def claim(
     is_strict: bool = True,
     note: str = "",
 ) -> dict[str, Any]:
-    """A claim that differences of the same seed are above 0, in the form that tables and the report page show.
+    """A claim that differences of the same seed are above 0, in the form that tables and the report
+    page show.
 
     Parameters
     ----------
@@ -217,7 +269,9 @@ def claim(
     """
     n = len(differences)
     mean, half = interval(differences)
-    text = f"{mean:+.4f}" + (f" [{mean - half:+.4f}, {mean + half:+.4f}]" if n > 1 else " (one seed)")
+    text = f"{mean:+.4f}" + (
+        f" [{mean - half:+.4f}, {mean + half:+.4f}]" if n > 1 else " (one seed)"
+    )
     if n == 0:
         verdict, grade = published.NOT_RUN, "not-run"
     elif n == 1:
@@ -238,19 +292,39 @@ def claim(
 
 
 def claims(found: Analysis) -> list[dict[str, Any]]:
-    """The published claims C1 to C6 and the controls that the paper lacks, each with its verdict at this preset."""
+    """The published claims C1 to C6 and the controls that the paper lacks, each with its verdict at
+    this preset.
+    """
     values = finals(found)
     theirs = published_accuracies()
 
-    def compare(name: str, first: str, second: str, metric: str = "", second_metric: str = "", **how: Any) -> None:
+    def compare(
+        name: str, first: str, second: str, metric: str = "", second_metric: str = "", **how: Any
+    ) -> None:
         for one in (metric,) if metric else (FINE, COARSE):
             other = second_metric or one
             gap = theirs.get((first, one), math.nan) - theirs.get((second, other), math.nan)
-            said = [f"published {gap:+.4f} (one run, CIFAR-100, 2022 form)"] if math.isfinite(gap) else []
+            said = (
+                [f"published {gap:+.4f} (one run, CIFAR-100, 2022 form)"]
+                if math.isfinite(gap)
+                else []
+            )
             differences = paired(values, (first, one), (second, other))
             note = "; ".join([*said, *([how["note"]] if how.get("note") else [])])
-            label = f"{name}: {found.label(first)} above {found.label(second)}" if first != second else name
-            rows.append(claim(found, f"{name}-{one}", label, differences, **{**how, "metric": one, "note": note}))
+            label = (
+                f"{name}: {found.label(first)} above {found.label(second)}"
+                if first != second
+                else name
+            )
+            rows.append(
+                claim(
+                    found,
+                    f"{name}-{one}",
+                    label,
+                    differences,
+                    **{**how, "metric": one, "note": note},
+                )
+            )
 
     rows: list[dict[str, Any]] = []
     known = set(found.entries)
@@ -260,14 +334,22 @@ def claims(found: Analysis) -> list[dict[str, Any]]:
     compare("C1", "specialised", "coarse", COARSE)
     compare("C2", "specialised", "both", note="published as an ordering only")
     compare("C2", "specialised", "joint", note="published as an ordering only")
-    compare("C3", "ensemble", "specialised", is_strict=False, note="published: not beaten, often best")
+    compare(
+        "C3", "ensemble", "specialised", is_strict=False, note="published: not beaten, often best"
+    )
     rows += _outcome_claims(found)
     for control in ("two-fine", "two-coarse", "specialists", "both-long", "specialised-drift"):
         if control in known:
             compare("Control", "specialised", control, note="no such control in the paper")
-    label = "Caution: coarse label read off the fine prediction of bilateral specialised, above its coarse head"
+    label = (
+        "Caution: coarse label read off the fine prediction of bilateral specialised, above its"
+        " coarse head"
+    )
     compare(label, "specialised", "specialised", FROM_FINE, COARSE)
-    label = "Caution: coarse label read off the left hemisphere's fine prediction, above the right one's"
+    label = (
+        "Caution: coarse label read off the left hemisphere's fine prediction, above the right"
+        " one's"
+    )
     differences = paired(values, ("fine", FROM_FINE), ("coarse", COARSE))
     gap = theirs["fine", FROM_FINE] - theirs["coarse", COARSE]
     note = f"published {gap:+.4f} (one run, CIFAR-100, 2022 form)"
@@ -286,11 +368,18 @@ def _outcome_claims(found: Analysis) -> list[dict[str, Any]]:
         ("C6", "C6: the joined network's two predictions agree more often than the separate hemispheres'",
          "consistency_joined", "consistency_separate"),
     ):  # fmt: skip
-        a, b = (table[table.name == part].set_index("seed").value.dropna() for part in (first, second))
+        a, b = (
+            table[table.name == part].set_index("seed").value.dropna() for part in (first, second)
+        )
         common = sorted(set(a.index) & set(b.index))
-        note = f"published {theirs[first]:.3f} against {theirs[second]:.3f} (one run, CIFAR-100, 2022 form)"
+        note = (
+            f"published {theirs[first]:.3f} against {theirs[second]:.3f} (one run, CIFAR-100, 2022"
+            " form)"
+        )
         differences = (a.loc[common] - b.loc[common]).to_numpy(float)
-        rows.append(claim(found, name, label, differences, metric="fraction_of_test_images", note=note))
+        rows.append(
+            claim(found, name, label, differences, metric="fraction_of_test_images", note=note)
+        )
     return rows
 
 
@@ -305,21 +394,32 @@ def _done(found: Analysis) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any
 
 
 def parameters(found: Analysis) -> "pandas.DataFrame":
-    """Numbers of parameters of every entry that has run: entry, label, total, trainable, with_buffers."""
+    """Numbers of parameters of every entry that has run: entry, label, total, trainable,
+    with_buffers.
+    """
     import pandas
 
     rows = {
-        run["entry"]: {"entry": run["entry"], "label": found.label(run["entry"]), **record["parameters"]}
+        run["entry"]: {
+            "entry": run["entry"],
+            "label": found.label(run["entry"]),
+            **record["parameters"],
+        }
         for run, record in _done(found)
     }
-    return pandas.DataFrame(rows.values(), columns=["entry", "label", "total", "trainable", "with_buffers"])
+    return pandas.DataFrame(
+        rows.values(), columns=["entry", "label", "total", "trainable", "with_buffers"]
+    )
 
 
 def parameter_claims(found: Analysis) -> list[dict[str, Any]]:
-    """The published numbers of parameters, running statistics included, and ours at published widths, in millions."""
+    """The published numbers of parameters, running statistics included, and ours at published
+    widths, in millions.
+    """
     sparse, inverted = ({"backbone": name} for name in ("sparse_resnet9", "sparse_invresnet9"))
     one_head = 512 * 100 + 100
-    unused_heads = one_head + 512 * 20 + 20  # of one hemisphere, left over in the published joined network
+    # of one hemisphere, left over in the published joined network
+    unused_heads = one_head + 512 * 20 + 20
     ours = {
         "bilateral (2022 form) incl. BatchNorm buffers": (
             _count(left=sparse, right={}) + unused_heads,
@@ -341,10 +441,27 @@ def parameter_claims(found: Analysis) -> list[dict[str, Any]]:
     for model, (count, note) in ours.items():
         gap = count - int(theirs[model])
         verdict, grade = ("equal", "within") if gap == 0 else (f"differs by {gap:+,}", "outside")
-        about = {"paper": found.paper, "experiment": found.experiment, "entry": model, "label": model, "note": note}
-        numbers = {"published": theirs[model] / 1e6, "ours": count / 1e6, "difference": gap / 1e6, "n": 1, "x": 1}
+        about = {
+            "paper": found.paper,
+            "experiment": found.experiment,
+            "entry": model,
+            "label": model,
+            "note": note,
+        }
+        numbers = {
+            "published": theirs[model] / 1e6,
+            "ours": count / 1e6,
+            "difference": gap / 1e6,
+            "n": 1,
+            "x": 1,
+        }
         rest = dict.fromkeys(("published_sd", "published_n", "ours_sd", "k", "chance"))
-        words = {"metric": "parameters_in_millions", "axis": "network", "verdict": verdict, "grade": grade}
+        words = {
+            "metric": "parameters_in_millions",
+            "axis": "network",
+            "verdict": verdict,
+            "grade": grade,
+        }
         rows.append({**about, **numbers, **rest, **words})
     return rows
 

@@ -1,7 +1,8 @@
-"""The figures of the bilateral paper: accuracies, outcomes, confusions, distances between features, Grad-CAM maps.
+"""The figures of the bilateral paper: accuracies, outcomes, confusions, distances between features,
+Grad-CAM maps.
 
-Each function returns the figure and a table of exactly what it draws; the figure is None where nothing is there to
-draw.
+Each function returns the figure and a table of exactly what it draws; the figure is None where
+nothing is there to draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,9 +40,13 @@ _COLOURS = {  # Okabe and Ito's; what is built alike is coloured alike
 _NAMES = {
     "joined_fine_given_fine_right": "joined fine correct, given left correct",
     "joined_fine_given_fine_wrong": "joined fine correct, given left wrong",
-    "joined_fine_given_fine_wrong_coarse_right": "joined fine correct, given left wrong, right correct",
+    "joined_fine_given_fine_wrong_coarse_right": (
+        "joined fine correct, given left wrong, right correct"
+    ),
     "joined_fine_given_both_wrong": "joined fine correct, given both wrong",
-    "joined_coarse_given_coarse_wrong_fine_right": "joined coarse correct, given left correct, right wrong",
+    "joined_coarse_given_coarse_wrong_fine_right": (
+        "joined coarse correct, given left correct, right wrong"
+    ),
     "joined_coarse_given_both_wrong": "joined coarse correct, given both wrong",
     "consistency_separate": "fine inside coarse prediction, separate hemispheres",
     "consistency_joined": "fine inside coarse prediction, joined network",
@@ -72,23 +77,39 @@ def accuracies(found: Analysis) -> Drawn:
     labels = list(dict.fromkeys(shown.label))
     place = {label: len(labels) - 1 - k for k, label in enumerate(labels)}
     figure, panels = plt.subplots(1, 2, figsize=(12, 0.52 * len(labels) + 1.6), sharey=True)
-    for axes, metric, title in zip(panels, (tables.FINE, tables.COARSE), ("fine", "coarse"), strict=True):
+    for axes, metric, title in zip(
+        panels, (tables.FINE, tables.COARSE), ("fine", "coarse"), strict=True
+    ):
         rows, dots = shown[shown.metric == metric], values[values.metric == metric]
         y = rows.label.map(place)
         colours = [colour(entry) for entry in rows.entry]
         axes.barh(y, rows["mean"], color=colours, alpha=0.55, height=0.62)
         many = rows.n > 1
         errors = (rows["high"] - rows["mean"])[many]
-        axes.errorbar(rows["mean"][many], y[many], xerr=errors, fmt="none", ecolor="0.2", elinewidth=1.6, capsize=4)
+        axes.errorbar(
+            rows["mean"][many],
+            y[many],
+            xerr=errors,
+            fmt="none",
+            ecolor="0.2",
+            elinewidth=1.6,
+            capsize=4,
+        )
         axes.plot(dots.value, dots.label.map(place) + 0.2, "o", color="0.15", markersize=3.5)
         lows = [*dots.value, *rows["mean"]]
         if metric == tables.COARSE:
             read = shown[shown.metric == tables.FROM_FINE]
             axes.plot(
-                read["mean"], read.label.map(place) - 0.2, "^", color="0.15", markerfacecolor="white", markersize=7
+                read["mean"],
+                read.label.map(place) - 0.2,
+                "^",
+                color="0.15",
+                markerfacecolor="white",
+                markersize=7,
             )
             lows += list(read["mean"])
-        span = max(lows) - min(lows)  # intervals of two seeds can be many times wider: those leave the axes
+        # intervals of two seeds can be many times wider: those leave the axes
+        span = max(lows) - min(lows)
         low = min([*lows, *rows.low[many & (rows.low > min(lows) - span)]])
         high = max([*lows, *rows.high[many & (rows.high < max(lows) + span)]])
         floor = max(0.0, low - 0.15 * span - 0.01)
@@ -96,13 +117,17 @@ def accuracies(found: Analysis) -> Drawn:
         axes.set(xlabel=f"{title} test accuracy", title=f"{title} labels")
         axes.grid(axis="y", visible=False)
     counts = shown.groupby("label").n.max()
-    panels[0].set_yticks(list(place.values()), [f"{label} (n = {counts[label]})" for label in place], fontsize=13)
+    panels[0].set_yticks(
+        list(place.values()), [f"{label} (n = {counts[label]})" for label in place], fontsize=13
+    )
     figure.suptitle(heading(found), fontsize=14)
     return figure, values[values.metric.isin([tables.FINE, tables.COARSE, tables.FROM_FINE])]
 
 
 def complementarity(found: Analysis) -> Drawn:
-    """When each hemisphere alone is wrong, how often is the joined network right? Ours, and published."""
+    """When each hemisphere alone is wrong, how often is the joined network right? Ours, and
+    published.
+    """
     table = tables.conditional(found)
     table = table[table.name.isin(_NAMES)]
     if table.empty:
@@ -119,24 +144,49 @@ def complementarity(found: Analysis) -> Drawn:
             axes.errorbar(mean, y, xerr=half, fmt="none", ecolor="0.2", elinewidth=1.6, capsize=4)
         axes.plot(values.value, np.full(len(values), y + 0.18), "o", color="0.15", markersize=3.5)
     theirs = table.drop_duplicates("name").set_index("name").published
-    known = [(y, theirs[name]) for y, name in enumerate(names) if name in theirs and theirs[name] == theirs[name]]
+    known = [
+        (y, theirs[name])
+        for y, name in enumerate(names)
+        if name in theirs and theirs[name] == theirs[name]
+    ]
     axes.plot(
-        [x for _, x in known], [y for y, _ in known], "D", color="#D55E00", markersize=8, label="published (CIFAR-100)"
+        [x for _, x in known],
+        [y for y, _ in known],
+        "D",
+        color="#D55E00",
+        markersize=8,
+        label="published (CIFAR-100)",
     )
     axes.set_yticks(range(len(names)), [_NAMES[name] for name in names], fontsize=13)
-    axes.set(xlabel="fraction of test images", xlim=(0, 1.02), title=f"{heading(found)}, n = {table.seed.nunique()}")
+    axes.set(
+        xlabel="fraction of test images",
+        xlim=(0, 1.02),
+        title=f"{heading(found)}, n = {table.seed.nunique()}",
+    )
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower right", frameon=False, fontsize=13)
     return figure, table
 
 
 def curves(found: Analysis, kinds: Sequence[str] = ("fine", "coarse")) -> Drawn:
-    """Test accuracy after each epoch of every network that is trained, mean over seeds with a band of +/- one sd."""
+    """Test accuracy after each epoch of every network that is trained, mean over seeds with a band
+    of +/- one sd.
+    """
     import pandas
 
-    untrained = {run.entry for run in found.runs if run.parameters.get("members")} | set(tables.COPIES)
-    drawn = [found.curves(f"test_{kind}_accuracy").assign(kind=kind) for kind in kinds] if found.outcomes else []
-    table = pandas.concat([d[(d.part == "mean") & ~d.entry.isin(untrained)] for d in drawn]) if drawn else None
+    untrained = {run.entry for run in found.runs if run.parameters.get("members")} | set(
+        tables.COPIES
+    )
+    drawn = (
+        [found.curves(f"test_{kind}_accuracy").assign(kind=kind) for kind in kinds]
+        if found.outcomes
+        else []
+    )
+    table = (
+        pandas.concat([d[(d.part == "mean") & ~d.entry.isin(untrained)] for d in drawn])
+        if drawn
+        else None
+    )
     if table is None or table.empty:
         return None, pandas.DataFrame(columns=["entry", "label", "kind", "x", "value", "sd", "n"])
     from matplotlib import pyplot as plt
@@ -144,20 +194,36 @@ def curves(found: Analysis, kinds: Sequence[str] = ("fine", "coarse")) -> Drawn:
     figure, panels = plt.subplots(1, len(kinds), figsize=(6.6 * len(kinds), 5.4))
     styles: dict[str, Any] = {}
     for axes, kind in zip(panels, kinds, strict=True):
-        for (entry, label), line in table[table.kind == kind].groupby(["entry", "label"], sort=False):
+        for (entry, label), line in table[table.kind == kind].groupby(
+            ["entry", "label"], sort=False
+        ):
             dashes = "--" if entry.startswith(("two-", "both-long", "specialised-")) else "-"
-            look = {"color": colour(entry), "linestyle": dashes, "marker": "o", "markersize": 3.5, "linewidth": 2}
+            look = {
+                "color": colour(entry),
+                "linestyle": dashes,
+                "marker": "o",
+                "markersize": 3.5,
+                "linewidth": 2,
+            }
             (styles[label],) = axes.plot(line.x, line.value, **look)
             low, high = line.value - line.sd, line.value + line.sd
-            axes.fill_between(line.x.astype(float), low, high, color=colour(entry), alpha=0.15, linewidth=0)
+            axes.fill_between(
+                line.x.astype(float), low, high, color=colour(entry), alpha=0.15, linewidth=0
+            )
         axes.set(xlabel="epoch", ylabel=f"{kind} test accuracy")
-    figure.legend(styles.values(), styles, loc="outside lower center", ncols=3, frameon=False, fontsize=12)
+    figure.legend(
+        styles.values(), styles, loc="outside lower center", ncols=3, frameon=False, fontsize=12
+    )
     figure.suptitle(heading(found), fontsize=14)
     return figure, table[["entry", "label", "kind", "x", "value", "sd", "n"]]
 
 
-def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint", "specialised")) -> Drawn:
-    """Fine predictions against fine labels, classes sorted by superclass; mean over seeds of row fractions."""
+def confusions(
+    found: Analysis, entries: Sequence[str] = ("fine", "both", "joint", "specialised")
+) -> Drawn:
+    """Fine predictions against fine labels, classes sorted by superclass; mean over seeds of row
+    fractions.
+    """
     import pandas
 
     shares, order, edges = {}, None, None
@@ -175,19 +241,29 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
     import seaborn
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(shares), figsize=(4.1 * len(shares) + 0.8, 4.9), squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(shares), figsize=(4.1 * len(shares) + 0.8, 4.9), squeeze=False
+    )
     rows = []
     for axes, (entry, (matrix, n)) in zip(panels.flat, shares.items(), strict=True):
         errors = matrix * (1 - np.eye(len(matrix)))
         names = order if len(matrix) <= 20 else False
         most = max(e.max() for e in _errors(shares))
-        how = {"cmap": "Blues", "vmin": 0, "vmax": most, "square": True, "cbar": False, "rasterized": True}
+        how = {
+            "cmap": "Blues",
+            "vmin": 0,
+            "vmax": most,
+            "square": True,
+            "cbar": False,
+            "rasterized": True,
+        }
         seaborn.heatmap(errors, ax=axes, xticklabels=names, yticklabels=names, **how)
         axes.hlines(edges, 0, len(matrix), color="0.1", linewidth=1.2)
         axes.vlines(edges, 0, len(matrix), color="0.1", linewidth=1.2)
         inside = (superclass[order][:, None] == superclass[order]) * errors
         axes.set_title(
-            f"{found.label(entry)} (n = {n})\n{inside.sum() / errors.sum():.0%} of errors inside superclass",
+            f"{found.label(entry)} (n = {n})\n{inside.sum() / errors.sum():.0%} of errors inside"
+            " superclass",
             fontsize=12,
         )
         axes.tick_params(labelsize=11, rotation=0)
@@ -199,16 +275,19 @@ def confusions(found: Analysis, entries: Sequence[str] = ("fine", "both", "joint
             for i, j in np.ndindex(matrix.shape)
         ]
     panels[0, 0].set_ylabel("class")
-    figure.colorbar(axes.collections[0], ax=panels, label="fraction of the class's images", shrink=0.8)
+    figure.colorbar(
+        axes.collections[0], ax=panels, label="fraction of the class's images", shrink=0.8
+    )
     figure.suptitle(heading(found), fontsize=14)
     return figure, pandas.DataFrame(rows, columns=columns)
 
 
 def distances(found: Analysis, *, by: str = "joined") -> Drawn:
-    """For each outcome, pairs of images of a class: how far apart in the left, the right and the joined features.
+    """For each outcome, pairs of images of a class: how far apart in the left, the right and the
+    joined features.
 
-    x: cosine distance in the left hemisphere's features ("specific"); y: in the right one's ("general"); colour: in the
-    features `by`, in ten bins; one seed, the first.
+    x: cosine distance in the left hemisphere's features ("specific"); y: in the right one's
+    ("general"); colour: in the features `by`, in ten bins; one seed, the first.
 
     Parameters
     ----------
@@ -231,12 +310,16 @@ def distances(found: Analysis, *, by: str = "joined") -> Drawn:
     figure, panels = plt.subplots(4, 4, figsize=(11.5, 10.5), sharex=True, sharey=True)
     for axes, outcome in zip(panels.flat, hemisphere_analysis.OUTCOMES, strict=True):
         rows = table[table.outcome == outcome]
-        points = axes.scatter(rows.left, rows.right, c=rows[by], cmap="viridis", norm=norm, s=9, linewidths=0)
+        points = axes.scatter(
+            rows.left, rows.right, c=rows[by], cmap="viridis", norm=norm, s=9, linewidths=0
+        )
         axes.plot([0, top], [0, top], "--", color="0.5", linewidth=1)
         for values, is_x in ((rows.left, True), (rows.right, False)):
             if len(values):
                 _margin(axes, values, top, is_x=is_x)
-        axes.text(0.97, 0.03, f"{len(rows)} pairs", transform=axes.transAxes, ha="right", fontsize=10)
+        axes.text(
+            0.97, 0.03, f"{len(rows)} pairs", transform=axes.transAxes, ha="right", fontsize=10
+        )
         axes.set(xlim=(0, top), ylim=(0, top))
         axes.tick_params(labelsize=11)
     for k in range(4):
@@ -252,10 +335,11 @@ def distances(found: Analysis, *, by: str = "joined") -> Drawn:
 
 
 def attention(found: Analysis, *, rows: int = 8) -> Drawn:
-    """Grad-CAM maps of left, right and joined network over test images of different outcomes; one seed, the first.
+    """Grad-CAM maps of left, right and joined network over test images of different outcomes; one
+    seed, the first.
 
-    Beside them: how the joined map correlates with the left one, the right one, and the mean of the two.
-    Where the data set is not on this machine, maps are drawn alone.
+    Beside them: how the joined map correlates with the left one, the right one, and the mean of the
+    two. Where the data set is not on this machine, maps are drawn alone.
     """
     import pandas
 
@@ -276,7 +360,11 @@ def attention(found: Analysis, *, rows: int = 8) -> Drawn:
         outcome = hemisphere_analysis.OUTCOMES[kept["outcome"][k]]
         grey = np.full((*maps["left"].shape, 3), 0.5) if pictures is None else pictures[k]
         for axes, name in zip(panels[k], ("image", *names), strict=True):
-            shown = grey if name == "image" else 0.5 * grey + 0.5 * plt.get_cmap("jet")(maps[name])[..., :3]
+            shown = (
+                grey
+                if name == "image"
+                else 0.5 * grey + 0.5 * plt.get_cmap("jet")(maps[name])[..., :3]
+            )
             axes.imshow(shown, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
@@ -287,20 +375,27 @@ def attention(found: Analysis, *, rows: int = 8) -> Drawn:
         said = f"left {left}, right {right};\njoined: fine {fine},\ncoarse {coarse}"
         panels[k, 0].set_ylabel(said, fontsize=10, rotation=0, ha="right", va="center")
         either = (maps["left"] + maps["right"]) / 2
-        scores = [_correlation(maps["joined"], other) for other in (maps["left"], maps["right"], either)]
+        scores = [
+            _correlation(maps["joined"], other) for other in (maps["left"], maps["right"], either)
+        ]
         beside = "\n".join(
             f"{name}: {score:.2f}" if score == score else f"{name}: –"
             for name, score in zip(("left", "right", "mean"), scores, strict=True)
         )
-        panels[k, 3].text(1.06, 0.5, beside, transform=panels[k, 3].transAxes, fontsize=10, va="center")
-        table.append(dict(zip(columns, (seed, int(kept["image"][k]), outcome, *scores), strict=True)))
+        panels[k, 3].text(
+            1.06, 0.5, beside, transform=panels[k, 3].transAxes, fontsize=10, va="center"
+        )
+        table.append(
+            dict(zip(columns, (seed, int(kept["image"][k]), outcome, *scores), strict=True))
+        )
     figure.suptitle(f"Grad-CAM, {heading(found)}, seed {seed}", fontsize=13)
     return figure, pandas.DataFrame(table, columns=columns)
 
 
 def _shares(record: Mapping[str, Any], n_classes: int) -> np.ndarray:
     predicted, target = (
-        torch.from_numpy(v.astype(np.int64)) for v in (record["predictions"]["fine"], record["labels"])
+        torch.from_numpy(v.astype(np.int64))
+        for v in (record["predictions"]["fine"], record["labels"])
     )
     counts = hemisphere_analysis.confusion(predicted, target, n_classes).numpy()
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -323,7 +418,15 @@ def _margin(axes: Any, values: "pandas.Series", top: float, *, is_x: bool) -> No
     heights, edges = np.histogram(values, bins=24, range=(0, top))
     draw = axes.bar if is_x else axes.barh
     size = {"width": edges[1] - edges[0]} if is_x else {"height": edges[1] - edges[0]}
-    draw(edges[:-1], 0.16 * top * heights / heights.max(), align="edge", color="0.6", alpha=0.5, zorder=0, **size)
+    draw(
+        edges[:-1],
+        0.16 * top * heights / heights.max(),
+        align="edge",
+        color="0.6",
+        alpha=0.5,
+        zorder=0,
+        **size,
+    )
 
 
 def _pictures(found: Analysis, places: np.ndarray) -> np.ndarray | None:
@@ -336,7 +439,10 @@ def _pictures(found: Analysis, places: np.ndarray) -> np.ndarray | None:
         return None
     from bioplaus.tasks import images
 
-    pixels = stored.x_test[images._first(n_test, len(stored.x_test))][places].transpose(0, 2, 3, 1) / about.top
+    pixels = (
+        stored.x_test[images._first(n_test, len(stored.x_test))][places].transpose(0, 2, 3, 1)
+        / about.top
+    )
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
 
 

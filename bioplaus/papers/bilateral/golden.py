@@ -1,7 +1,8 @@
-"""Goldens of the bilateral paper: training of hemispheres, ensembles, sparse layers, augmentation and analyses.
+"""Goldens of the bilateral paper: training of hemispheres, ensembles, sparse layers, augmentation
+and analyses.
 
-Published names of hemispheres and heads become those of `Hemispheres` here, and nowhere else. What is not training is
-replayed through the functions that the tasks and analyses use.
+Published names of hemispheres and heads become those of `Hemispheres` here, and nowhere else. What
+is not training is replayed through the functions that the tasks and analyses use.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -74,18 +75,29 @@ def _ours(name: str) -> str:
     return _PARTS[beginning] + name.removeprefix(beginning)
 
 
-def _state(golden: Golden, prefix: str, dtype: torch.dtype, parts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+def _state(
+    golden: Golden, prefix: str, dtype: torch.dtype, parts: tuple[str, ...] = ("",)
+) -> dict[str, Tensor]:
     """Tensors of a network by our names, from keys `<prefix><name>` and `<prefix>buffer.<name>`."""
     found = {}
     for key in golden:
         name = key.removeprefix(prefix).removeprefix("buffer.")
-        if key.startswith(prefix) and name.startswith(parts) and any(name.startswith(part) for part in _PARTS):
+        if (
+            key.startswith(prefix)
+            and name.startswith(parts)
+            and any(name.startswith(part) for part in _PARTS)
+        ):
             found[_ours(name)] = golden.tensor(key, dtype)
     return found
 
 
 def _learner(
-    golden: Golden, rule: str, dtype: torch.dtype, hemispheres: str, heads: str, prefix: str = "init."
+    golden: Golden,
+    rule: str,
+    dtype: torch.dtype,
+    hemispheres: str,
+    heads: str,
+    prefix: str = "init.",
 ) -> torch.nn.Module:
     """A learner with the golden's network and its first weights."""
     h = golden.hyperparameter
@@ -94,16 +106,30 @@ def _learner(
     backbone = h("arch", "resnet9")
 
     def side(name: str) -> dict[str, Any]:
-        sparsity = {ours: h(f"{name}_{ours}", None) for ours in ("k", "per_k")} if "sparse" in backbone else {}
-        return {"backbone": backbone, "widths": list(widths), "is_frozen": bool(h("freeze", False)), **sparsity}
+        sparsity = (
+            {ours: h(f"{name}_{ours}", None) for ours in ("k", "per_k")}
+            if "sparse" in backbone
+            else {}
+        )
+        return {
+            "backbone": backbone,
+            "widths": list(widths),
+            "is_frozen": bool(h("freeze", False)),
+            **sparsity,
+        }
 
     is_bilateral = hemispheres == "bilateral"
     left = side("fine")
     values = {
         "heads": heads,
-        "left": left if is_bilateral else {**left, "is_frozen": False},  # published: ignored with one hemisphere
+        # published: ignored with one hemisphere
+        "left": left if is_bilateral else {**left, "is_frozen": False},
         "right": side("coarse") if is_bilateral else None,
-        **{f"n_{kind}": len(state[f"heads.{kind}.bias"]) for kind in KINDS if f"heads.{kind}.bias" in state},
+        **{
+            f"n_{kind}": len(state[f"heads.{kind}.bias"])
+            for kind in KINDS
+            if f"heads.{kind}.bias" in state
+        },
         "image_size": golden["data.images"].shape[-1],
         "in_channels": golden["data.images"].shape[-3],
         "dropout": h("dropout", 0.0),
@@ -137,10 +163,14 @@ def _training(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
                 mask = golden.tensor(key, dtype, batch)
                 dropout.mask = lambda x, mask=mask: mask
         seen: dict[str, Tensor] = {}
-        hook = learner.net.register_forward_hook(lambda module, inputs, output, seen=seen: seen.update(output))
+        hook = learner.net.register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.update(output)
+        )
         y = torch.stack([golden.tensor(f"data.{kind}", dtype, batch) for kind in KINDS], dim=1)
         learner.train()
-        measured = learner.fit_batch(golden.tensor("data.images", dtype, batch), y, epoch=0, step=batch)
+        measured = learner.fit_batch(
+            golden.tensor("data.images", dtype, batch), y, epoch=0, step=batch
+        )
         hook.remove()
         for kind in kinds:
             yield f"expect.logits.batch{batch + 1}.{kind}", seen[kind]
@@ -148,9 +178,15 @@ def _training(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
         recorded["loss"].append(measured["loss"])
         gradients = {name: named[_ours(name)].grad for name in order}
         zero = torch.zeros((), dtype=dtype)
-        norms.append(torch.stack([zero if g is None else torch.linalg.vector_norm(g) for g in gradients.values()]))
+        norms.append(
+            torch.stack(
+                [zero if g is None else torch.linalg.vector_norm(g) for g in gradients.values()]
+            )
+        )
         if batch == 0:
-            yield from ((f"expect.grad.batch1.{name}", g) for name, g in gradients.items() if g is not None)
+            yield from (
+                (f"expect.grad.batch1.{name}", g) for name, g in gradients.items() if g is not None
+            )
         if batch in (0, n - 1):
             yield from _weights(golden, learner, f"expect.after_batch{batch + 1}.")
     for name, values in recorded.items():
@@ -162,7 +198,9 @@ def _training(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
 
 def _weights(golden: Golden, learner: torch.nn.Module, prefix: str) -> Pairs:
     """Weights that learn, and all running statistics, under their published keys."""
-    learning = {name: value for name, value in learner.net.named_parameters() if value.requires_grad}
+    learning = {
+        name: value for name, value in learner.net.named_parameters() if value.requires_grad
+    }
     for name in golden.meta["parameter_order"]:
         if _ours(name) in learning:
             yield f"{prefix}{name}", learning[_ours(name)].detach()
@@ -189,10 +227,15 @@ def _ensemble(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     with torch.no_grad():
         logits = Ensemble(members).logits(images)
         for i, member in enumerate(members):
-            yield from ((f"expect.member{i}.{kind}", value) for kind, value in member.logits(images).items())
+            yield from (
+                (f"expect.member{i}.{kind}", value) for kind, value in member.logits(images).items()
+            )
     for kind, value in logits.items():
         yield f"expect.logits.{kind}", value
-        yield f"expect.loss_{kind}", functional.cross_entropy(value, golden.tensor(f"data.{kind}", dtype))
+        yield (
+            f"expect.loss_{kind}",
+            functional.cross_entropy(value, golden.tensor(f"data.{kind}", dtype)),
+        )
 
 
 def _augmentation(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
@@ -200,8 +243,13 @@ def _augmentation(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     pixels = torch.from_numpy(golden["data.uint8_images"])
     mean, deviation = (torch.tensor(h(name), dtype=dtype) for name in ("mean", "std"))
     normalise = Normaliser(mean, deviation, 255, pixels.shape[2])
-    top, left, flip = (torch.from_numpy(golden[f"data.{name}"]) for name in ("crop_top", "crop_left", "flip"))
-    yield "expect.train", normalise(augment(pixels, torch.arange(len(pixels)), top, left, flip.bool(), h("pad")))
+    top, left, flip = (
+        torch.from_numpy(golden[f"data.{name}"]) for name in ("crop_top", "crop_left", "flip")
+    )
+    yield (
+        "expect.train",
+        normalise(augment(pixels, torch.arange(len(pixels)), top, left, flip.bool(), h("pad"))),
+    )
     yield "expect.eval", normalise(pixels)
 
 
@@ -222,7 +270,10 @@ def _grad_cam(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     images = golden.tensor("data.images", dtype)
     joined = _learner(golden, rule, dtype, "bilateral", "both").eval()
     with torch.no_grad():
-        yield from ((f"expect.pred_{kind}", value.argmax(1)) for kind, value in joined.logits(images).items())
+        yield from (
+            (f"expect.pred_{kind}", value.argmax(1))
+            for kind, value in joined.logits(images).items()
+        )
     yield "expect.cam_bilateral", hemisphere_analysis.grad_cam(joined.net, images)
     alone = _learner(golden, rule, dtype, "unilateral", "fine", "init.unilateral.")
     yield "expect.cam_unilateral_fine", hemisphere_analysis.grad_cam(alone.net, images)
@@ -234,7 +285,10 @@ def _cosine(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     runs = hemisphere_analysis.runs_of_equal(labels)
     starts = np.concatenate([np.full(n * (n - 1) // 2, first) for first, n in runs])
     yield "expect.pair_index_in_group", pairs - starts[:, None]
-    features = {name: torch.from_numpy(golden[f"data.{name}_feat"]) for name in ("bilateral", "broad", "narrow")}
+    features = {
+        name: torch.from_numpy(golden[f"data.{name}_feat"])
+        for name in ("bilateral", "broad", "narrow")
+    }
     features["concatenated"] = torch.cat([features["narrow"], features["broad"]], dim=1)
     for name, values in features.items():
         yield f"expect.distance_{name}", hemisphere_analysis.cosine_distance(values, pairs)

@@ -12,15 +12,15 @@ from torch.nn import functional
 
 from bioplaus.nets.hemispheres import Hemispheres
 
-OUTCOMES = tuple(  # fine hemisphere, coarse hemisphere - joined network's fine head, coarse head; t: right, f: wrong
-    f"n{a}b{b}-bicamn{c}b{d}" for a in "tf" for b in "tf" for c in "tf" for d in "tf"
-)
+# fine hemisphere, coarse hemisphere - joined network's fine head, coarse head; t: right, f: wrong
+OUTCOMES = tuple(f"n{a}b{b}-bicamn{c}b{d}" for a in "tf" for b in "tf" for c in "tf" for d in "tf")
 
 
 def outcomes(fine: Tensor, coarse: Tensor, joined_fine: Tensor, joined_coarse: Tensor) -> Tensor:
     """Which of the 16 `OUTCOMES` each image is.
 
-    Images are matched by their place. (The published code matches file names, which are not unique.)
+    Images are matched by their place. (The published code matches file names, which are not
+    unique.)
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def outcomes(fine: Tensor, coarse: Tensor, joined_fine: Tensor, joined_coarse: T
 
 
 def complementarity(counts: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """How often the joined network is right, given which hemisphere alone was: conditional fractions by name.
+    """How often the joined network is right, given which hemisphere alone was: conditional
+    fractions by name.
 
     Parameters
     ----------
@@ -70,7 +71,9 @@ def complementarity(counts: Sequence[int] | np.ndarray) -> dict[str, float]:
 
 def confusion(predicted: Tensor, target: Tensor, n_classes: int) -> Tensor:
     """Images by (target, predicted) class, (n_classes, n_classes) int64."""
-    return torch.bincount(target * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes)
+    return torch.bincount(target * n_classes + predicted, minlength=n_classes**2).view(
+        n_classes, n_classes
+    )
 
 
 def runs_of_equal(labels: Sequence[int]) -> list[tuple[int, int]]:
@@ -101,14 +104,17 @@ def cosine_distance(features: Tensor, pairs: np.ndarray) -> Tensor:
 
 
 def attention_layers(net: Hemispheres) -> list[nn.Module]:
-    """Where Grad-CAM looks, as published: the outputs of res1 and of the residual block of res2, of each hemisphere.
+    """Where Grad-CAM looks, as published: the outputs of res1 and of the residual block of res2, of
+    each hemisphere.
 
     Hemispheres without such stages give their last module that has maps.
     """
     layers: list[nn.Module] = []
     for hemisphere in net.hemispheres.values():
         if hasattr(hemisphere, "res1"):
-            is_block = any(isinstance(part, nn.AdaptiveAvgPool2d) for part in hemisphere.res2.children())
+            is_block = any(
+                isinstance(part, nn.AdaptiveAvgPool2d) for part in hemisphere.res2.children()
+            )
             layers += [hemisphere.res1, hemisphere.res2[0] if is_block else hemisphere.res2]
         else:
             layers.append(next(iter(hemisphere.children())))
@@ -116,11 +122,13 @@ def attention_layers(net: Hemispheres) -> list[nn.Module]:
 
 
 def grad_cam(net: Hemispheres, images: Tensor, layers: Sequence[nn.Module] | None = None) -> Tensor:
-    """Where in an image lies what the network's predictions rest on (Selvaraju and others, ICCV 2017).
+    """Where in an image lies what the network's predictions rest on (Selvaraju and others, ICCV
+    2017).
 
-    S = sum over heads of the predicted class's logit; for each layer with activations A_c, w_c = mean of dS/dA_c over
-    positions, map = ReLU(sum_c w_c A_c), stretched to [0, 1] and to the size of the image (bilinear); the mean over
-    layers, stretched to [0, 1] again. Images are seen one at a time, in evaluation mode.
+    S = sum over heads of the predicted class's logit; for each layer with activations A_c, w_c =
+    mean of dS/dA_c over positions, map = ReLU(sum_c w_c A_c), stretched to [0, 1] and to the size
+    of the image (bilinear); the mean over layers, stretched to [0, 1] again. Images are seen one at
+    a time, in evaluation mode.
 
     Parameters
     ----------
@@ -133,7 +141,10 @@ def grad_cam(net: Hemispheres, images: Tensor, layers: Sequence[nn.Module] | Non
     """
     layers = attention_layers(net) if layers is None else layers
     seen: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda module, inputs, output: seen.append(output)) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        for layer in layers
+    ]
     was_training = net.training
     net.eval()
     try:
@@ -147,13 +158,18 @@ def grad_cam(net: Hemispheres, images: Tensor, layers: Sequence[nn.Module] | Non
 def _one_cam(net: Hemispheres, image: Tensor, seen: list[Tensor]) -> Tensor:
     seen.clear()
     with torch.enable_grad():
-        logits = net(image.requires_grad_())  # so that maps of frozen hemispheres have gradients too
-        gradients = torch.autograd.grad(sum(value.max(dim=1).values.sum() for value in logits.values()), seen)
+        # so that maps of frozen hemispheres have gradients too
+        logits = net(image.requires_grad_())
+        gradients = torch.autograd.grad(
+            sum(value.max(dim=1).values.sum() for value in logits.values()), seen
+        )
     maps = []
     for activations, gradient in zip(seen, gradients, strict=True):
         weights = gradient.mean((2, 3), keepdim=True)
         cam = _stretch((weights * activations.detach()).sum(1, keepdim=True).relu()).float()
-        maps.append(functional.interpolate(cam, image.shape[-2:], mode="bilinear", align_corners=False))
+        maps.append(
+            functional.interpolate(cam, image.shape[-2:], mode="bilinear", align_corners=False)
+        )
     return _stretch(torch.cat(maps).mean(0)[0])
 
 

@@ -1,4 +1,6 @@
-"""What a run of the notebook hemispheres does beside training: check its parameters, join, look, and report."""
+"""What a run of the notebook hemispheres does beside training: check its parameters, join, look,
+and report.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,9 @@ def check(
     report: str,
     n_kept: int,
 ) -> None:
-    """Raise `BioplausError` unless a run of the notebook hemispheres can work with these of its parameters."""
+    """Raise `BioplausError` unless a run of the notebook hemispheres can work with these of its
+    parameters.
+    """
     for name, value in (("n_views", n_views), ("copy", copy), ("n_pairs or n_maps", n_kept)):
         if value < 0:
             raise BioplausError(f"{name} is {value}, but must be at least 0.")
@@ -52,25 +56,36 @@ def check(
     for side in checkpoints:
         if side not in sides:
             raise unknown("hemisphere in checkpoints", side, sides)
-    if n_views and not (settings.frozen_norm == "eval" and all(side.is_frozen for side in sides.values())):
+    if n_views and not (
+        settings.frozen_norm == "eval" and all(side.is_frozen for side in sides.values())
+    ):
         raise BioplausError(
-            f"n_views is {n_views}, but features can be encoded once only where all hemispheres have is_frozen true "
-            "and frozen_norm is eval."
+            f"n_views is {n_views}, but features can be encoded once only where all hemispheres"
+            " have is_frozen true and frozen_norm is eval."
         )
     if n_kept and len(checkpoints) < 2:
-        raise BioplausError("n_pairs and n_maps compare two hemispheres trained apart, so checkpoints must name both.")
+        raise BioplausError(
+            "n_pairs and n_maps compare two hemispheres trained apart, so checkpoints must name"
+            " both."
+        )
 
 
 def _check_ensemble(ensemble: str, members: Mapping[str, str]) -> None:
     if ensemble not in ENSEMBLES:
         raise unknown("ensemble", ensemble, ENSEMBLES)
     if len(members) < 2:
-        raise BioplausError(f"An ensemble needs at least two members, but this one has {len(members)}.")
+        raise BioplausError(
+            f"An ensemble needs at least two members, but this one has {len(members)}."
+        )
     if ensemble == "specialists" and members.keys() != set(KINDS):
-        raise BioplausError(f"The specialists' members are called fine and coarse, not {' and '.join(members)}.")
+        raise BioplausError(
+            f"The specialists' members are called fine and coarse, not {' and '.join(members)}."
+        )
 
 
-def together(ensemble: str, members: Mapping[str, nn.Module], images: HierarchyTask) -> tuple[nn.Module, History]:
+def together(
+    ensemble: str, members: Mapping[str, nn.Module], images: HierarchyTask
+) -> tuple[nn.Module, History]:
     """Trained networks that answer together, and a history whose only epoch is their evaluation.
 
     Parameters
@@ -86,7 +101,9 @@ def together(ensemble: str, members: Mapping[str, nn.Module], images: HierarchyT
 
 
 def parameter_counts(network: nn.Module) -> dict[str, int]:
-    """Numbers of parameters: "total", "trainable" (0 in an ensemble), "with_buffers" as the published tables count."""
+    """Numbers of parameters: "total", "trainable" (0 in an ensemble), "with_buffers" as the
+    published tables count.
+    """
     is_ensemble = isinstance(network, Ensemble | Specialists)
     return {
         "total": parameter_count(network),
@@ -96,10 +113,14 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
 
 
 def final(epochs: Sequence[Mapping[str, float]], report: str) -> dict[str, float]:
-    """The metrics a run reports: of the epoch with the lowest validation error, the first of equals, or of the last."""
+    """The metrics a run reports: of the epoch with the lowest validation error, the first of
+    equals, or of the last.
+    """
     if not epochs:
         return {}
-    return dict(epochs[-1] if report == "last" else min(epochs, key=lambda epoch: epoch["validation_error"]))
+    return dict(
+        epochs[-1] if report == "last" else min(epochs, key=lambda epoch: epoch["validation_error"])
+    )
 
 
 def look(
@@ -110,18 +131,21 @@ def look(
     n_pairs: int = 0,
     n_maps: int = 0,
 ) -> dict[str, Any]:
-    """What a network says of the test images, and, joined from two specialists, how it and they see them.
+    """What a network says of the test images, and, joined from two specialists, how it and they see
+    them.
 
     Parameters
     ----------
     network : gives logits by head; a joined one is a `Rule`.
     sources : "left", trained on fine, and "right", on coarse labels; needed for what follows.
-    n_pairs : keep feature distances of at most so many pairs of images of one class, for each outcome.
+    n_pairs : keep feature distances of at most so many pairs of images of one class, for each
+        outcome.
     n_maps : keep Grad-CAM maps of the first image of each outcome, of at most so many outcomes.
 
     Returns
     -------
-    predictions : by head, (n,) class indices; labels : (n,) classes; coarse_of : superclass of each class.
+    predictions : by head, (n,) class indices; labels : (n,) classes; coarse_of : superclass of each
+        class.
     distances : as `feature_distances`; maps : as `attention_maps`; only where asked for.
     """
     predicted = images.predictions(network, "test")
@@ -133,11 +157,13 @@ def look(
     if not (n_pairs or n_maps):
         return found
     alone = {
-        kind: images.predictions(sources[side], "test") for kind, side in zip(KINDS, ("left", "right"), strict=True)
+        kind: images.predictions(sources[side], "test")
+        for kind, side in zip(KINDS, ("left", "right"), strict=True)
     }
     if missing := [kind for kind, values in alone.items() if kind not in values]:
         raise BioplausError(
-            f"n_pairs and n_maps need a left fine and a right coarse network, but {missing[0]} is missing."
+            f"n_pairs and n_maps need a left fine and a right coarse network, but {missing[0]} is"
+            " missing."
         )
     y = images.y["test"]
     right = [alone[kind][kind] == y[:, k] for k, kind in enumerate(KINDS)]
@@ -151,15 +177,20 @@ def look(
 
 
 def feature_distances(
-    joined: "Rule", images: HierarchyTask, sources: Mapping[str, "Rule"], outcome: Tensor, n_pairs: int
+    joined: "Rule",
+    images: HierarchyTask,
+    sources: Mapping[str, "Rule"],
+    outcome: Tensor,
+    n_pairs: int,
 ) -> dict[str, np.ndarray]:
-    """Cosine distances between test images of the same class and outcome, in the features of each network.
+    """Cosine distances between test images of the same class and outcome, in the features of each
+    network.
 
     Returns
     -------
     outcome : (m,) uint8, index into `hemisphere_analysis.OUTCOMES`.
-    left, right, joined, concatenated : (m,) float32, distances from 0 to 2 in the features of the left source, the
-        right source, the joined network, and both sources side by side.
+    left, right, joined, concatenated : (m,) float32, distances from 0 to 2 in the features of the
+        left source, the right source, the joined network, and both sources side by side.
 
     At most `n_pairs` pairs of an outcome are kept, evenly spaced.
     """
@@ -173,13 +204,24 @@ def feature_distances(
     pairs = order.numpy()[analysis.pairs_of_equal(group[order])]
     of_pair = outcome.numpy()[pairs[:, 0]]
     chosen = [np.flatnonzero(of_pair == k) for k in range(len(analysis.OUTCOMES))]
-    rows = np.concatenate([c[np.linspace(0, len(c) - 1, min(n_pairs, len(c))).astype(int)] for c in chosen])
-    distances = {name: analysis.cosine_distance(values, pairs[rows]).cpu().numpy() for name, values in features.items()}
-    return {"outcome": of_pair[rows].astype(np.uint8)} | {n: d.astype(np.float32) for n, d in distances.items()}
+    rows = np.concatenate(
+        [c[np.linspace(0, len(c) - 1, min(n_pairs, len(c))).astype(int)] for c in chosen]
+    )
+    distances = {
+        name: analysis.cosine_distance(values, pairs[rows]).cpu().numpy()
+        for name, values in features.items()
+    }
+    return {"outcome": of_pair[rows].astype(np.uint8)} | {
+        n: d.astype(np.float32) for n, d in distances.items()
+    }
 
 
 def attention_maps(
-    joined: "Rule", images: HierarchyTask, sources: Mapping[str, "Rule"], outcome: Tensor, n_maps: int
+    joined: "Rule",
+    images: HierarchyTask,
+    sources: Mapping[str, "Rule"],
+    outcome: Tensor,
+    n_maps: int,
 ) -> dict[str, np.ndarray]:
     """Grad-CAM maps of the first test image of each outcome that occurs.
 
@@ -193,7 +235,10 @@ def attention_maps(
     rows = (outcome == occurring[:, None]).long().argmax(1)  # of equal values, the first
     seen = images.normalise(images.x["test"][rows.to(images.x["test"].device)])
     nets = {"left": sources["left"].net, "right": sources["right"].net, "joined": joined.net}
-    maps = {name: (255 * analysis.grad_cam(net, seen)).round().byte().cpu().numpy() for name, net in nets.items()}
+    maps = {
+        name: (255 * analysis.grad_cam(net, seen)).round().byte().cpu().numpy()
+        for name, net in nets.items()
+    }
     return {"image": rows.numpy(), "outcome": outcome[rows].numpy().astype(np.uint8), **maps}
 
 

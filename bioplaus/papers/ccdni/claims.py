@@ -1,4 +1,5 @@
-"""The testable statements C1 to C13 of the cerebro-cerebellar papers and of their repository, judged by code.
+"""The testable statements C1 to C13 of the cerebro-cerebellar papers and of their repository,
+judged by code.
 
 A statement that does not hold is shown as such, and one that was not run as "not run".
 """
@@ -37,9 +38,10 @@ LEVEL = 0.05  # of the two-sided paired t-tests
 def judge(experiments: Mapping[str, Analysis]) -> list[dict[str, Any]]:
     """Every claim with our numbers and its verdict, as rows for `tables.save`.
 
-    "ours" is the mean over seeds of the difference that the claim says is above zero, +- its sample standard deviation.
-    A claim "holds" if the mean is above zero and the two-sided paired t-test gives p < 0.05. A claim that there is no
-    difference "holds" if the test of at least `MIN_SEEDS` seeds finds none.
+    "ours" is the mean over seeds of the difference that the claim says is above zero, +- its sample
+    standard deviation. A claim "holds" if the mean is above zero and the two-sided paired t-test
+    gives p < 0.05. A claim that there is no difference "holds" if the test of at least `MIN_SEEDS`
+    seeds finds none.
 
     Parameters
     ----------
@@ -50,10 +52,11 @@ def judge(experiments: Mapping[str, Analysis]) -> list[dict[str, Any]]:
 
 
 def areas(found: Analysis) -> list[dict[str, Any]]:
-    """Area under the training error of every entry of a linedraw experiment beside that of the published engine.
+    """Area under the training error of every entry of a linedraw experiment beside that of the
+    published engine.
 
-    The engine was run for this project with two or three seeds, too few for a spread to hold ours against: the verdict
-    is that of Welch's t-test between its seeds and ours.
+    The engine was run for this project with two or three seeds, too few for a spread to hold ours
+    against: the verdict is that of Welch's t-test between its seeds and ours.
     """
     from scipy import stats
 
@@ -68,10 +71,23 @@ def areas(found: Analysis) -> list[dict[str, Any]]:
         grade = compared.grade
         if len(here) > 1 and len(seen) > 1:
             p = float(stats.ttest_ind(here, seen, equal_var=False).pvalue)
-            words, grade = ("differs", "outside") if p < LEVEL else ("no difference found", "within")
-            compared = dataclasses.replace(compared, k=None, chance=None, verdict=f"{words}, p = {p:.2g}")
-        about = {"paper": PAPER, "experiment": found.experiment, "entry": entry, "label": found.label(entry)}
-        about |= {"metric": "area_under_training_error", "axis": "K", "x": run.parameters["config"]["n_truncation"]}
+            words, grade = (
+                ("differs", "outside") if p < LEVEL else ("no difference found", "within")
+            )
+            compared = dataclasses.replace(
+                compared, k=None, chance=None, verdict=f"{words}, p = {p:.2g}"
+            )
+        about = {
+            "paper": PAPER,
+            "experiment": found.experiment,
+            "entry": entry,
+            "label": found.label(entry),
+        }
+        about |= {
+            "metric": "area_under_training_error",
+            "axis": "K",
+            "x": run.parameters["config"]["n_truncation"],
+        }
         rows.append({**about, **vars(compared), "grade": grade})
     return rows
 
@@ -144,12 +160,19 @@ def _no_difference(difference: Paired | None) -> tuple[str, str] | None:
     if difference.p < LEVEL:
         return f"does not hold: a difference, p = {difference.p:.2g}", "outside"
     if difference.n < MIN_SEEDS:
-        return f"no difference found, p = {difference.p:.2g}, by {difference.n} seeds: too few to say", "open"
+        return (
+            f"no difference found, p = {difference.p:.2g}, by {difference.n} seeds: too few to say",
+            "open",
+        )
     return f"holds: no significant difference, p = {difference.p:.2g}", "within"
 
 
-def _gap(found: Analysis, k: int, value: str, sign: int = 1, *, last: str = "ccrnn") -> Paired | None:
-    """cRNN - ccRNN of a value that should be lower (sign 1), or ccRNN - cRNN of one that should be higher (-1)."""
+def _gap(
+    found: Analysis, k: int, value: str, sign: int = 1, *, last: str = "ccrnn"
+) -> Paired | None:
+    """cRNN - ccRNN of a value that should be lower (sign 1), or ccRNN - cRNN of one that should be
+    higher (-1).
+    """
     a, b = (values(found, f"{name}-k{k}", value) for name in ("crnn", last))
     return paired(a, b) if sign > 0 else paired(b, a)
 
@@ -160,7 +183,13 @@ def _means(values: Iterable[Mapping[int, float]]) -> list[float]:
 
 def _c1(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found = e["linedraw"]
-    yield _row(found, "C1", "simple line drawing: area under training error, cRNN - ccRNN", 1, _gap(found, 1, "area"))
+    yield _row(
+        found,
+        "C1",
+        "simple line drawing: area under training error, cRNN - ccRNN",
+        1,
+        _gap(found, 1, "area"),
+    )
     two = _gap(found, 1, "area", last="ccrnn2")
     yield _row(found, "C1, 2 layers", "the same with two hidden synthesiser layers", 1, two)
     full, with_one = area(found, "bptt"), area(found, "ccrnn-k1")
@@ -169,18 +198,29 @@ def _c1(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
 
 
 def _c2_to_c4(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
-    plan = (("C2", "draw-line", "mse"), ("C3", "draw-digit", "mse"), ("C4", "discrimination", "nll"))
+    plan = (
+        ("C2", "draw-line", "mse"),
+        ("C3", "draw-digit", "mse"),
+        ("C4", "discrimination", "nll"),
+    )
     for number, name, metric in plan:
         found = e[name]
         for part, word in (("train", "training"), ("val", "validation")):
             what = f"{_name(found)}: {word} {metric.upper()} after the last epoch, cRNN - ccRNN"
             yield _row(found, number, what, 3, _gap(found, 3, f"{part}_{metric}"))
     gap = _gap(e["discrimination"], 3, "val_accuracy", -1)
-    yield _row(e["discrimination"], "C4", "discrimination: validation accuracy, ccRNN - cRNN", 3, gap)
+    yield _row(
+        e["discrimination"], "C4", "discrimination: validation accuracy, ccRNN - cRNN", 3, gap
+    )
 
 
 def _c5(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
-    measures = {"linedraw": "area", "draw-line": "val_mse", "draw-digit": "val_mse", "discrimination": "val_nll"}
+    measures = {
+        "linedraw": "area",
+        "draw-line": "val_mse",
+        "draw-digit": "val_mse",
+        "discrimination": "val_nll",
+    }
     p_published = {"draw-line": 0.921, "draw-digit": 0.567}
     for name, value in measures.items():
         found, table = e[name], horizon(e[name], value)
@@ -189,12 +229,21 @@ def _c5(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
             continue
         low, high = table.iloc[0], table.iloc[-1]
         change = _ratio_change(found, value, int(low.K), int(high.K))
-        what = f"{_name(found)}: error ratio ccRNN / cRNN at K = {int(high.K)} minus that at K = {int(low.K)}"
+        what = (
+            f"{_name(found)}: error ratio ccRNN / cRNN at K = {int(high.K)} minus that at K ="
+            f" {int(low.K)}"
+        )
         yield _row(found, "C5", what, int(high.K), change)
         if name in p_published and not table.p.isna().all():
             k = int(table.K[table.p.idxmax()])
-            note = f"published: p = {p_published[name]} at one horizon, ten seeds; here: the one with the largest p"
-            gap, what = _gap(found, k, value), f"{_name(found)}: no difference at one horizon, cRNN - ccRNN"
+            note = (
+                f"published: p = {p_published[name]} at one horizon, ten seeds; here: the one with"
+                " the largest p"
+            )
+            gap, what = (
+                _gap(found, k, value),
+                f"{_name(found)}: no difference at one horizon, cRNN - ccRNN",
+            )
             yield _row(found, "C5", what, k, gap, verdict=_no_difference(gap), note=note)
 
 
@@ -213,8 +262,17 @@ def _c6(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
         gap = paired(parts[1], parts[2])
         yield _row(found, "C6", f"{_name(found)}: training MSE, ccRNN at K = 3 - full BPTT", 3, gap)
         cortex, both, full = _means(parts)
-        between = _statement(f"{full:.3g} (BPTT), {both:.3g} (ccRNN), {cortex:.3g} (cRNN)", gap, full < both < cortex)
-        yield _row(found, "C6", f"{_name(found)}: ccRNN lies between full BPTT and cRNN", 3, gap, verdict=between)
+        between = _statement(
+            f"{full:.3g} (BPTT), {both:.3g} (ccRNN), {cortex:.3g} (cRNN)", gap, full < both < cortex
+        )
+        yield _row(
+            found,
+            "C6",
+            f"{_name(found)}: ccRNN lies between full BPTT and cRNN",
+            3,
+            gap,
+            verdict=between,
+        )
 
 
 def _c7(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
@@ -228,7 +286,9 @@ def _c7(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
 def _c8(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found = e["captions"]
     gap = paired(best(found, "crnn-k4", "val_bits"), best(found, "ccrnn-k4", "val_bits"))
-    yield _row(found, "C8", "captions: validation bits per word of the best epoch, cRNN - ccRNN", 4, gap)
+    yield _row(
+        found, "C8", "captions: validation bits per word of the best epoch, cRNN - ccRNN", 4, gap
+    )
 
 
 def _c9(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
@@ -237,7 +297,10 @@ def _c9(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
         gap = paired(best(found, f"crnn-k{k}", "val_bits"), best(found, f"ccrnn-k{k}", "val_bits"))
         if k == 4 or gap is None:
             continue
-        note = "published: none at 40 % (p = 0.891) and 45 % (p = 0.116) of the caption; which K these are is not known"
+        note = (
+            "published: none at 40 % (p = 0.891) and 45 % (p = 0.116) of the caption; which K these"
+            " are is not known"
+        )
         what = "captions: no difference in validation bits per word, cRNN - ccRNN"
         yield _row(found, "C9", what, k, gap, verdict=_no_difference(gap), note=note)
 
@@ -256,14 +319,24 @@ def _c10(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
         what = f"captions: CIDEr of {group} captions, ccRNN - cRNN"
         if group in p_published:
             note = f"published: not significant, p = {p_published[group]}"
-            yield _row(found, "C10", f"no difference in {what}", 4, gap, verdict=_no_difference(gap), note=note)
+            yield _row(
+                found,
+                "C10",
+                f"no difference in {what}",
+                4,
+                gap,
+                verdict=_no_difference(gap),
+                note=note,
+            )
         else:
             yield _row(found, "C10", what, 4, gap)
 
 
 def _c11(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found, intact = e["linedraw-lesions"], e["linedraw"]
-    cerebellum, olive = (at_epoch(found, f"{name}-20", "train_mse") for name in ("cerebellum", "olive"))
+    cerebellum, olive = (
+        at_epoch(found, f"{name}-20", "train_mse") for name in ("cerebellum", "olive")
+    )
     gap = paired(olive, cerebellum)
     what = "simple line drawing: training MSE after the last epoch"
     yield _row(found, "C11", f"{what}, inferior olive lesion - cerebellar lesion", 1, gap)
@@ -274,14 +347,21 @@ def _c11(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
 
 def _c12(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
     found = e["discrimination"]
-    accuracies = {(k, model): (epoch, value) for k, model, epoch, value in record_2019("validation accuracy")}
+    accuracies = {
+        (k, model): (epoch, value) for k, model, epoch, value in record_2019("validation accuracy")
+    }
     theirs, ours, note = {}, {}, "published: cell and size not recorded"
     for k in sorted({k for k, _ in accuracies}):
         (epoch, vanilla), (_, dni) = accuracies[k, "Vanilla"], accuracies[k, "DNI"]
-        both, cortex = (at_epoch(found, f"{name}-k{k}", "val_accuracy", epoch) for name in ("ccrnn", "crnn"))
+        both, cortex = (
+            at_epoch(found, f"{name}-k{k}", "val_accuracy", epoch) for name in ("ccrnn", "crnn")
+        )
         if found.about["datasets"] != ["mnist"]:  # epochs of another data set are no counterpart
             both, cortex = {}, {}
-        theirs[k], ours[k] = dni - vanilla, {seed: both[seed] - cortex[seed] for seed in both.keys() & cortex.keys()}
+        theirs[k], ours[k] = (
+            dni - vanilla,
+            {seed: both[seed] - cortex[seed] for seed in both.keys() & cortex.keys()},
+        )
         what = f"discrimination: validation accuracy after {epoch} epochs, ccRNN - cRNN"
         yield _row(found, "C12", what, k, paired(both, cortex), theirs=theirs[k], note=note)
     short, long = min(ours), max(ours)
@@ -314,10 +394,15 @@ def _c13(e: Mapping[str, Analysis]) -> Iterator[dict[str, Any]]:
             compared = Paired(float(np.mean(ours)), sd, len(ours), math.nan)
             k = abs(compared.mean - theirs) / sd if sd > 0 else math.nan
             fits = "within" if k <= published.LIMIT else "outside"
-            verdict = (f"{fits} {published.LIMIT:g} of our own sd ({k:.1f})" if k == k else "one seed", "open")
+            verdict = (
+                f"{fits} {published.LIMIT:g} of our own sd ({k:.1f})" if k == k else "one seed",
+                "open",
+            )
         what = f"discrimination, K = 3, 50 units: {name.removesuffix(' epoch 1')}"
         note = "published: one seed, no spread"
-        yield _row(found, "C13", what, 1, compared, theirs=theirs, verdict=verdict, axis="epoch", note=note)
+        yield _row(
+            found, "C13", what, 1, compared, theirs=theirs, verdict=verdict, axis="epoch", note=note
+        )
 
 
 def _name(found: Analysis) -> str:

@@ -1,7 +1,8 @@
-"""Goldens of the cerebro-cerebellar papers: training steps of cRNN and ccRNN, caption decoders, tasks and metrics.
+"""Goldens of the cerebro-cerebellar papers: training steps of cRNN and ccRNN, caption decoders,
+tasks and metrics.
 
-The published code puts an axis of RNN layers (always 1) before the batch, and counts batches from 1; both are undone
-here, at the boundary, and nowhere else.
+The published code puts an axis of RNN layers (always 1) before the batch, and counts batches from
+1; both are undone here, at the boundary, and nowhere else.
 """
 
 import re
@@ -24,12 +25,16 @@ Found = Iterator[tuple[str, Any]]
 
 
 def rule_of(golden: Golden) -> str:
-    """The rule of the golden's algorithm; "" for goldens of tasks and metrics, which no rule takes part in."""
+    """The rule of the golden's algorithm; "" for goldens of tasks and metrics, which no rule takes
+    part in.
+    """
     return _kind(golden)[0]
 
 
 def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, float]:
-    """(relative, absolute): 1e-10 for training in float64; tasks are in float32, to the rounding of sine and cosine."""
+    """(relative, absolute): 1e-10 for training in float64; tasks are in float32, to the rounding of
+    sine and cosine.
+    """
     if dtype == torch.float64:
         return 0.0, 1e-10
     return (1e-6, 1e-6) if golden.meta["algorithm"].startswith("task:") else TOLERANCE[dtype]
@@ -47,7 +52,8 @@ def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Fou
     return _KINDS[name]
 
 
-# --- training steps --------------------------------------------------------------------------------------------------
+# --- training steps
+# --------------------------------------------------------------------------------------------------
 
 
 def _config(golden: Golden) -> dict[str, Any]:
@@ -56,7 +62,9 @@ def _config(golden: Golden) -> dict[str, Any]:
     if h("optimizer") != "adam":
         raise unknown("optimizer", h("optimizer"), ["adam"])
     if h("pred_last") != (h("loss") == "xent"):
-        raise unknown("pair of loss and pred_last", (h("loss"), h("pred_last")), ["mse, False", "xent, True"])
+        raise unknown(
+            "pair of loss and pred_last", (h("loss"), h("pred_last")), ["mse, False", "xent, True"]
+        )
     found = {
         "n_units": [h("input"), h("hidden"), h("output")],
         "cell": "tanh" if h("model").endswith("TANH") else "lstm",
@@ -84,7 +92,9 @@ def _epoch(published: int | None) -> int | None:
 
 
 def _own_name(published: str) -> str:
-    """Our name of a parameter: the cerebrum's are torch's own, the synthesiser's layers are numbered through."""
+    """Our name of a parameter: the cerebrum's are torch's own, the synthesiser's layers are
+    numbered through.
+    """
     name = published.removeprefix(_SYNTHESISER)
     if name == published:
         return "net." + published.replace("rnn.rnn.", "rnn.")
@@ -96,7 +106,11 @@ def _own_name(published: str) -> str:
 
 def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[str, str]:
     """Set the golden's initial parameters; published name -> our name of each."""
-    names = {key[5:]: _own_name(key[5:]) for key in golden if key.startswith("init.") and not key.endswith("_mask")}
+    names = {
+        key[5:]: _own_name(key[5:])
+        for key in golden
+        if key.startswith("init.") and not key.endswith("_mask")
+    }
     parameters = dict(learner.named_parameters())
     for published, own in names.items():
         parameters[own].data.copy_(golden.tensor(f"init.{published}", dtype))
@@ -144,8 +158,12 @@ def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> F
     yield key, learner.predict(x)
 
 
-def _batch(golden: Golden, learner: LearningRule, prefix: str, names: dict[str, str], seen: dict[str, Any]) -> Found:
-    """States, predicted gradients and their targets within a batch; gradients and parameters after it."""
+def _batch(
+    golden: Golden, learner: LearningRule, prefix: str, names: dict[str, str], seen: dict[str, Any]
+) -> Found:
+    """States, predicted gradients and their targets within a batch; gradients and parameters after
+    it.
+    """
     n_hidden = golden.hyperparameter("hidden")
     for name, part in (("h_end", slice(n_hidden)), ("c_end", slice(n_hidden, None))):
         if f"{prefix}{name}" in golden:
@@ -154,7 +172,10 @@ def _batch(golden: Golden, learner: LearningRule, prefix: str, names: dict[str, 
         if f"{prefix}{name}" in golden and name in seen:
             yield f"{prefix}{name}", seen[name][:, None]
     parameters, ours = dict(learner.named_parameters()), _learned(learner)
-    grads = {"grad_preclip": seen["grads"], "grad": [*learner.grads, *getattr(learner, "synth_grads", ())]}
+    grads = {
+        "grad_preclip": seen["grads"],
+        "grad": [*learner.grads, *getattr(learner, "synth_grads", ())],
+    }
     for published, own in names.items():
         yield f"{prefix}param.{published}", parameters[own]
         for key, values in grads.items():
@@ -164,7 +185,9 @@ def _batch(golden: Golden, learner: LearningRule, prefix: str, names: dict[str, 
 
 def _learned(learner: LearningRule) -> list[str]:
     """Names of theta, then of phi, in the order of the gradients."""
-    return [name for name, _ in learner.named_parameters() if name.startswith(("net.", "synthesiser."))]
+    return [
+        name for name, _ in learner.named_parameters() if name.startswith(("net.", "synthesiser."))
+    ]
 
 
 def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Found:
@@ -185,11 +208,14 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
             yield f"expect.record.{name}", value[:, None]
 
 
-# --- captions --------------------------------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------------------
+# -------------------
 
 
 def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
-    """Train the decoder batch by batch, truncation by truncation; then validate and generate with the first batch."""
+    """Train the decoder batch by batch, truncation by truncation; then validate and generate with
+    the first batch.
+    """
     h = golden.hyperparameter
     values = {
         "n_units": [h("embed"), h("embed"), h("hidden"), h("vocab")],
@@ -208,12 +234,17 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     learner = rules.make(rule, values, dtype=dtype)
     names = _start(golden, learner, dtype)
     parameters = dict(learner.named_parameters())
-    features, captions = golden.tensor("data.features", dtype), golden.tensor("data.captions", dtype)
+    features, captions = (
+        golden.tensor("data.features", dtype),
+        golden.tensor("data.captions", dtype),
+    )
     learner.begin_epoch(0, len(features))
     seen: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
 
     def watch(number: int, loss: Tensor, logits: Tensor) -> None:
-        seen.append((loss, logits, {name: parameter.clone() for name, parameter in parameters.items()}))
+        seen.append(
+            (loss, logits, {name: parameter.clone() for name, parameter in parameters.items()})
+        )
 
     learner.watch = watch
     for batch in range(len(features)):
@@ -229,7 +260,8 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.greedy_tokens_batch1", learner.predict(features[0]).argmax(2)
 
 
-# --- tasks and metrics -----------------------------------------------------------------------------------------------
+# --- tasks and metrics
+# -----------------------------------------------------------------------------------------------
 
 
 def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
@@ -248,18 +280,28 @@ def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
 def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     """The loaders' batches, epoch after epoch; keys say which stream, quantity and epoch."""
     h = golden.hyperparameter
-    streams = dict(zip(("train", "val", "test"), linedraw.published_streams(h("seed")), strict=True))
+    streams = dict(
+        zip(("train", "val", "test"), linedraw.published_streams(h("seed")), strict=True)
+    )
     noise = {"train": h("train_noise"), "val": h("train_noise"), "test": h("test_noise")}
     pattern = re.compile(r"expect\.(train|val|test)_(inputs|targets)(?:_epoch(\d+))?")
-    wanted = {(m[1], m[2], int(m[3] or 1)): m[0] for m in map(pattern.fullmatch, golden.expected()) if m}
+    wanted = {
+        (m[1], m[2], int(m[3] or 1)): m[0] for m in map(pattern.fullmatch, golden.expected()) if m
+    }
     for part, random in streams.items():
         of_part = {key: name for key, name in wanted.items() if key[0] == part}
         for epoch in range(1, max(key[2] for key in of_part) + 1):
             n_batches, n = next(golden[name].shape[:2] for name in of_part.values())
-            batches = [linedraw.draw(random, n, h("npoints"), h("seq_len"), noise[part]) for _ in range(n_batches)]
+            batches = [
+                linedraw.draw(random, n, h("npoints"), h("seq_len"), noise[part])
+                for _ in range(n_batches)
+            ]
             for index, quantity in enumerate(("inputs", "targets")):
                 if (part, quantity, epoch) in of_part:
-                    yield of_part[part, quantity, epoch], np.stack([b[index] for b in batches]).astype(np.float32)
+                    yield (
+                        of_part[part, quantity, epoch],
+                        np.stack([b[index] for b in batches]).astype(np.float32),
+                    )
 
 
 def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
@@ -277,7 +319,10 @@ def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
 
 
 def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
-    logits, labels = golden.tensor("data.logits", dtype).flatten(0, 1), golden.tensor("data.labels", dtype).flatten()
+    logits, labels = (
+        golden.tensor("data.logits", dtype).flatten(0, 1),
+        golden.tensor("data.labels", dtype).flatten(),
+    )
     drawn, target = (golden.tensor(f"data.mse_{name}", dtype) for name in ("pred", "target"))
     yield "expect.mse", metrics.squared_distance(drawn, target)
     yield "expect.xent", functional.cross_entropy(logits, labels)

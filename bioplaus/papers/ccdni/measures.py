@@ -1,6 +1,8 @@
-"""What the cerebro-cerebellar figures and tables are made of: areas, paired tests, horizons, labelled arrays.
+"""What the cerebro-cerebellar figures and tables are made of: areas, paired tests, horizons,
+labelled arrays.
 
-A cRNN and a ccRNN of one seed start from the same cortex and see the same data, so every comparison is paired by seed.
+A cRNN and a ccRNN of one seed start from the same cortex and see the same data, so every comparison
+is paired by seed.
 """
 
 import io
@@ -48,7 +50,9 @@ def load(preset: str) -> dict[str, Analysis]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two conditions compared seed by seed; `mean`, `sd` and `sem` of the differences a - b (sample form)."""
+    """Two conditions compared seed by seed; `mean`, `sd` and `sem` of the differences a - b (sample
+    form).
+    """
 
     mean: float
     sd: float
@@ -75,21 +79,30 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
     return Paired(float(gap.mean()), float(gap.std(ddof=1)), len(gap), p)
 
 
-# --- values of one entry by seed -------------------------------------------------------------------------------------
+# --- values of one entry by seed
+# -------------------------------------------------------------------------------------
 
 
 def good(found: Analysis, entry: str) -> list[Outcome]:
     """The outcomes of an entry's runs that ended well."""
-    return [o for o in found.outcomes if o.run["entry"] == entry and o.record.get("status", "done") == "done"]
+    return [
+        o
+        for o in found.outcomes
+        if o.run["entry"] == entry and o.record.get("status", "done") == "done"
+    ]
 
 
 def area(found: Analysis, entry: str, metric: str = "train_mse") -> dict[int, float]:
-    """Seed -> mean of a metric over all epochs: the area under the learning curve, in the metric's unit."""
+    """Seed -> mean of a metric over all epochs: the area under the learning curve, in the metric's
+    unit.
+    """
     return {o.run["seed"]: float(np.mean(o.record["epochs"][metric])) for o in good(found, entry)}
 
 
 def at_epoch(found: Analysis, entry: str, metric: str, epoch: int = -1) -> dict[int, float]:
-    """Seed -> a metric after `epoch` epochs (1-based; -1: the last); runs that are shorter are left out."""
+    """Seed -> a metric after `epoch` epochs (1-based; -1: the last); runs that are shorter are left
+    out.
+    """
     values = {o.run["seed"]: o.record["epochs"].get(metric, ()) for o in good(found, entry)}
     index = epoch - 1 if epoch > 0 else epoch
     return {seed: float(v[index]) for seed, v in values.items() if len(v) > max(index, 0)}
@@ -102,13 +115,19 @@ def best(found: Analysis, entry: str, metric: str) -> dict[int, float]:
 
 def tested(found: Analysis, entry: str, name: str) -> dict[int, float]:
     """Seed -> a value of the test made after training."""
-    return {o.run["seed"]: float(o.record["test"][name]) for o in good(found, entry) if name in o.record["test"]}
+    return {
+        o.run["seed"]: float(o.record["test"][name])
+        for o in good(found, entry)
+        if name in o.record["test"]
+    }
 
 
 def lesion_epochs(found: Analysis) -> dict[str, int]:
     """Entry -> the first epoch with its lesion, at the analysis' preset."""
     configs = {run.entry: run.parameters["config"] for run in found.runs}
-    epochs = {entry: c.get("lesion_epoch") or c.get("io_lesion_epoch") for entry, c in configs.items()}
+    epochs = {
+        entry: c.get("lesion_epoch") or c.get("io_lesion_epoch") for entry, c in configs.items()
+    }
     return {entry: epoch for entry, epoch in epochs.items() if epoch}
 
 
@@ -130,11 +149,14 @@ def truncations(found: Analysis, cortex: str = "crnn", cerebellum: str = "ccrnn"
     return sorted(planned(cortex) & planned(cerebellum))
 
 
-# --- tables of numbers that figures draw -----------------------------------------------------------------------------
+# --- tables of numbers that figures draw
+# -----------------------------------------------------------------------------
 
 
 def curves(found: Analysis, metric: str, entries: Iterable[str]) -> "pandas.DataFrame":
-    """Learning curves of some entries, as `Analysis.curves`; "sem" is the published band, population sd / sqrt(n)."""
+    """Learning curves of some entries, as `Analysis.curves`; "sem" is the published band,
+    population sd / sqrt(n).
+    """
     drawn = found.curves(metric)
     drawn = drawn[drawn.entry.isin(list(entries))].copy()
     drawn["sem"] = drawn.sd.astype(float) / np.sqrt(drawn.n.astype(float))
@@ -146,12 +168,13 @@ def horizon(found: Analysis, value: str, *, cerebellum: str = "ccrnn") -> "panda
 
     Parameters
     ----------
-    value : as in `values`: "area", a metric of the epochs ("val_mse", ...), or one of the test ("test_dysmetria", ...).
+    value : as in `values`: "area", a metric of the epochs ("val_mse", ...), or one of the test
+        ("test_dysmetria", ...).
 
     Returns
     -------
-    Columns K, horizon (K / T), n, crnn, crnn_sem, ccrnn, ccrnn_sem, ratio (ccRNN / cRNN, mean over seeds), ratio_sem,
-    p.
+    Columns K, horizon (K / T), n, crnn, crnn_sem, ccrnn, ccrnn_sem, ratio (ccRNN / cRNN, mean over
+    seeds), ratio_sem, p.
     """
     import pandas
 
@@ -178,7 +201,8 @@ def horizon(found: Analysis, value: str, *, cerebellum: str = "ccrnn") -> "panda
 
 
 def values(found: Analysis, entry: str, value: str) -> dict[int, float]:
-    """Seed -> "area" (of the training error), a value of the test ("test_..."), or a metric at the last common epoch.
+    """Seed -> "area" (of the training error), a value of the test ("test_..."), or a metric at the
+    last common epoch.
 
     That is the last epoch that all runs of the experiment have: not all train equally long.
     """
@@ -186,18 +210,25 @@ def values(found: Analysis, entry: str, value: str) -> dict[int, float]:
         return area(found, entry)
     if value.startswith("test_"):
         return tested(found, entry, value)
-    lengths = [len(o.record["epochs"]["epoch"]) for name in found.entries for o in good(found, name)]
+    lengths = [
+        len(o.record["epochs"]["epoch"]) for name in found.entries for o in good(found, name)
+    ]
     return at_epoch(found, entry, value, min(lengths, default=-1))
 
 
 def _mean_sem(x: np.ndarray) -> dict[str, float]:
-    return {"": float(x.mean()), "_sem": float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan}
+    return {
+        "": float(x.mean()),
+        "_sem": float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan,
+    }
 
 
 def caption_groups(found: Analysis, score: str = "cider") -> "pandas.DataFrame":
-    """Caption score of short, medium and long captions, one row a run and group; normalised by the cRNN of the same K.
+    """Caption score of short, medium and long captions, one row a run and group; normalised by the
+    cRNN of the same K.
 
-    Columns: entry, K, network, rule, seed, group (short, medium, long), value, normalised (value / mean of the cRNNs).
+    Columns: entry, K, network, rule, seed, group (short, medium, long), value, normalised (value /
+    mean of the cRNNs).
     """
     import pandas
 
@@ -208,10 +239,16 @@ def caption_groups(found: Analysis, score: str = "cider") -> "pandas.DataFrame":
         name, _, k = outcome.run["entry"].partition("-k")
         for number, group in enumerate(caption_scores.LENGTHS):
             value = float(scores["image"][score][groups == number].mean())
-            about = {"entry": outcome.run["entry"], "K": int(k), "network": name.replace("rnn", "RNN")}
+            about = {
+                "entry": outcome.run["entry"],
+                "K": int(k),
+                "network": name.replace("rnn", "RNN"),
+            }
             about |= {"rule": outcome.run["parameters"]["rule"], "seed": outcome.run["seed"]}
             rows.append({**about, "group": group, "value": value})
-    table = pandas.DataFrame(rows, columns=["entry", "K", "network", "rule", "seed", "group", "value"])
+    table = pandas.DataFrame(
+        rows, columns=["entry", "K", "network", "rule", "seed", "group", "value"]
+    )
     reference = table[table.network == "cRNN"].groupby(["K", "group"]).value.mean()
     keys = pandas.MultiIndex.from_frame(table[["K", "group"]])
     return table.assign(normalised=table.value.to_numpy() / reference.reindex(keys).to_numpy())
@@ -226,7 +263,9 @@ def stacked(tables: "Mapping[str, pandas.DataFrame]") -> "pandas.DataFrame":
 
 
 def discrimination(found: Analysis, metric: str, published_metric: str) -> "pandas.DataFrame":
-    """Learning curves of every K beside the last points of the plots of 2019, with columns K and network added."""
+    """Learning curves of every K beside the last points of the plots of 2019, with columns K and
+    network added.
+    """
     drawn = curves(found, metric, [entry for entry in found.entries if "-k" in entry])
     place = drawn.entry.astype(str).str.extract(r"^(?P<network>\w+)-k(?P<K>\d+)$")
     drawn = drawn.assign(network=place.network, K=place["K"].astype("Int64"))
@@ -236,7 +275,14 @@ def discrimination(found: Analysis, metric: str, published_metric: str) -> "pand
 
     names = {"Vanilla": "crnn", "DNI": "ccrnn"}
     rows = [
-        {"network": names[model], "K": k, "x": epoch, "value": value, "source": "published", "part": "mean"}
+        {
+            "network": names[model],
+            "K": k,
+            "x": epoch,
+            "value": value,
+            "source": "published",
+            "part": "mean",
+        }
         for k, model, epoch, value in record_2019(published_metric)
         if k in set(drawn.K)
     ]
@@ -244,7 +290,9 @@ def discrimination(found: Analysis, metric: str, published_metric: str) -> "pand
 
 
 def record_2019(metric: str) -> list[tuple[int, str, int, float]]:
-    """(K, "Vanilla" or "DNI", epoch, value) of the repository's plots of 2019 for seq-MNIST classification."""
+    """(K, "Vanilla" or "DNI", epoch, value) of the repository's plots of 2019 for seq-MNIST
+    classification.
+    """
     table = published.values(PAPER)
     rows = table[(table.figure_or_table == "plots 2019") & (table.metric == metric)]
     rows = rows[rows.task == "seqmnist classification"]
@@ -274,8 +322,15 @@ def by_network(
         for entry in (f"crnn-k{chosen}", f"ccrnn-k{chosen}", "bptt"):
             if entry in found.entries:
                 network = found.label(entry).split(",")[0]
-                about = {"task": task, "entry": entry, "network": network, "rule": found.rule(entry)}
-                rows += [{**about, "seed": s, "value": v} for s, v in values(found, entry, value).items()]
+                about = {
+                    "task": task,
+                    "entry": entry,
+                    "network": network,
+                    "rule": found.rule(entry),
+                }
+                rows += [
+                    {**about, "seed": s, "value": v} for s, v in values(found, entry, value).items()
+                ]
     return pandas.DataFrame(rows, columns=["task", "entry", "network", "rule", "seed", "value"])
 
 
@@ -286,24 +341,34 @@ def normalised(rows: "pandas.DataFrame") -> "pandas.Series":
 
 
 def captions_by_k(found: Analysis) -> "pandas.DataFrame":
-    """Validation bits per word of every run's best epoch: columns entry, K, network, rule, seed, value."""
+    """Validation bits per word of every run's best epoch: columns entry, K, network, rule, seed,
+    value.
+    """
     import pandas
 
     rows = []
     for entry in found.entries:
         network, k = entry.split("-k")
-        about = {"entry": entry, "K": int(k), "network": network.replace("rnn", "RNN"), "rule": found.rule(entry)}
-        rows += [{**about, "seed": s, "value": v} for s, v in best(found, entry, "val_bits").items()]
+        about = {
+            "entry": entry,
+            "K": int(k),
+            "network": network.replace("rnn", "RNN"),
+            "rule": found.rule(entry),
+        }
+        rows += [
+            {**about, "seed": s, "value": v} for s, v in best(found, entry, "val_bits").items()
+        ]
     table = pandas.DataFrame(rows, columns=["entry", "K", "network", "rule", "seed", "value"])
     return table.sort_values("K", kind="stable", ignore_index=True)
 
 
 @dataclass(frozen=True)
 class Export:
-    """Results in the published layout: `values` is (seeds, models, metrics, epochs), each axis with its labels.
+    """Results in the published layout: `values` is (seeds, models, metrics, epochs), each axis with
+    its labels.
 
-    NaN stands for what a run did not measure. (The published linedraw arrays lack the axis of models, whatever their
-    README says: `values[:, 0]` is theirs.)
+    NaN stands for what a run did not measure. (The published linedraw arrays lack the axis of
+    models, whatever their README says: `values[:, 0]` is theirs.)
     """
 
     values: np.ndarray
@@ -313,7 +378,8 @@ class Export:
     epochs: list[int]
 
     def save(self, path: str | Path) -> Path:
-        """Write `values` as a numpy file, as the published scripts do, and the labels of its axes as JSON beside it.
+        """Write `values` as a numpy file, as the published scripts do, and the labels of its axes
+        as JSON beside it.
 
         Parameters
         ----------
@@ -335,7 +401,11 @@ class Export:
 def export(found: Analysis, metrics: Sequence[str], entries: Sequence[str] | None = None) -> Export:
     """The learning curves of an experiment as one labelled array."""
     entries = list(entries or found.entries)
-    runs = {(o.run["entry"], o.run["seed"]): o.record["epochs"] for o in found.outcomes if o.run["entry"] in entries}
+    runs = {
+        (o.run["entry"], o.run["seed"]): o.record["epochs"]
+        for o in found.outcomes
+        if o.run["entry"] in entries
+    }
     seeds = list(dict.fromkeys(run.seed for run in found.runs))
     n_epochs = max((len(epochs["epoch"]) for epochs in runs.values()), default=0)
     values = np.full((len(seeds), len(entries), len(metrics), n_epochs), np.nan)
@@ -347,13 +417,16 @@ def export(found: Analysis, metrics: Sequence[str], entries: Sequence[str] | Non
 
 
 def reference_areas(found: Analysis, entry: str) -> list[float]:
-    """Areas under the training error that the published engine gave with an entry's parameters, one a seed.
+    """Areas under the training error that the published engine gave with an entry's parameters, one
+    a seed.
 
     They were measured for this project's specification (a port to a current torch, few seeds).
     """
     import pandas
 
-    table = pandas.read_csv(results.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv")
+    table = pandas.read_csv(
+        results.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv"
+    )
     return list(table[_is_same(table, found, entry)].auc_train_mse)
 
 
@@ -367,7 +440,9 @@ def _is_same(reference: "pandas.DataFrame", found: Analysis, entry: str) -> "pan
     same &= reference.variant == ("no bootstrap on last truncation" if is_mended else "reference")
     same &= reference["K"] == c["n_truncation"]
     if is_dni:
-        same &= (reference.synth_hidden_layers == c.get("n_synth_layers", 1)) & (reference.nfibres == "dense")
+        same &= (reference.synth_hidden_layers == c.get("n_synth_layers", 1)) & (
+            reference.nfibres == "dense"
+        )
     for name, column in (("lesion_epoch", "lesion_epoch"), ("io_lesion_epoch", "io_lesion_epoch")):
         wanted = c.get(name)
         same &= reference[column].isna() if wanted is None else reference[column] == wanted

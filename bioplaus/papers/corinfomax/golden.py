@@ -1,7 +1,7 @@
 """Goldens of the CorInfoMax paper: CorInfoMax, CorInfoMaxSparse, EP, CSM, PC and PC-Nudge.
 
-The published code keeps states as (units, batch) in all but EP and CSM, and pads the feedback lists by an unused first
-entry; both are undone here, at the boundary, and nowhere else.
+The published code keeps states as (units, batch) in all but EP and CSM, and pads the feedback lists
+by an unused first entry; both are undone here, at the boundary, and nowhere else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,11 @@ from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments.conformance import Golden
 from bioplaus.metrics import accuracy
 
-STEP_RULES = {"constant": "constant", "divide_by_loop_index": "loop_index", "divide_by_slow_loop_index": "slow"}
+STEP_RULES = {
+    "constant": "constant",
+    "divide_by_loop_index": "loop_index",
+    "divide_by_slow_loop_index": "slow",
+}
 
 
 def _neural(golden: Golden) -> dict[str, Any]:
@@ -71,7 +75,10 @@ def _ep(golden: Golden) -> dict[str, Any]:
 
 def _csm(golden: Golden) -> dict[str, Any]:
     if len(set(np.abs(golden["data.beta"]))) > 1:
-        raise BioplausError(f"{golden.path} changes the size of data.beta between batches, which CSM does not define.")
+        raise BioplausError(
+            f"{golden.path} changes the size of data.beta between batches, which CSM does not"
+            " define."
+        )
     return {**_ep(golden), "lr_lateral": golden.hyperparameter("alphas_M")}
 
 
@@ -84,14 +91,19 @@ def _pc(golden: Golden) -> dict[str, Any]:
 
 def _pc_nudge(golden: Golden) -> dict[str, Any]:
     h = golden.hyperparameter
-    for name, value, allowed in (("activation", h("activation"), "relu"), ("optimizer", h("optimizer"), "sgd")):
+    for name, value, allowed in (
+        ("activation", h("activation"), "relu"),
+        ("optimizer", h("optimizer"), "sgd"),
+    ):
         if value != allowed:
             raise unknown(f"{name} of PC-Nudge", value, [allowed])
     return {**_neural(golden), "n_steps": h("T"), "lambda_nudge": _size(golden, "data.lam")}
 
 
 def _size(golden: Golden, key: str) -> float:
-    """Size of the nudge in the first batch; those of the others are given relative to it by `_sign`."""
+    """Size of the nudge in the first batch; those of the others are given relative to it by
+    `_sign`.
+    """
     return float(abs(golden[key][0]))
 
 
@@ -129,7 +141,10 @@ class _Kind:
 
 def _scaled(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.ndarray]:
     factor = golden["data.lr_decay"][batch]
-    return {"lr_now": factor * np.array(rule.config.lr_ff), "lr_fb_now": factor * np.array(rule.config.lr_fb)}
+    return {
+        "lr_now": factor * np.array(rule.config.lr_ff),
+        "lr_fb_now": factor * np.array(rule.config.lr_fb),
+    }
 
 
 def _groups(golden: Golden, batch: int, rule: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -173,9 +188,18 @@ KINDS = {
         "data.beta",
         first_iterations=3,
     ),
-    "EP": _Kind("ep", _ep, _CHAIN, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False),
+    "EP": _Kind(
+        "ep", _ep, _CHAIN, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False
+    ),
     "CSM": _Kind(
-        "csm", _csm, {**_CHAIN, "M": "m_lateral"}, {"s": "s"}, _PHASES, _groups, nudge="data.beta", is_units_first=False
+        "csm",
+        _csm,
+        {**_CHAIN, "M": "m_lateral"},
+        {"s": "s"},
+        _PHASES,
+        _groups,
+        nudge="data.beta",
+        is_units_first=False,
     ),
     "PC": _Kind(
         "pc",
@@ -186,7 +210,9 @@ KINDS = {
         _same,
         losses={"expect.loss": "objective"},
     ),
-    "PCNudge": _Kind("pc_nudge", _pc_nudge, _CHAIN, {"x": "x"}, {"relaxed": "relaxed"}, _each, nudge="data.lam"),
+    "PCNudge": _Kind(
+        "pc_nudge", _pc_nudge, _CHAIN, {"x": "x"}, {"relaxed": "relaxed"}, _each, nudge="data.lam"
+    ),
 }
 
 
@@ -203,7 +229,9 @@ def _kind(golden: Golden) -> _Kind:
 
 
 def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
-    """Train `rule` on the golden's batches with the golden's draws and rates; yield what was recorded."""
+    """Train `rule` on the golden's batches with the golden's draws and rates; yield what was
+    recorded.
+    """
     kind = _kind(golden)
     learner = rules.make(rule, kind.config(golden), dtype=dtype)
     for name, attribute in kind.weights.items():
@@ -212,7 +240,9 @@ def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str,
     seen: dict[tuple[str, int], dict[str, list[Tensor]]] = {}
 
     def watch(phase: str, t: int, state: dict[str, list[Tensor]]) -> None:
-        seen[phase, t] = seen[phase, -1] = {name: [part.clone() for part in parts] for name, parts in state.items()}
+        seen[phase, t] = seen[phase, -1] = {
+            name: [part.clone() for part in parts] for name, parts in state.items()
+        }
 
     learner.watch = watch
     losses: dict[str, list[Any]] = {key: [] for key in kind.losses}
@@ -224,7 +254,10 @@ def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str,
         for buffer, values in kind.rates(golden, batch, learner).items():
             getattr(learner, buffer).copy_(torch.from_numpy(values))
         measured = learner.fit_batch(
-            golden.tensor("data.x", dtype, batch), golden.tensor("data.y", dtype, batch), epoch=batch, step=0
+            golden.tensor("data.x", dtype, batch),
+            golden.tensor("data.y", dtype, batch),
+            epoch=batch,
+            step=0,
         )
         for key, name in kind.losses.items():
             losses[key].append(measured[name])
@@ -252,8 +285,11 @@ def _recorded(
             continue
         label = published[phase] + (f"_iter{t + 1}" if t >= 0 else "")
         for name, source in kind.states.items():
-            # every file has the ends of all phases (t = -1), and the rates of some first iterations of its first batch
-            is_documented = t < 0 or (batch, phase, name) == (0, "free", "r") and t < kind.first_iterations
+            # every file has the ends of all phases (t = -1), and the rates of some first iterations
+            # of its first batch
+            is_documented = (
+                t < 0 or (batch, phase, name) == (0, "free", "r") and t < kind.first_iterations
+            )
             for layer, value in enumerate(state[source]):
                 key = f"{prefix}{label}_{name}{layer}"
                 if is_documented or key in golden:
@@ -266,5 +302,7 @@ def _recorded(
 
 
 def _layers(name: str, rule: torch.nn.Module, attribute: str) -> Iterator[tuple[int, Tensor]]:
-    """(published layer index, weight): feedback weights are counted from 1 there, for entry 0 is unused."""
+    """(published layer index, weight): feedback weights are counted from 1 there, for entry 0 is
+    unused.
+    """
     yield from enumerate(getattr(rule, attribute), start=int(name == "Wfb"))

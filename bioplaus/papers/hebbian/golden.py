@@ -1,8 +1,8 @@
-"""Goldens of the competing hidden units: the rule, the author's MNIST loop, the CIFAR-10 pipeline, and the networks on
-top.
+"""Goldens of the competing hidden units: the rule, the author's MNIST loop, the CIFAR-10 pipeline,
+and the networks on top.
 
-The published code keeps currents and ranks as (units, batch), images with the colour last, and kernels as (in, out);
-all are undone here, at the boundary, and nowhere else.
+The published code keeps currents and ranks as (units, batch), images with the colour last, and
+kernels as (in, out); all are undone here, at the boundary, and nowhere else.
 """
 
 from collections import defaultdict
@@ -46,15 +46,22 @@ def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Fou
     return _KINDS[name]
 
 
-# --- the rule --------------------------------------------------------------------------------------------------------
+# --- the rule -------------------------------------------------------------------------------------
+# -------------------
 
 
 def _updates(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
-    """Every update of the unsupervised phase; with `data.perm` the data are permuted anew, on and on, in each epoch."""
+    """Every update of the unsupervised phase; with `data.perm` the data are permuted anew, on and
+    on, in each epoch.
+    """
     h = golden.hyperparameter
     names = {"p": "p", "k": "k", "delta": "delta", "lr": "eps0", "n_epochs": "n_epochs"}
     config = {own: h(published) for own, published in names.items()}
-    config |= {"n_units": [h("n_input"), h("n_hidden")], "init_mean": h("init_mu"), "init_std": h("init_sigma")}
+    config |= {
+        "n_units": [h("n_input"), h("n_hidden")],
+        "init_mean": h("init_mu"),
+        "init_std": h("init_sigma"),
+    }
     learner = rules.make(rule, config, dtype=dtype)
     learner.weight.copy_(golden.tensor("init.synapses", dtype))
     x, size, n_batches = golden.tensor("data.x", dtype), h("batch_size"), h("n_batches_per_epoch")
@@ -64,7 +71,9 @@ def _updates(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         ranks = torch.zeros_like(seen["current"]).scatter_(1, seen["first"][:, None], 1.0)
         ranks.scatter_(1, seen["kth"][:, None], -h("delta"))
         found["g"].append(
-            _untied(ranks, seen["current"], golden.tensor("expect.g", dtype, len(found["g"])).T, h("k")).T
+            _untied(
+                ranks, seen["current"], golden.tensor("expect.g", dtype, len(found["g"])).T, h("k")
+            ).T
         )
         found["current"].append(seen["current"].T.clone())
         for name, published in (("change", "ds"), ("normaliser", "nc"), ("lr", "eps")):
@@ -84,24 +93,29 @@ def _updates(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
 
 
 def _untied(ranks: Tensor, current: Tensor, expected: Tensor, k: int) -> Tensor:
-    """`ranks`, but those `expected` for samples whose deciding currents are equal: any order of equals is right.
+    """`ranks`, but those `expected` for samples whose deciding currents are equal: any order of
+    equals is right.
 
     Parameters
     ----------
     ranks, current, expected : (batch, n_hidden).
     """
     ordered = current.sort(dim=1, descending=True).values
-    is_right = (expected.sort(dim=1).values == ranks.sort(dim=1).values).all(1)  # one first, one k-th
+    # one first, one k-th
+    is_right = (expected.sort(dim=1).values == ranks.sort(dim=1).values).all(1)
     is_right &= ((expected <= 0) | (current == ordered[:, :1])).all(1)
     is_right &= ((expected >= 0) | (current == ordered[:, k - 1 : k])).all(1)
     return torch.where(is_right[:, None], expected, ranks)
 
 
-# --- the pipeline ----------------------------------------------------------------------------------------------------
+# --- the pipeline ---------------------------------------------------------------------------------
+# -------------------
 
 
 def _pipeline(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
-    """Both steps of the preprocessing, currents and hidden representation; keys ending in _f32 in single precision."""
+    """Both steps of the preprocessing, currents and hidden representation; keys ending in _f32 in
+    single precision.
+    """
     for suffix, number in (("", dtype), ("_f32", torch.float32)):
         if f"expect.x_train{suffix}" not in golden:
             continue
@@ -131,7 +145,8 @@ def _pixels(golden: Golden, key: str, dtype: torch.dtype) -> Tensor:
     return hebbian_images.colour_last(x, tuple(colour_first.shape[1:]))
 
 
-# --- networks on top -------------------------------------------------------------------------------------------------
+# --- networks on top
+# -------------------------------------------------------------------------------------------------
 
 
 def _network(activation: str) -> Callable[[Golden, str, torch.dtype], Found]:
@@ -179,8 +194,15 @@ def _parts(learner: LearningRule) -> dict[str, Tensor]:
     layers = ["hidden", "out"] if len(learner.w_ff) == 2 else ["dense"]
     found = {f"{name}.kernel": w.data.t() for name, w in zip(layers, learner.w_ff, strict=True)}
     found |= {f"{name}.bias": b.data for name, b in zip(layers, learner.bias, strict=True)}
-    norms = {"gamma": "gamma", "beta": "beta", "moving_mean": "running_mean", "moving_var": "running_var"}
-    return found | {f"bn.{published}": getattr(learner, own)[0].data for published, own in norms.items()}
+    norms = {
+        "gamma": "gamma",
+        "beta": "beta",
+        "moving_mean": "running_mean",
+        "moving_var": "running_var",
+    }
+    return found | {
+        f"bn.{published}": getattr(learner, own)[0].data for published, own in norms.items()
+    }
 
 
 _KINDS = {

@@ -1,7 +1,9 @@
-"""Weight maps: each unit's weights as a small image, many of them side by side, still or redrawn while training.
+"""Weight maps: each unit's weights as a small image, many of them side by side, still or redrawn
+while training.
 
-Images in colour are drawn as the CIFAR-10 notebook draws them, with one scale from the smallest to the largest weight
-shown; grey ones as the author's MNIST notebook does, from blue through white (0) to red, with a colour bar.
+Images in colour are drawn as the CIFAR-10 notebook draws them, with one scale from the smallest to
+the largest weight shown; grey ones as the author's MNIST notebook does, from blue through white (0)
+to red, with a colour bar.
 """
 
 import math
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 
-def mosaic(weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_columns: int) -> np.ndarray:
-    """The first n_rows x n_columns units as one image, unit 0 at the top left, row by row; empty tiles are NaN.
+def mosaic(
+    weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_columns: int
+) -> np.ndarray:
+    """The first n_rows x n_columns units as one image, unit 0 at the top left, row by row; empty
+    tiles are NaN.
 
     Parameters
     ----------
@@ -36,8 +41,8 @@ def mosaic(weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_col
     weight = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight, np.float64)
     if weight.ndim != 2 or weight.shape[1] != channels * height * width:
         raise BioplausError(
-            f"The weights have shape {weight.shape}, but tiles of {channels} x {height} x {width} pixels need "
-            f"{channels * height * width} inputs."
+            f"The weights have shape {weight.shape}, but tiles of {channels} x {height} x {width}"
+            f" pixels need {channels * height * width} inputs."
         )
     n = n_rows * n_columns
     tiles = np.full((n, height, width, channels), np.nan)
@@ -49,21 +54,26 @@ def mosaic(weight: np.ndarray | Tensor, shape: Sequence[int], n_rows: int, n_col
 
 
 def scaled(image: np.ndarray, ends: tuple[float, float] | None = None) -> np.ndarray:
-    """Values from ends[0] to ends[1] as levels 0 to 255, uint8, rounded down and cut off there. NaN becomes 255.
+    """Values from ends[0] to ends[1] as levels 0 to 255, uint8, rounded down and cut off there. NaN
+    becomes 255.
 
     Parameters
     ----------
     ends : None takes the smallest and the largest value: one scale for the whole image.
     """
     low, high = ends or (np.nanmin(image), np.nanmax(image))
-    levels = 255 * np.clip((image - low) / (high - low), 0, 1) if high > low else np.zeros_like(image)
+    levels = (
+        255 * np.clip((image - low) / (high - low), 0, 1) if high > low else np.zeros_like(image)
+    )
     return np.where(np.isnan(levels), 255, levels).astype(np.uint8)
 
 
 def typical(weight: np.ndarray | Tensor) -> float:
-    """Where colours may end so that most units can be seen: 1.25 times the median over units of their largest |weight|.
+    """Where colours may end so that most units can be seen: 1.25 times the median over units of
+    their largest |weight|.
 
-    Units that never won keep weights as large as the initial ones; at the largest weight of all, the others would fade.
+    Units that never won keep weights as large as the initial ones; at the largest weight of all,
+    the others would fade.
     """
     weight = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
     return 1.25 * float(np.median(np.abs(weight).max(axis=-1)))
@@ -79,8 +89,8 @@ def table(packed: Mapping[str, np.ndarray], n_units: int, **about: Any) -> "pand
 
     Returns
     -------
-    Those columns, then unit; low, high; levels: two hexadecimal digits a weight, pixels row by row with the colour
-    fastest, weight = low + level (high - low) / 255.
+    Those columns, then unit; low, high; levels: two hexadecimal digits a weight, pixels row by row
+    with the colour fastest, weight = low + level (high - low) / 255.
     """
     import pandas
 
@@ -110,10 +120,10 @@ def draw(
     Parameters
     ----------
     weight, shape, n_rows, n_columns : as in `mosaic`; without `n_columns`, a square.
-    limit : colours end at +-limit; None: at the largest weight shown (grey images), or at the smallest and the largest
-        (colour images), as published.
-    bar : with a colour bar (grey images only), ticks at 0 and +-limit; without `limit` at 0, the smallest weight and
-        the largest, as published.
+    limit : colours end at +-limit; None: at the largest weight shown (grey images), or at the
+        smallest and the largest (colour images), as published.
+    bar : with a colour bar (grey images only), ticks at 0 and +-limit; without `limit` at 0, the
+        smallest weight and the largest, as published.
     """
     n_columns = n_columns or n_rows
     image = mosaic(weight, shape, n_rows, n_columns)
@@ -124,9 +134,13 @@ def draw(
         largest = limit or float(np.nanmax(np.abs(image))) or 1.0
         drawn = axes.imshow(image, cmap="bwr", vmin=-largest, vmax=largest, interpolation="nearest")
         if bar:
-            low, high = (-limit, limit) if limit else (float(np.nanmin(image)), float(np.nanmax(image)))
+            low, high = (
+                (-limit, limit) if limit else (float(np.nanmin(image)), float(np.nanmax(image)))
+            )
             ends = sorted({low, 0.0, high}) if low < 0 < high else [low, high]
-            axes.figure.colorbar(drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g", label="weight")
+            axes.figure.colorbar(
+                drawn, ax=axes, ticks=ends, shrink=0.8, format="%.2g", label="weight"
+            )
     height, width = image.shape[:2]
     between = {"color": "white" if image.ndim == 3 else "0.6", "linewidth": 0.6}
     for k in range(1, n_rows):
@@ -138,15 +152,19 @@ def draw(
     return drawn
 
 
-def live(rule: Any, shape: Sequence[int], *, side: int = 10, seconds: float = 4.0) -> Callable[..., None]:
-    """A view for `train.fit(..., on_epoch=live(rule, shape))`: the weight map redraws itself while the rule learns.
+def live(
+    rule: Any, shape: Sequence[int], *, side: int = 10, seconds: float = 4.0
+) -> Callable[..., None]:
+    """A view for `train.fit(..., on_epoch=live(rule, shape))`: the weight map redraws itself while
+    the rule learns.
 
     Parameters
     ----------
     rule : has `weight`, (n_hidden, n_in); it is only looked at.
     shape : (channels, height, width) of a tile.
     side : rows and columns of the mosaic.
-    seconds : least time between two drawings, so that drawing costs little however short an epoch is.
+    seconds : least time between two drawings, so that drawing costs little however short an epoch
+        is.
     """
     from IPython.display import display
     from matplotlib import pyplot as plt
