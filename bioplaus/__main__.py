@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bioplaus import results
+from bioplaus import paths, results
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import engine, manifest
 
@@ -373,7 +373,7 @@ def _run(
         todo=todo,
         report=console.print,
     )
-    console.print(f"Runs: {summary}. Results are in {results.root()}.")
+    console.print(f"Runs: {summary}. Results are in {paths.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
         raise engine.SweepError(

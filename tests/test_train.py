@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bioplaus import _files, device, results, train
+from bioplaus import _files, _sources, device, train
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.rules import LearningRule
@@ -209,7 +209,7 @@ def test_a_checkpoint_made_with_other_code_of_the_rule_is_not_resumed_and_the_lo
 ):
     _fit(_line(), folder=tmp_path)
     assert _files.read_json(tmp_path / "progress.json")["passed_over"] == ""
-    monkeypatch.setattr(results, "code", lambda source: "0" * 64)
+    monkeypatch.setattr(_sources, "code", lambda source: "0" * 64)
     task, passed_over = Regression(), []
 
     def look(epoch, metrics):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import results
+from bioplaus import paths, results
 from bioplaus.analysis import published
 from bioplaus.errors import unknown
 from bioplaus.experiments import manifest
@@ -444,7 +444,7 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
     planned = tuple(manifest.runs(preset, papers=[paper], experiment=experiment))
-    found = list(results.outcomes(results.root() / preset / paper / experiment))
+    found = list(results.outcomes(paths.root() / preset / paper / experiment))
     outcomes = _owned(found, planned)
     references = _references(paper, experiment)
     differences = {}

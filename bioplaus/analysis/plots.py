@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioplaus import _files, results
+from bioplaus import _files, paths
 
 if TYPE_CHECKING:
     import pandas
@@ -418,7 +418,7 @@ def store(
 
     What an earlier drawing left under this name is removed first.
     """
-    folder = results.root() / about["preset"] / f"{kind}s"
+    folder = paths.root() / about["preset"] / f"{kind}s"
     for suffix in ("json", "png", "pdf", "csv", "md"):
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for suffix, content in files.items():

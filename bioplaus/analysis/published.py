@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import results
+from bioplaus import paths
 from bioplaus.errors import BioplausError, unknown
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def _curves(paper: str) -> "pandas.DataFrame":
 
 
 def _file(paper: str, kind: str) -> Path:
-    path = results.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
+    path = paths.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
     if not path.is_file():
         raise BioplausError(f"There are no published numbers of {paper}: {path} is missing.")
     return path

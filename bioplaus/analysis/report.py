@@ -27,7 +27,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bioplaus import _files
+from bioplaus import _files, paths
 from bioplaus import results as _results
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import published, tables
@@ -56,7 +56,7 @@ def draw(
     ----------
     papers : keys; None means all that have a manifest.
     only : glob over notebook names without suffix.
-    results : folder of results from now on, in place of `results.root()`.
+    results : folder of results from now on, in place of `paths.root()`.
     workers : notebooks at once; 0 means one per core.
     force : draw again what is up to date.
 
@@ -104,7 +104,7 @@ def render(preset: str) -> Path:
         "image": _image,
     }
     page = environment.get_template("report.html.j2").render(_contents(preset))
-    path = _results.root() / preset / "report" / "index.html"
+    path = paths.root() / preset / "report" / "index.html"
     _files.write_atomic(path, page.encode())
     return path
 
@@ -133,7 +133,7 @@ class Notebook:
     @property
     def copy(self) -> Path:
         """Where its executed copy goes."""
-        return _results.root() / self.preset / "notebooks" / f"{self.name}.ipynb"
+        return paths.root() / self.preset / "notebooks" / f"{self.name}.ipynb"
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -152,11 +152,11 @@ class Notebook:
 
     @property
     def _folder(self) -> Path:
-        return _results.root() / self.preset
+        return paths.root() / self.preset
 
     def digest(self) -> str:
         """sha256 of everything that decides what it draws."""
-        home = _results.project_root()
+        home = paths.project_root()
         files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml"]
         files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
         files += sorted((self._folder / self.paper).glob("*.pkl"))
@@ -202,7 +202,7 @@ def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Noteboo
     chosen = list(papers) if papers is not None else manifest.papers()
     for paper in chosen:
         manifest.load(paper)
-    folder = _results.project_root() / "notebooks"
+    folder = paths.project_root() / "notebooks"
     return [
         Notebook(path, paper, preset)
         for paper in chosen
@@ -425,5 +425,5 @@ def _commit(run: dict[str, Any]) -> str:
 
 def _image(about: dict[str, Any], preset: str) -> str:
     """A figure's png as a data address."""
-    content = (_results.root() / preset / about["file"]).with_suffix(".png").read_bytes()
+    content = (paths.root() / preset / about["file"]).with_suffix(".png").read_bytes()
     return "data:image/png;base64," + base64.b64encode(content).decode()

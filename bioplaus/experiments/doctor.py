@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from bioplaus import device, results
+from bioplaus import device, paths
 from bioplaus.errors import BioplausError
 
 # bytes on the results disk: paper-scale runs and their checkpoints need a few GiB
@@ -112,14 +112,14 @@ def _kernel() -> Finding:
 
 def _project() -> Finding:
     try:
-        return Finding("project folder", True, str(results.project_root()))
+        return Finding("project folder", True, str(paths.project_root()))
     except BioplausError as error:
         return Finding("project folder", False, str(error), "Run inside a clone of the project.")
 
 
 def _results_folder() -> Finding:
     try:
-        folder = results.root()
+        folder = paths.root()
     except BioplausError as error:
         return Finding(
             "results folder",

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from bioplaus import _files, results
+from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, is_library, told, unknown, where
 from bioplaus.experiments import simulation
 from bioplaus.experiments.manifest import Run
@@ -168,7 +168,7 @@ def pending(runs: Sequence[Run], again: bool = False, known: Finished | None = N
 
 def outdated(runs: Sequence[Run], known: Finished | None = None) -> list[Run]:
     """The complete runs that were made with other code of their rule than there is now
-    (`results.code`), one a folder.
+    (`_sources.code`), one a folder.
 
     A result that does not say which code it was made with, as those of earlier versions, is not
     among them (`unsaid`).
@@ -311,7 +311,7 @@ def _is_outdated(run: Run, about: Mapping[str, Any]) -> bool:
 
 
 def _code(run: Run) -> str | None:
-    return results.code(run.rule) if run.rule else None
+    return _sources.code(run.rule) if run.rule else None
 
 
 def _status(run: Run, known: Finished) -> dict[str, Any]:
@@ -423,9 +423,7 @@ def _pointer(error: BaseException, trace: str, run: Run, place: Path) -> str:
         return ""
     parts = [_where_in(trace) if trace else where(error)]
     if (place / "run.log").is_file():
-        log = Path(
-            results.root().name, run.preset, run.paper, run.experiment, place.name, "run.log"
-        )
+        log = Path(paths.root().name, run.preset, run.paper, run.experiment, place.name, "run.log")
         parts.append(f"traceback in {log}")
     return f" ({'; '.join(filter(None, parts))})"
 

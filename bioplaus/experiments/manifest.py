@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from ruamel.yaml import YAML, YAMLError
 
-from bioplaus import results
+from bioplaus import paths
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments import simulation
 
@@ -190,7 +190,7 @@ class Run:
     @property
     def experiment_folder(self) -> Path:
         """Where this run's experiment keeps its results."""
-        return results.root() / self.preset / self.paper / self.experiment
+        return paths.root() / self.preset / self.paper / self.experiment
 
     @property
     def folder(self) -> Path:
@@ -343,7 +343,7 @@ def runs(
 
 
 def _folder() -> Path:
-    return results.project_root() / "Simulations" / "manifests"
+    return paths.project_root() / "Simulations" / "manifests"
 
 
 def _check_size(content: Any, place: str) -> None:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bioplaus import results
+from bioplaus import paths
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, unknown
 
@@ -34,7 +34,7 @@ _TYPES = {
 
 def names() -> list[str]:
     """The names of all simulation notebooks, sorted."""
-    return sorted(path.stem for path in (results.project_root() / "Simulations").glob("*.ipynb"))
+    return sorted(path.stem for path in (paths.project_root() / "Simulations").glob("*.ipynb"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load(name: str) -> Simulation:
     """
     if name not in names():
         raise unknown("simulation", name, names())
-    path = results.project_root() / "Simulations" / f"{name}.ipynb"
+    path = paths.project_root() / "Simulations" / f"{name}.ipynb"
     return _read(path, path.stat().st_mtime_ns)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from bioplaus import _sources
 from bioplaus import device as _device
-from bioplaus import results as _results
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError, told, unknown, where
 from bioplaus.rules._base import BenchmarkCase, LearningRule
@@ -56,7 +56,7 @@ def get(name: str) -> ModuleType:
     """
     if name not in names():
         raise unknown("rule", name, names())
-    sources = _results.sources(name)  # before the import: an edit after it must show
+    sources = _sources.sources(name)  # before the import: an edit after it must show
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except BioplausError as error:
@@ -76,16 +76,15 @@ def get(name: str) -> ModuleType:
 
 
 def code(rule: type[LearningRule]) -> str | None:
-    """sha256 of the code that a rule runs (`results.code`), which is that of its files as they were
-    when imported.
+    """sha256 of the code that a rule runs (`_sources.code`): its files as they were when imported.
 
     None for a rule without a file, as one of a notebook.
     """
     module = sys.modules.get(rule.__module__)
     if module and _is_noted(module):
-        return _results.digest_of(_imported[module.__name__][1])
+        return _sources.digest_of(_imported[module.__name__][1])
     source = getattr(module, "__file__", None)
-    return _results.code(Path(source)) if source else None
+    return _sources.code(Path(source)) if source else None
 
 
 def check_unedited(name: str) -> None:
@@ -94,7 +93,7 @@ def check_unedited(name: str) -> None:
     """
     module = sys.modules.get(f"{__name__}.{name}")
     if module and _is_noted(module):
-        now = _results.sources(name)
+        now = _sources.sources(name)
         for path, digest in _imported[module.__name__][1].items():
             if now.get(path) != digest:
                 raise BioplausError(

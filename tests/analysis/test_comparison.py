@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 
-from bioplaus import results, rules, train
+from bioplaus import paths, results, rules, train
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import report, tables
 from bioplaus.errors import BioplausError
@@ -237,7 +237,7 @@ def test_plain_table_is_on_the_page_with_its_markup_escaped(write):
     said = {"notebook": "corinfomax_fig_a", "title": "T", "caption": "C"}
     path = tables.save_frame(table, "corinfomax_fig_a_t", data=table, about=about, **said)
     assert path.with_suffix(".md").read_text().splitlines()[2] == "| EP <b> | 0.9 \\| 1 |"
-    notebooks = results.project_root() / "notebooks"
+    notebooks = paths.project_root() / "notebooks"
     notebooks.mkdir()
     (notebooks / "corinfomax_fig_a.ipynb").write_text(json.dumps({"cells": []}))
     page = report.render("paper").read_text()
@@ -253,7 +253,7 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), namespace)
                 namespace["preset"] = "paper"
-        folders = (results.root() / "paper" / kind for kind in ("figures", "tables"))
+        folders = (paths.root() / "paper" / kind for kind in ("figures", "tables"))
         return {
             path.name for folder in folders for path in folder.glob("corinfomax_fig_comparison_*")
         }
@@ -265,9 +265,9 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
     made = execute()
     assert made > {f"{name}.{kind}" for name in names[:2] for kind in ("png", "pdf", "csv", "json")}
     assert made > {f"{names[2]}.{kind}" for kind in ("csv", "md", "json")}
-    about = json.loads((results.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
+    about = json.loads((paths.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
     assert len(about["missing"]) == 10 and about["n"]["EP 2"] == 1
-    drawn = pandas.read_csv(results.root() / "paper" / "figures" / f"{names[1]}.csv")
+    drawn = pandas.read_csv(paths.root() / "paper" / "figures" / f"{names[1]}.csv")
     assert set(drawn.entry) == {"ep-2", "bp-1"} and drawn.validation_accuracy.tolist() == 2 * GOOD
 
 

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from bioplaus import paths
 from bioplaus.analysis import experiment as loaded
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
@@ -105,11 +106,10 @@ def test_every_published_number_that_the_table_names_is_in_the_file():
     """A name that the file does not have would be no comparison, silently."""
     import json
 
-    from bioplaus import results
     from bioplaus.analysis import published
 
     source = json.loads(
-        (results.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text()
+        (paths.project_root() / "notebooks" / "hebbian_tab_accuracy.ipynb").read_text()
     )
     texts = "".join("".join(cell["source"]) for cell in source["cells"])
     known = set(published.values("hebbian").metric)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import results
+from bioplaus import paths, results
 from bioplaus.analysis import report
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import notebooks as kernels
@@ -101,7 +101,7 @@ class Reader(HTMLParser):
 
 def page(preset="desk"):
     path = report.render(preset)
-    assert path == results.root() / preset / "report" / "index.html"
+    assert path == paths.root() / preset / "report" / "index.html"
     return Reader(path.read_text(encoding="utf-8"))
 
 
@@ -206,7 +206,7 @@ def test_the_page_is_self_contained_and_escapes_what_is_not_its_own(home, write,
     assert "A paper <b>with markup</b> & more" in found.text and "Curves & <script>" in found.text
     for link in found.links:
         assert link.startswith(("#", "../figures/", "../tables/"))
-        assert link.startswith("#") or (results.root() / "desk" / "report" / link).is_file()
+        assert link.startswith("#") or (paths.root() / "desk" / "report" / link).is_file()
 
 
 def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, write, inline):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bioplaus import results
+from bioplaus import _sources, paths, results
 from bioplaus.errors import BioplausError
 
 RECORD = {
@@ -257,7 +257,7 @@ def package(tmp_path, monkeypatch):
 
     for name, text in files.items():
         write(name, text)
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "bioplaus" / "results.py"))
+    monkeypatch.setattr(_sources, "__file__", str(tmp_path / "bioplaus" / "_sources.py"))
     return files, write
 
 
@@ -279,18 +279,18 @@ def test_the_code_of_a_rule_is_its_own_file_and_what_it_is_built_from_in_rules_a
     package, rule, parts
 ):
     files, write = package
-    before = results.code(rule)
+    before = _sources.code(rule)
     for name, text in files.items():
         write(name, text + "  # a remark")
-        assert (results.code(rule) != before) == (name in parts), name
+        assert (_sources.code(rule) != before) == (name in parts), name
         write(name, text)
-        assert results.code(rule) == before
+        assert _sources.code(rule) == before
 
 
 def test_a_rule_that_is_no_file_has_no_code(package):
-    assert results.code("none") is None and results.code("../rules/plain") is None
+    assert _sources.code("none") is None and _sources.code("../rules/plain") is None
     package[1]("rules/half.py", "def (")
-    assert results.code("half") != results.code("plain")
+    assert _sources.code("half") != _sources.code("plain")
 
 
 def test_provenance_names_code_versions_and_machine_but_no_user_host_or_path(tmp_path):
@@ -370,5 +370,5 @@ def test_a_tilde_in_a_folder_of_the_environment_is_the_home_folder(tmp_path, mon
     (tmp_path / "work" / "Simulations").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(name, "~/work")
-    found = results.root() if name == "BIOPLAUS_RESULTS" else results.project_root()
+    found = paths.root() if name == "BIOPLAUS_RESULTS" else paths.project_root()
     assert found == tmp_path / "work"

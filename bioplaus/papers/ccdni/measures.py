@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import _files, results
+from bioplaus import _files, paths
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import published
 from bioplaus.analysis.experiment import Analysis
@@ -425,7 +425,7 @@ def reference_areas(found: Analysis, entry: str) -> list[float]:
     import pandas
 
     table = pandas.read_csv(
-        results.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv"
+        paths.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv"
     )
     return list(table[_is_same(table, found, entry)].auc_train_mse)
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from bioplaus import __main__ as command_line
-from bioplaus import results
+from bioplaus import _sources, results
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import engine, manifest
 
@@ -203,10 +203,10 @@ def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     ):
         monkeypatch.setenv(name, folder)
     seen = (
-        "from bioplaus.tasks import datasets as data\nPath(folder, 'seen').write_text(f'{data.root()}"
-        " {results.root()}')"
+        "from bioplaus import paths\nfrom bioplaus.tasks import datasets\n"
+        "Path(folder, 'seen').write_text(f'{datasets.root()} {paths.root()}')"
     )
-    _add_cells(project, ("", f"{seen}\nassert results.project_root().is_absolute()"))
+    _add_cells(project, ("", f"{seen}\nassert paths.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
     assert engine.run_one(run, str(place), "python3", 0, engine.environment())[:2] == ("done", "")
@@ -575,7 +575,7 @@ def test_a_job_that_ends_at_its_walltime_is_replaced_and_its_run_is_done(project
 
 
 def _made_with(monkeypatch, digest):
-    monkeypatch.setattr(results, "code", lambda rule: digest)
+    monkeypatch.setattr(_sources, "code", lambda rule: digest)
 
 
 def _said(capsys, *arguments):
@@ -619,12 +619,12 @@ def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(
 ):
     rewrite("{rule: toy, rate: 1e-4}", "{rate: 1e-4}")
     rewrite("    simulation: act", "    simulation: act\n    rule: toy")
-    monkeypatch.setattr(results, "code", lambda rule: {"toy": "1" * 64}.get(rule))
+    monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "1" * 64}.get(rule))
     runs = manifest.runs("smoke")
     engine.execute(runs, inline=True, report=_quiet)
     about = results.about(runs[0].folder)
     assert (about["code"], about["rule"], "rule" in about["parameters"]) == ("1" * 64, "toy", False)
-    monkeypatch.setattr(results, "code", lambda rule: {"toy": "2" * 64}.get(rule))
+    monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "2" * 64}.get(rule))
     assert engine.outdated(runs) == runs
 
 

@@ -144,7 +144,10 @@ def test_an_id_depends_on_parameters_alone(project, rewrite):
 
 
 def test_ids_are_the_same_in_another_process_with_another_hash_seed(project):
-    code = "from bioplaus.experiments import manifest; print([run.id for run in manifest.runs('paper')])"
+    code = (
+        "from bioplaus.experiments import manifest\n"
+        "print([run.id for run in manifest.runs('paper')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "PYTHONHASHSEED": "99"})  # fmt: skip
     assert done.stdout.strip() == str([run.id for run in manifest.runs("paper")])

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from bioplaus import results, rules, train
+from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import benchmark, engine, manifest
 
@@ -35,7 +35,7 @@ def write(tmp_path, monkeypatch):
     folder, times = tmp_path / "bioplaus" / "rules", itertools.count(1)
     folder.mkdir(parents=True)
     monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(folder)])
-    monkeypatch.setattr(results, "__file__", str(folder.parent / "results.py"))
+    monkeypatch.setattr(_sources, "__file__", str(folder.parent / "_sources.py"))
     monkeypatch.setattr(rules, "_imported", {})
 
     def write(text):
@@ -115,12 +115,12 @@ def test_a_rule_that_is_broken_is_left_out_of_a_benchmark_of_all_and_an_error_wh
 
 def test_the_code_of_a_rule_is_that_which_was_imported_whatever_its_file_says_now(write):
     write(RULE)
-    rule, before = rules.get("dfa").Rule, results.code("dfa")
+    rule, before = rules.get("dfa").Rule, _sources.code("dfa")
     assert rules.code(rule) == before
     rules.check_unedited("dfa")
     write(RULE + "# edited")
     rules.get("dfa")
-    assert rules.code(rule) == before != results.code("dfa")
+    assert rules.code(rule) == before != _sources.code("dfa")
     with pytest.raises(
         BioplausError, match="dfa.py was edited since rule dfa was loaded from it; run the command"
     ):
@@ -128,7 +128,7 @@ def test_the_code_of_a_rule_is_that_which_was_imported_whatever_its_file_says_no
     # as autoreload does in a notebook
     reloaded = importlib.reload(sys.modules["bioplaus.rules.dfa"])
     rules.check_unedited("dfa")
-    assert rules.code(rules.get("dfa").Rule) == rules.code(reloaded.Rule) == results.code("dfa")
+    assert rules.code(rules.get("dfa").Rule) == rules.code(reloaded.Rule) == _sources.code("dfa")
 
 
 def _use_rule(project, source):
@@ -145,7 +145,7 @@ def _use_rule(project, source):
 
 def test_a_run_in_this_process_never_records_code_that_did_not_run(project, write):
     write(RULE)
-    written = results.code("dfa")
+    written = _sources.code("dfa")
     edit = (
         "file = rules.get(rule).__file__\nopen(file, 'a').write('# edited')\nimport os;"
         " os.utime(file, (99, 99))"
@@ -177,7 +177,7 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
 def test_training_notes_the_code_that_it_runs(write):
     write(RULE)
     learner = rules.make("dfa")
-    written = results.code("dfa")
+    written = _sources.code("dfa")
     write(RULE + "# edited")
     spec = type("Spec", (), {"name": "none"})
     task = type("Task", (), {"fingerprint": "", "spec": spec})

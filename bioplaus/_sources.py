@@ -1,0 +1,101 @@
+"""Digests of the code that a learning rule runs: its own file and all it is built from."""
+
+import ast
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from bioplaus import _files
+
+
+def code(source: str | Path) -> str | None:
+    """sha256 of a learning rule's code: its own file, and all it is built from in `bioplaus.rules`
+    and `bioplaus.nets`.
+
+    These are the files that it imports from there, directly or through one another: what it
+    inherits, and also the functions, optimisers and networks it uses. Nothing is imported to find
+    them. A comment or a docstring is part of the digest: whether a change matters is not for a
+    program to decide.
+
+    Parameters
+    ----------
+    source : a rule's key, or the path of a file that defines one.
+
+    Returns
+    -------
+    None where there is no such file.
+    """
+    found = sources(source)
+    return digest_of(found) if found else None
+
+
+def sources(source: str | Path) -> dict[Path, str]:
+    """The files that `code` is of, a rule's own first, each with its sha256; empty where there is
+    no such rule.
+    """
+    package = Path(__file__).resolve().parent
+    path = source.resolve() if isinstance(source, Path) else package / "rules" / f"{source}.py"
+    if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
+        return {}
+    found: dict[Path, str] = {}
+    todo = [path]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found[path], imported = _source(path, path.stat().st_mtime_ns, package)
+            todo += imported
+    return found
+
+
+def digest_of(found: Mapping[Path, str]) -> str:
+    """What `code` gives for these `sources`."""
+    package = Path(__file__).resolve().parent
+    own, *others = found.items()
+    digests = [own[1], *sorted(f"{path.relative_to(package)} {digest}" for path, digest in others)]
+    # its own without its path, whatever its folder is called
+    return _files.sha256("\n".join(digests).encode())
+
+
+@cache
+def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, ...]]:
+    """The sha256 of a file, and the files of `rules` and `nets` that it imports; read again only
+    after it `changed`.
+    """
+    content = path.read_bytes()
+    try:
+        statements = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError):
+        statements = []
+    names = [
+        f"{_module(node, path, package)}.{one.name}"
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        for one in node.names
+    ]
+    names += [one.name for node in statements if isinstance(node, ast.Import) for one in node.names]
+    imported = []
+    for name in names:
+        root, *parts = name.split(".")
+        if root == "bioplaus" and parts[:1] in (["rules"], ["nets"]):
+            module, parent = (
+                package.joinpath(*parts),
+                package.joinpath(*parts[:-1]),
+            )  # its last part may be a function
+            places = (
+                module.with_suffix(".py"),
+                module / "__init__.py",
+                parent.with_suffix(".py"),
+                parent / "__init__.py",
+            )
+            imported += [place for place in places if place.is_file()][:1]
+    return _files.sha256(content), tuple(dict.fromkeys(imported))
+
+
+def _module(node: ast.ImportFrom, path: Path, package: Path) -> str:
+    """The full name of the module that `from ... import` in the file `path` names; one dot is the
+    file's own folder.
+    """
+    if not node.level or not path.is_relative_to(package):
+        return node.module or ""
+    folders = path.relative_to(package.parent).parts[: -node.level]
+    return ".".join([*folders, *filter(None, [node.module])])

@@ -1,0 +1,31 @@
+"""The folders of the project: where notebooks and manifests are, and where results go."""
+
+import os
+from pathlib import Path
+
+from bioplaus.errors import BioplausError
+
+
+def project_root() -> Path:
+    """The folder that holds `Simulations`, `notebooks` and `Results`: BIOPLAUS_HOME, or where this
+    package's source is.
+
+    Raises
+    ------
+    BioplausError
+        Where there is no `Simulations` folder in it.
+    """
+    home = Path(
+        os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent
+    ).expanduser()
+    if not (home / "Simulations").is_dir():
+        raise BioplausError(
+            f"{home} has no folder Simulations; work in a clone of the project (pip install -e .),"
+            " or set BIOPLAUS_HOME to one."
+        )
+    return home
+
+
+def root() -> Path:
+    """The folder of all results: BIOPLAUS_RESULTS, or `Results` of the project."""
+    return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results").expanduser()
