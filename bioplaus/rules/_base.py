@@ -1,7 +1,7 @@
 """The contract every learning rule keeps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
+
+Watch = Callable[[str, int, Mapping[str, Sequence[Tensor]]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
