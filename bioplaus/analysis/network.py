@@ -25,7 +25,7 @@ class Layer:
     Attributes
     ----------
     x, y : centre of the column, in units of the drawing; columns are about 2 apart.
-    label : text below the column; mathtext between dollar signs.
+    label : text below the column, or above it; mathtext between dollar signs.
     n_units : units that are drawn, however many the layer has.
     colour : of the outlines, and of a unit whose activity is 1.
     shape : circles for units that carry a value, squares for units that carry an error.
@@ -35,6 +35,7 @@ class Layer:
     x: float
     y: float = 0.0
     label: str = ""
+    label_side: Literal["below", "above"] = "below"
     n_units: int = 5
     colour: str = "#0072B2"
     shape: Literal["circle", "square"] = "circle"
@@ -130,8 +131,9 @@ def _draw_layer(axes: "Axes", layer: Layer) -> None:
             axes.add_patch(Circle((x, y), RADIUS, **look))
         else:
             axes.add_patch(Rectangle((x - RADIUS, y - RADIUS), 2 * RADIUS, 2 * RADIUS, **look))
-    below = layer.y - layer.half_height - 0.14
-    axes.text(layer.x, below, layer.label, ha="center", va="top", color=layer.colour)
+    way, align = (1, "bottom") if layer.label_side == "above" else (-1, "top")
+    y = layer.y + way * (layer.half_height + 0.14)
+    axes.text(layer.x, y, layer.label, ha="center", va=align, color=layer.colour)
 
 
 def _draw_arrow(axes: "Axes", source: Layer, target: Layer, arrow: Arrow) -> None:
