@@ -122,7 +122,9 @@ def finished(runs: Sequence[Run]) -> Finished:
     held = {folder: results.collected(folder) for folder in {run.experiment_folder for run in runs}}
     folders = {run.key: run.folder for run in runs}
     here = {
-        key: results.about(folder) for key, folder in folders.items() if results.is_complete(folder)
+        key: results.read_run(folder)
+        for key, folder in folders.items()
+        if results.is_complete(folder)
     }
     collected = (
         {run.key: held[run.experiment_folder].get(run.id) for run in runs}
@@ -322,7 +324,7 @@ def _status(run: Run, known: Finished) -> dict[str, Any]:
     elif not folder.is_dir():
         state = "missing"
     else:
-        about = results.about(folder)
+        about = results.read_run(folder)
         ended = {"failed": "failed", "running": "interrupted"}.get(
             str(about.get("status")), "missing"
         )
@@ -384,7 +386,9 @@ def _locked(
     """Execute a run while holding its lock."""
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".lock"):  # a second execution waits here, then finds the run complete
-        if results.is_complete(place) and not (again and _is_outdated(run, results.about(place))):
+        if results.is_complete(place) and not (
+            again and _is_outdated(run, results.read_run(place))
+        ):
             return "skipped", ""
         _files.sweep(place)
         for attempt in range(1, retries + 2):
@@ -395,7 +399,7 @@ def _locked(
         if not results.is_complete(place):
             message = message or f"{run.simulation}.ipynb ended without saving a result"
             return "failed", _fail(place, message, trace)
-        about = results.about(place)
+        about = results.read_run(place)
         notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
         notes += _divergence(place) if about["status"] == "diverged" else []
         if notes:
@@ -456,7 +460,7 @@ def _anew(place: Path) -> list[str]:
 
 def _blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    about = results.about(folder)
+    about = results.read_run(folder)
     state = about.get("status", "is missing")
     if state == "done" and results.is_complete(folder):
         return ""
@@ -491,7 +495,7 @@ def _start(run: Run, place: Path, kernel: str | None) -> None:
 
 def _fail(place: Path, message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
-    about = {name: value for name, value in results.about(place).items() if name != "sha256"}
+    about = {name: value for name, value in results.read_run(place).items() if name != "sha256"}
     try:
         _files.write_json(
             place / "run.json", {**about, "status": "failed", "error": message, "traceback": trace}
@@ -731,7 +735,7 @@ def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
     """
     found: dict[str, tuple[float, Any]] = {}
     for path in sorted(experiment.glob("*/run.json")):
-        about = results.about(path.parent)
+        about = results.read_run(path.parent)
         if about.get("sha256") and about.get("entry") not in found:
             wall = (
                 values

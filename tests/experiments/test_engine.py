@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from bioplaus import __main__ as command_line
-from bioplaus import _sources, results
+from bioplaus import _files, _sources, results
+from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import engine, manifest
 
@@ -108,13 +109,13 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
             run, str(run.folder), "python3", 1, engine.environment()
         )
         assert status == "done" and "a later cell failed" in message and sentence in message
-        about = results.about(run.folder)
+        about = results.read_run(run.folder)
         assert (
             about["attempt"] == 1 and sentence in about["error"] and results.is_complete(run.folder)
         )
     assert (
         engine.pending(runs) == []
-        and len(results.frame(results.outcomes(runs[0].experiment_folder))) == 4
+        and len(frames.epochs(results.outcomes(runs[0].experiment_folder))) == 4
     )
     rows = engine.status(runs)
     assert [row["status"] for row in rows] == ["done", "done"] and "no such colour" in rows[0][
@@ -126,7 +127,7 @@ def test_a_failed_run_never_keeps_a_digest(project):
     _add_cells(project, ("", "Path(folder, 'result.pkl').unlink()\nraise RuntimeError('gone')"))
     run = manifest.runs("smoke")[0]
     assert "gone" in engine.execute([run], inline=True, report=_quiet).failed[run.id]
-    assert results.about(run.folder)["status"] == "failed" and "sha256" not in results.about(
+    assert results.read_run(run.folder)["status"] == "failed" and "sha256" not in results.read_run(
         run.folder
     )
 
@@ -158,14 +159,14 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
 
 def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, monkeypatch):
     rewrite("plain: {label: Plain}", 'plain: {label: Plain, parameters: {mishap: "raise"}}')
-    whole = results._files.write_json
+    whole = _files.write_json
 
     def full_disk(path, value):
         if value["status"] == "failed":
             raise BioplausError("No space left on device.")
         whole(path, value)
 
-    monkeypatch.setattr(results._files, "write_json", full_disk)
+    monkeypatch.setattr(_files, "write_json", full_disk)
     (message,) = engine.execute(manifest.runs("smoke"), inline=True, report=_quiet).failed.values()
     assert "unlucky" in message and "No space" in message
 
@@ -237,12 +238,13 @@ def test_a_diverged_run_says_where_counted_from_one(project):
 def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     reason = "its checkpoint was made with other code of rule toy"
     note = (
-        f"results._files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
+        "from bioplaus import _files\n"
+        f"_files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
     )
     _add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
     ended = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
-    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.about(
+    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.read_run(
         run.folder
     )
 
@@ -413,8 +415,8 @@ def test_needed_runs_of_other_seeds_are_no_reason_to_check_again(project, rewrit
 def test_a_forecast_reads_each_run_once(project, monkeypatch):
     runs = manifest.runs("paper")
     engine.execute(runs, inline=True, report=_quiet)
-    read, about = [], results.about
-    monkeypatch.setattr(results, "about", lambda folder: read.append(folder) or about(folder))
+    read, about = [], results.read_run
+    monkeypatch.setattr(results, "read_run", lambda folder: read.append(folder) or about(folder))
     assert engine.forecast(runs, 1) is not None
     assert sorted(read) == sorted(run.folder for run in runs)
 
@@ -596,7 +598,7 @@ def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_aga
     assert engine.outdated(runs) == runs[:1] and engine.pending(runs) == []
     assert engine.execute(runs, inline=True, report=_quiet).done == []
     assert engine.execute(runs, inline=True, again=True, report=_quiet).done == [runs[0].id]
-    assert results.about(runs[0].folder)["code"] == "2" * 64 and engine.outdated(runs) == []
+    assert results.read_run(runs[0].folder)["code"] == "2" * 64 and engine.outdated(runs) == []
     assert engine.execute(runs, inline=True, again=True, report=_quiet).done == []
 
 
@@ -605,7 +607,7 @@ def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(
 ):
     runs = manifest.runs("paper", only="plain")
     engine.execute(runs, inline=True, report=_quiet)  # there is no rule "toy", so no code of it
-    assert "code" not in results.about(runs[0].folder)
+    assert "code" not in results.read_run(runs[0].folder)
     sentence = "2 finished runs do not say which code made them"
     commands = (["status"], ["run", "--inline"], ["run", "--inline", "--again"])
     assert not any(sentence in _said(capsys, *command) for command in commands)
@@ -622,7 +624,7 @@ def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(
     monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "1" * 64}.get(rule))
     runs = manifest.runs("smoke")
     engine.execute(runs, inline=True, report=_quiet)
-    about = results.about(runs[0].folder)
+    about = results.read_run(runs[0].folder)
     assert (about["code"], about["rule"], "rule" in about["parameters"]) == ("1" * 64, "toy", False)
     monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "2" * 64}.get(rule))
     assert engine.outdated(runs) == runs
