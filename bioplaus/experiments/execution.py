@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from bioplaus import _files, paths, results
+from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
 from bioplaus.experiments import notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
@@ -56,6 +56,7 @@ def execute(
         started = time.monotonic()
         path = Path(folder)
         try:
+            _sources.check_package(environment.get(_sources.PACKAGE, _sources.package()))
             os.environ.update(environment)
             reasons = (why_blocked(path.parent / run_id) for run_id in run.needs.values())
             if reason := next(filter(None, reasons), ""):
@@ -171,10 +172,10 @@ def _pointer(error: BaseException, trace: str, run: Run, folder: Path) -> str:
     ):
         return ""
     parts = [_kernel_location(trace) if trace else location(error)]
-    if (folder / "run.log").is_file():
-        root = paths.root().name
-        log = Path(root, run.preset, run.paper, run.experiment, folder.name, "run.log")
-        parts.append(f"traceback in {log}")
+    log = folder / "run.log"
+    if log.is_file() and log.stat().st_size:
+        names = (paths.root().name, run.preset, run.paper, run.experiment, folder.name, log.name)
+        parts.append(f"traceback in {Path(*names)}")
     return f" ({'; '.join(filter(None, parts))})"
 
 
