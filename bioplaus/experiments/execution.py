@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
-from bioplaus.experiments import notebooks, simulation
+from bioplaus.experiments import files, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
 from bioplaus.experiments.run import Run
 
@@ -58,8 +58,8 @@ def execute(
         try:
             _sources.check_package(environment.get(_sources.PACKAGE, _sources.package()))
             os.environ.update(environment)
-            reasons = (why_blocked(path.parent / run_id) for run_id in run.needs.values())
-            if reason := next(filter(None, reasons), ""):
+            reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
+            if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
                 status, message = "failed", reason
             else:
                 status, message = _execute_locked(run, path, kernel, retries, again)
@@ -77,6 +77,16 @@ def why_blocked(folder: Path) -> str:
     name = f"{record['entry']} ({folder.name})" if "entry" in record else folder.name
     ended = "did not end" if state in ("running", "done") else state
     return f"not started: needs {name}, which {ended}"
+
+
+def _changed_file(run: Run) -> str:
+    """Which file that a parameter names is not the one the run was planned with; empty if none."""
+    now = files.digests(run.parameters)
+    for name, sha256 in run.files.items():
+        if now.get(name) != sha256:
+            state = "was changed since the command began" if name in now else "cannot be read"
+            return f"not started: the file that {name} names {state}; run the command again"
+    return ""
 
 
 def _execute_locked(
@@ -147,6 +157,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "simulation": run.simulation,
         "seed": run.seed,
         "parameters": run.parameters,
+        **({"files": run.files} if run.files else {}),
         **({"rule": run.rule} if run.rule else {}),
         **({"code": digest} if (digest := code(run)) else {}),
     }
