@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import numbers
 import os
 import platform
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -14,6 +16,9 @@ from bioplaus.errors import BioplausError, unknown
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")  # and one of several, as in cuda:1
 MOST_THREADS = 1024  # of one run
+# the largest seed, of every rule, task and sweep: tasks derive two seeds of numpy's generator, of
+# 32 bits, from each, and one is left for what no seed may draw
+MOST_SEED = 2**31 - 2
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -47,14 +52,27 @@ def dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def check(device: str = "auto", number: str = "float32", n_threads: int = 1) -> None:
+def check(
+    device: str = "auto", dtype_name: str = "float32", n_threads: int = 1, seed: Any = 0
+) -> None:
     """Raise `BioplausError` unless these can be asked for; whether this machine has the device is
     not asked.
     """
     _named(device)
-    dtype(number)
+    dtype(dtype_name)
+    check_seed(seed)
     if not 1 <= n_threads <= MOST_THREADS:
         raise BioplausError(f"n_threads is {n_threads}, but must be from 1 to {MOST_THREADS}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `BioplausError` unless `seed` is a whole number from 0 to `MOST_SEED`.
+
+    1000.0 and True are none: a stream is derived from the text of its seed, and theirs are others.
+    """
+    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not (is_whole and 0 <= seed <= MOST_SEED):
+        raise BioplausError(f"seed is {seed!r}, but must be a whole number from 0 to {MOST_SEED}.")
 
 
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
@@ -62,18 +80,24 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> tor
 
     The generator's seed is the first eight bytes of sha256("<seed>/<stream>"), so no stream depends
     on how much another one draws, nor on the number of seeds in a sweep.
+
+    Raises
+    ------
+    BioplausError
+        If the seed is no whole number from 0 to `MOST_SEED`.
     """
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    check_seed(seed)
+    digest = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def setup(
-    device: str = "auto", number: str = "float32", n_threads: int = 1
+    device: str = "auto", dtype_name: str = "float32", n_threads: int = 1
 ) -> tuple[torch.device, torch.dtype]:
     """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
-    check(device, number, n_threads)
+    check(device, dtype_name, n_threads)
     torch.set_num_threads(n_threads)
-    return pick(device), dtype(number)
+    return pick(device), dtype(dtype_name)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,7 @@ class FeatureTask:
     """
 
     def __init__(self, inputs: Inputs, *, order: str = "permuted", seed: int = 0) -> None:
+        _device.check_seed(seed)
         self.is_fixed = check_order(order) == "fixed"
         self.spec = dataclasses.replace(inputs.spec, kind="features")
         self.fingerprint = digest(inputs.fingerprint, order, seed if self.is_fixed else "")

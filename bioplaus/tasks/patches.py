@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bioplaus import config
+from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
 from bioplaus.tasks.features import Inputs, digest
@@ -71,6 +72,7 @@ def load(
     BioplausError
         If scikit-learn or its photographs are missing.
     """
+    _device.check_seed(seed)
     draw = np.random.RandomState(seed)
     photographs = [_photograph(name) for name in PHOTOGRAPHS]
     shares = [settings.n_patches // 2, settings.n_patches - settings.n_patches // 2]
