@@ -422,7 +422,7 @@ def store(
     for suffix in ("json", "png", "pdf", "csv", "md"):
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for suffix, content in files.items():
-        _files.write_atomic(folder / f"{name}.{suffix}", content)
+        _files.write_atomic(folder / f"{name}.{suffix}", content, make_folder=True)
     described = {
         "kind": kind,
         "name": name,
@@ -431,7 +431,7 @@ def store(
         **about,
         "claims": [*map(dict, claims)],
     }
-    _files.write_json(folder / f"{name}.json", _jsonable(described))
+    _files.write_json(folder / f"{name}.json", _jsonable(described), make_folder=True)
     return folder / f"{name}.json"
 
 

@@ -100,7 +100,7 @@ def _outcome(future: Any, run: Run, lost: Sequence[Run]) -> Outcome:
     except Exception as error:  # it says what it is
         message = execution.why_blocked(lost[0].folder) if lost else describe(error)
         return Outcome("failed", message, 0.0)
-    if outcome.status == "failed" or results.is_complete(run.folder):
+    if outcome.status == "failed" or results.inspect(run.folder).is_complete:
         return outcome
     message = (
         f"its worker says {outcome.status}, but {run.folder} has no whole result; do both see one"

@@ -24,6 +24,13 @@ from bioplaus.experiments.run import Run
 
 # in a traceback as IPython writes it
 _FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
+# of a run that another one needs, by its status
+_ENDED = {
+    "missing": "is missing",
+    "running": "did not end",
+    "damaged": "is damaged",
+    "unreadable": "cannot be read",
+}
 # runs of one process: each sets environment and standard output of all its threads
 _one_at_once = threading.Lock()
 
@@ -70,13 +77,12 @@ def execute(
 
 def why_blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    record = results.read_run(folder)
-    state = record.get("status", "is missing")
-    if state == "done" and results.is_complete(folder):
+    state = results.inspect(folder)
+    if state.status == "done":
         return ""
-    name = f"{record['entry']} ({folder.name})" if "entry" in record else folder.name
-    ended = "did not end" if state in ("running", "done") else state
-    return f"not started: needs {name}, which {ended}"
+    entry = state.run.get("entry")
+    name = f"{entry} ({folder.name})" if entry else folder.name
+    return f"not started: needs {name}, which {_ENDED.get(state.status, state.status)}"
 
 
 def _changed_file(run: Run) -> str:
@@ -93,26 +99,32 @@ def _execute_locked(
     run: Run, folder: Path, kernel: str | None, retries: int, again: bool
 ) -> tuple[str, str]:
     """Execute a run while holding its lock; its status and what to say of it."""
+    results.check_folder(folder, run.id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second execution waits here, then finds the run complete
+        results.adopt(folder)
         if results.is_complete(folder) and not (
             again and is_outdated(run, results.read_run(folder))
         ):
             return "skipped", ""
         _files.sweep(folder)
         for attempt in range(1, retries + 2):
-            results.begin(folder, {**_identity(run), "attempt": attempt})
-            message, trace = _attempt(run, folder, kernel)
-            if results.is_complete(folder) or "kernel died" not in message:
+            identity = {**_identity(run), "attempt": attempt}
+            work = results.begin(folder, identity)  # beside a complete run, which stays meanwhile
+            message, trace = _attempt(run, work, kernel)
+            is_whole = results.is_complete(folder) if work == folder else results.adopt(folder)
+            if is_whole or "kernel died" not in message:
                 break
-        if not results.is_complete(folder):
+        if not is_whole:
             message = message or f"{run.simulation}.ipynb ended without saving a result"
-            return "failed", _note_failure(folder, message, trace)
+            message = _note_failure(work, identity, message, trace)
+            kept = "" if work == folder else "; the earlier result is kept"
+            return "failed", message + kept
         record = results.read_run(folder)
         notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
         notes += _divergence(folder) if record["status"] == "diverged" else []
         if notes:
-            _files.write_json(folder / "run.json", {**record, "error": "; ".join(notes)})
+            results.remark(folder, "; ".join(notes))
     return record["status"], "; ".join([*_restart(folder), *notes])
 
 
@@ -163,12 +175,10 @@ def _identity(run: Run) -> dict[str, Any]:
     }
 
 
-def _note_failure(folder: Path, message: str, trace: str) -> str:
+def _note_failure(folder: Path, identity: Mapping[str, Any], message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
-    record = {name: value for name, value in results.read_run(folder).items() if name != "sha256"}
-    failure = {"status": "failed", "error": message, "traceback": trace}
     try:
-        _files.write_json(folder / "run.json", {**record, **failure})
+        results.fail(folder, identity, message, trace)
     except BioplausError as error:  # a full disk, say; the first failure is the one to know of
         return f"{message} (and it could not be noted: {error})"
     return message

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from bioplaus import paths
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import cluster, execution, jupyter
 from bioplaus.experiments.completion import pending
@@ -61,6 +62,7 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
     if kernel is not None:
         jupyter.check_kernel(kernel)
     for folder in {run.experiment_folder for run in runs}:
+        paths.check_inside(folder, paths.root())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
