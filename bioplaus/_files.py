@@ -25,16 +25,26 @@ class UnreadableError(BioplausError):
     """A file that may be there, and whole, but cannot be read: nothing may be put in its place."""
 
 
-def write_atomic(path: Path, content: bytes, *, make_folder: bool = False) -> None:
+def make_folder(folder: Path, *, parents: bool = True) -> None:
+    """Make `folder` where it is missing, and with `parents` also those that it is in.
+
+    Raises
+    ------
+    BioplausError
+        Where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise BioplausError(f"Could not make the folder {folder}: {error.strerror}.") from error
+
+
+def write_atomic(path: Path, content: bytes) -> None:
     """Put `content` at `path`: a reader sees the old file or the new one, never a part.
 
-    Written to a temporary file in the same folder, flushed to the disk, then renamed.
-
-    Parameters
-    ----------
-    make_folder : whether a folder that is missing is made. What is written while something runs
-        must not make it: a folder that was moved away meanwhile would come into being again, with
-        a part of what was in it.
+    Written to a temporary file in the same folder, flushed to the disk, then renamed. A folder that
+    is missing is not made: one that was moved away while something ran would come into being again,
+    with a part of what was in it.
 
     Raises
     ------
@@ -43,8 +53,6 @@ def write_atomic(path: Path, content: bytes, *, make_folder: bool = False) -> No
     """
     temporary = None
     try:
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -92,9 +100,9 @@ def unreadable(path: Path, error: OSError, kind: str = "") -> UnreadableError:
     return UnreadableError(f"Could not read {name}: {error.strerror or type(error).__name__}.")
 
 
-def write_json(path: Path, value: Any, *, make_folder: bool = False) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
-    write_atomic(path, json_bytes(value), make_folder=make_folder)
+    write_atomic(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:

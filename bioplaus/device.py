@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import numbers
 import os
 import platform
 import time
@@ -11,14 +10,12 @@ from typing import Any
 
 import torch
 
+from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")  # and one of several, as in cuda:1
 MOST_THREADS = 1024  # of one run
-# the largest seed, of every rule, task and sweep: tasks derive two seeds of numpy's generator, of
-# 32 bits, from each, and one is left for what no seed may draw
-MOST_SEED = 2**31 - 2
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -65,16 +62,6 @@ def check(
         raise BioplausError(f"n_threads is {n_threads}, but must be from 1 to {MOST_THREADS}.")
 
 
-def check_seed(seed: Any) -> None:
-    """Raise `BioplausError` unless `seed` is a whole number from 0 to `MOST_SEED`.
-
-    1000.0 and True are none: a stream is derived from the text of its seed, and theirs are others.
-    """
-    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not (is_whole and 0 <= seed <= MOST_SEED):
-        raise BioplausError(f"seed is {seed!r}, but must be a whole number from 0 to {MOST_SEED}.")
-
-
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for each (seed, stream): "init", "shuffle", "rule", ...
 
@@ -84,7 +71,7 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> tor
     Raises
     ------
     BioplausError
-        If the seed is no whole number from 0 to `MOST_SEED`.
+        If the seed is no whole number from 0 to `config.MOST_SEED`.
     """
     check_seed(seed)
     digest = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()

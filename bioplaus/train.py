@@ -16,6 +16,7 @@ import torch
 
 from bioplaus import _files, rules
 from bioplaus import device as _device
+from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Task
@@ -161,7 +162,7 @@ def fit(
         evaluate_every=evaluate_every,
         diagnose_every=diagnose_every,
     )
-    _device.check_seed(seed)
+    check_seed(seed)
     keeper = (
         _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
         if folder
@@ -331,7 +332,7 @@ class _Checkpoints:
         self.passed_over = ""  # why the first checkpoint found was not resumed, where none was
         self.is_newest_good = False  # whether the newest is one to fall back on
         self.saved_at = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        _files.make_folder(folder, parents=False)  # not the folder of a run that was moved away
         _files.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
@@ -340,11 +341,8 @@ class _Checkpoints:
         """
         reasons = []
         for path in (self.newest, self.previous):
-            if path.is_file():
-                try:
-                    sealed = path.read_bytes()
-                except OSError as error:  # it may be a good one: nothing is trained over it
-                    raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+            # one that cannot be read may be a good one: nothing is trained over it
+            if (sealed := _files.read(path)) is not None:
                 try:
                     content = _files.unseal(sealed, path)
                     saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")

@@ -419,10 +419,11 @@ def store(
     What an earlier drawing left under this name is removed first.
     """
     folder = paths.root() / about["preset"] / f"{kind}s"
+    _files.make_folder(folder)
     for suffix in ("json", "png", "pdf", "csv", "md"):
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for suffix, content in files.items():
-        _files.write_atomic(folder / f"{name}.{suffix}", content, make_folder=True)
+        _files.write_atomic(folder / f"{name}.{suffix}", content)
     described = {
         "kind": kind,
         "name": name,
@@ -431,7 +432,7 @@ def store(
         **about,
         "claims": [*map(dict, claims)],
     }
-    _files.write_json(folder / f"{name}.json", _jsonable(described), make_folder=True)
+    _files.write_json(folder / f"{name}.json", _jsonable(described))
     return folder / f"{name}.json"
 
 

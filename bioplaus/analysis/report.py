@@ -106,7 +106,8 @@ def render(preset: str) -> Path:
     }
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = paths.root() / preset / "report" / "index.html"
-    _files.write_atomic(path, page.encode(), make_folder=True)
+    _files.make_folder(path.parent)
+    _files.write_atomic(path, page.encode())
     return path
 
 
@@ -197,7 +198,8 @@ class Notebook:
     def note(self, state: dict[str, Any]) -> None:
         """Remember how its execution ended."""
         path = self.copy.with_suffix(".json")
-        _files.write_json(path, {"notebook": self.name, **state}, make_folder=True)
+        _files.make_folder(path.parent)
+        _files.write_json(path, {"notebook": self.name, **state})
 
 
 def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
@@ -297,7 +299,8 @@ def _draw_one(notebook: Notebook) -> str:
             return sentence
         finally:
             if copy.is_file():
-                _files.write_atomic(notebook.copy, copy.read_bytes(), make_folder=True)
+                _files.make_folder(notebook.copy.parent)
+                _files.write_atomic(notebook.copy, copy.read_bytes())
     for file, written in before.items():
         path = notebook._folder / file
         if path.is_file() and path.stat().st_mtime_ns == written:  # it no longer draws this one

@@ -76,10 +76,7 @@ def begin(folder: str | Path, run: Mapping[str, Any]) -> Path:
     if state.is_complete:
         folder = _again(folder)
         check_folder(folder, run["id"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BioplausError(f"Could not make the folder {folder}: {error.strerror}.") from error
+    _files.make_folder(folder)
     write_run(folder, {**run, "status": "running", "started": _now()})
     return folder
 

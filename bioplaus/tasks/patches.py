@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from bioplaus import config
-from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
 from bioplaus.tasks.features import Inputs, digest
@@ -72,7 +71,7 @@ def load(
     BioplausError
         If scikit-learn or its photographs are missing.
     """
-    _device.check_seed(seed)
+    config.check_seed(seed)
     draw = np.random.RandomState(seed)
     photographs = [_photograph(name) for name in PHOTOGRAPHS]
     shares = [settings.n_patches // 2, settings.n_patches - settings.n_patches // 2]
