@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from bioplaus import paths
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import cluster, execution, jupyter
 from bioplaus.experiments.completion import pending
@@ -69,6 +70,7 @@ def check(
     for run in alike.values():
         run.check()
     for folder in {run.experiment_folder for run in runs}:
+        paths.check_inside(folder, paths.root())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".bioplaus-") as trial:
