@@ -9,8 +9,8 @@ from bioplaus import _files
 
 
 def code(source: str | Path) -> str | None:
-    """sha256 of a learning rule's code: its own file, and all it is built from in `bioplaus.rules`
-    and `bioplaus.nets`.
+    """sha256 of a learning rule's code: its own file, that of its fast form, and all they are built
+    from in `bioplaus.rules` and `bioplaus.nets`.
 
     These are the files that it imports from there, directly or through one another: what it
     inherits, and also the functions, optimisers and networks it uses. Nothing is imported to find
@@ -19,7 +19,7 @@ def code(source: str | Path) -> str | None:
 
     Parameters
     ----------
-    source : a rule's key, or the path of a file that defines one.
+    source : a rule's key, or the path of a file that defines one, in its plain or its fast form.
 
     Returns
     -------
@@ -37,14 +37,19 @@ def sources(source: str | Path) -> dict[Path, str]:
     path = source.resolve() if isinstance(source, Path) else package / "rules" / f"{source}.py"
     if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
         return {}
-    found: dict[Path, str] = {}
+    folder = package / "rules"
+    if path.parent == folder / "_fast":
+        path = folder / path.name
+    files: dict[Path, str] = {}
     todo = [path]
+    if path.parent == folder and (fast := folder / "_fast" / path.name).is_file():
+        todo = [fast, path]
     while todo:
         path = todo.pop()
-        if path not in found:
-            found[path], imported = _source(path, path.stat().st_mtime_ns, package)
+        if path not in files:
+            files[path], imported = _source(path, path.stat().st_mtime_ns, package)
             todo += imported
-    return found
+    return files
 
 
 def digest_of(found: Mapping[Path, str]) -> str:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.nets.captioner import Captioner
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import LearningRule, sparse_inputs
 from bioplaus.rules._optimisers import Adam
 from bioplaus.tasks import Spec
 
@@ -93,6 +93,27 @@ class CaptioningRule(LearningRule):
                 f"n_truncation is {config.n_truncation}, but the longest caption of {spec.name!r}"
                 f" has {spec.n_steps} words: it must be from 1 to {spec.n_steps}."
             )
+
+    @classmethod
+    def example_spec(cls, config: CaptioningConfig, n_steps: int | None = None) -> Spec:
+        widths = config.n_units
+        spec = Spec(
+            name="example", kind="captions", n_in=widths[0], n_out=widths[-1], n_steps=n_steps or 8
+        )
+        cls.check_task(config, spec)
+        return spec
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: Spec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Features, (n, n_in), and captions of the longest length, (n, n_steps) int64."""
+        x = sparse_inputs(generator, dtype, n, spec.n_in)
+        return x, torch.randint(0, spec.n_out, (n, spec.n_steps), generator=generator)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32

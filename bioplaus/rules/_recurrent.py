@@ -13,7 +13,7 @@ from torch.nn import functional
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.nets.lstm import CELLS, Trace, fold
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import LearningRule, sparse_inputs
 from bioplaus.rules._optimisers import Adam
 from bioplaus.tasks import Spec
 
@@ -113,6 +113,32 @@ class RecurrentRule(LearningRule):
     def example(cls) -> tuple[dict[str, Any], Spec]:
         spec = Spec(name="example", kind="classification", n_in=12, n_out=10, n_steps=7)
         return {"n_units": [12, 12, 10], "lr": 0.02}, spec
+
+    @classmethod
+    def example_spec(cls, config: RecurrentConfig, n_steps: int | None = None) -> Spec:
+        spec = Spec(
+            name="example",
+            kind="drawing" if config.loss == "mse" else "classification",
+            n_in=config.n_units[0],
+            n_out=config.n_units[-1],
+            n_steps=n_steps or 8,
+        )
+        cls.check_task(config, spec)
+        return spec
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: Spec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Inputs, (n, T, n_in), and targets: (n, T, n_out) of a drawing, else (n,) int64."""
+        x = sparse_inputs(generator, dtype, n, spec.n_steps, spec.n_in)
+        if spec.kind == "drawing":
+            return x, torch.rand(n, spec.n_steps, spec.n_out, generator=generator).to(dtype)
+        return x, torch.randint(0, spec.n_out, (n,), generator=generator)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config as BaseConfig
 from bioplaus.errors import BioplausError
-from bioplaus.rules._base import BenchmarkCase, LearningRule
+from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
 from bioplaus.tasks import Spec
 
 PRECISION = 1e-30  # least normaliser: a batch that changes nothing leaves the weights as they are
@@ -145,6 +145,22 @@ class Rule(LearningRule):
                 f"n_units is {list(config.n_units)}, but data set {spec.name!r} has {spec.n_in}"
                 f" inputs: n_units must start with {spec.n_in}."
             )
+
+    @classmethod
+    def example_spec(cls, config: Config, n_steps: int | None = None) -> Spec:
+        n_in, n_out = config.n_units
+        return Spec(name="example", kind="features", n_in=n_in, n_out=n_out)
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: Spec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Inputs alone, (n, n_in)."""
+        return (sparse_inputs(generator, dtype, n, spec.n_in),)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr * max(0.0, 1 - epoch / self.config.n_epochs))

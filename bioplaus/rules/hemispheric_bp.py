@@ -21,7 +21,7 @@ from bioplaus import config as _config
 from bioplaus.errors import BioplausError
 from bioplaus.nets import backbones
 from bioplaus.nets.hemispheres import SIDES, Hemispheres
-from bioplaus.rules._base import BenchmarkCase, LearningRule
+from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
 from bioplaus.tasks import Spec
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec
 
@@ -163,7 +163,7 @@ class Rule(LearningRule):
         return values, cls.example_spec(Config.from_dict(values))
 
     @classmethod
-    def example_spec(cls, config: Config) -> HierarchySpec:
+    def example_spec(cls, config: Config, n_steps: int | None = None) -> HierarchySpec:
         """A task of the sizes of `config`."""
         shape = (config.in_channels, config.image_size, config.image_size)
         return HierarchySpec(
@@ -174,6 +174,22 @@ class Rule(LearningRule):
             n_coarse=config.n_coarse,
             image_shape=shape,
         )
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: HierarchySpec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Images, (n, *image_shape), and their fine and coarse labels, (n, 2) int64."""
+        x = sparse_inputs(generator, dtype, n, *spec.image_shape)
+        labels = [
+            torch.randint(0, size, (n,), generator=generator)
+            for size in (spec.n_out, spec.n_coarse)
+        ]
+        return x, torch.stack(labels, dim=1)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         _memory.keep_freed()

@@ -241,11 +241,15 @@ def package(tmp_path, monkeypatch):
             "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net"
         ),
         "rules/near.py": "from . import plain\nfrom ..nets.layer import Layer\nfrom .... import x",
+        "rules/swift.py": "from bioplaus.rules import plain",
+        "rules/_fast/swift.py": "from bioplaus.rules import swift\nfrom bioplaus.nets import fused",
+        "rules/_fast/plain.py": "from bioplaus.rules import plain",
         "rules/_base.py": "from bioplaus.config import Config",
         "rules/__init__.py": "",
         "rules/other.py": "x = 1",
         "nets/deep.py": "from bioplaus.nets.layer import Layer",
         "nets/layer.py": "from bioplaus.nets.deep import helper",
+        "nets/fused.py": "x = 1",
         "config.py": "x = 1",
     }
 
@@ -264,7 +268,17 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rule", "parts"),
     [
-        ("plain", {"rules/plain.py", "rules/_base.py"}),
+        ("plain", {"rules/plain.py", "rules/_fast/plain.py", "rules/_base.py"}),
+        (
+            "swift",
+            {
+                "rules/swift.py",
+                "rules/_fast/swift.py",
+                "rules/plain.py",
+                "rules/_base.py",
+                "nets/fused.py",
+            },
+        ),
         (
             "built",
             {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"},

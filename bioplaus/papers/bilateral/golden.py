@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import rules
 from bioplaus.errors import unknown
-from bioplaus.experiments.conformance import TOLERANCE, Golden
+from bioplaus.experiments.conformance import TOLERANCE, Golden, Make
 from bioplaus.nets.ensembles import Ensemble
 from bioplaus.nets.hemispheres import load_strictly
 from bioplaus.nets.sparse_resnet9 import SparseConv, SparseMLP
@@ -39,9 +38,9 @@ def rule_of(golden: Golden) -> str:
     return RULE if any(key.startswith("init.") for key in golden) else ""
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """What this package computes of everything that the published code recorded."""
-    yield from _replayer(golden)(golden, rule, dtype)
+    yield from _replayer(golden)(golden, make, dtype)
 
 
 def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, float]:
@@ -49,7 +48,7 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (0.0, 1e-5) if golden[key].dtype == np.float32 else TOLERANCE[dtype]
 
 
-def _replayer(golden: Golden) -> Callable[[Golden, str, torch.dtype], Pairs]:
+def _replayer(golden: Golden) -> Callable[[Golden, Make, torch.dtype], Pairs]:
     name = golden.meta["algorithm"]
     beginnings = {
         "unilateral/": _training,
@@ -93,7 +92,7 @@ def _state(
 
 def _learner(
     golden: Golden,
-    rule: str,
+    make: Make,
     dtype: torch.dtype,
     hemispheres: str,
     heads: str,
@@ -137,7 +136,7 @@ def _learner(
         "weight_decay": h("weight_decay", 0.0),
         "frozen_norm": "drift",
     }
-    learner = rules.make(rule, values, dtype=dtype)
+    learner = make(values, dtype=dtype)
     load_strictly(learner.net, state, f"the network of {golden.path.name}")
     return learner
 
@@ -146,10 +145,10 @@ def _widths(state: Mapping[str, Tensor]) -> list[int]:
     return [len(state[f"hemispheres.left.conv{k}.0.weight"]) for k in range(1, 5)]
 
 
-def _training(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _training(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Train on the golden's batches with its masks."""
     hemispheres, heads, _ = golden.meta["algorithm"].split("/")
-    learner = _learner(golden, rule, dtype, hemispheres, heads)
+    learner = _learner(golden, make, dtype, hemispheres, heads)
     kinds = list(learner.net.heads)
     yield from _evaluation(golden, learner, dtype, "before")
     n = len(golden["data.images"])
@@ -218,10 +217,10 @@ def _evaluation(golden: Golden, learner: torch.nn.Module, dtype: torch.dtype, wh
     yield from ((f"expect.eval_logits_{when}.{kind}", value) for kind, value in logits.items())
 
 
-def _ensemble(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _ensemble(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     images = golden.tensor("data.images", dtype)
     members = [
-        _learner(golden, rule, dtype, "unilateral", "both", f"init.model{i}.").eval()
+        _learner(golden, make, dtype, "unilateral", "both", f"init.model{i}.").eval()
         for i in range(golden.hyperparameter("ensemble_size"))
     ]
     with torch.no_grad():
@@ -238,7 +237,7 @@ def _ensemble(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
         )
 
 
-def _augmentation(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _augmentation(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     h = golden.hyperparameter
     pixels = torch.from_numpy(golden["data.uint8_images"])
     mean, deviation = (torch.tensor(h(name), dtype=dtype) for name in ("mean", "std"))
@@ -253,7 +252,7 @@ def _augmentation(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     yield "expect.eval", normalise(pixels)
 
 
-def _sparse_conv(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _sparse_conv(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     x = golden.tensor("data.x", dtype).requires_grad_()
     y = SparseConv(golden.hyperparameter("k"), golden.hyperparameter("k_percent"))(x)
     (y * golden.tensor("data.w", dtype)).sum().backward()
@@ -261,25 +260,25 @@ def _sparse_conv(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
     yield "expect.grad_x", x.grad
 
 
-def _sparse_mlp(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _sparse_mlp(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     layer = SparseMLP(golden.hyperparameter("k"), golden.hyperparameter("k_percent"))
     yield "expect.y", layer(golden.tensor("data.x", dtype))
 
 
-def _grad_cam(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _grad_cam(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     images = golden.tensor("data.images", dtype)
-    joined = _learner(golden, rule, dtype, "bilateral", "both").eval()
+    joined = _learner(golden, make, dtype, "bilateral", "both").eval()
     with torch.no_grad():
         yield from (
             (f"expect.pred_{kind}", value.argmax(1))
             for kind, value in joined.logits(images).items()
         )
     yield "expect.cam_bilateral", hemisphere_analysis.grad_cam(joined.net, images)
-    alone = _learner(golden, rule, dtype, "unilateral", "fine", "init.unilateral.")
+    alone = _learner(golden, make, dtype, "unilateral", "fine", "init.unilateral.")
     yield "expect.cam_unilateral_fine", hemisphere_analysis.grad_cam(alone.net, images)
 
 
-def _cosine(golden: Golden, rule: str, dtype: torch.dtype) -> Pairs:
+def _cosine(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     labels = golden["data.label"]
     pairs = hemisphere_analysis.pairs_of_equal(labels)
     runs = hemisphere_analysis.runs_of_equal(labels)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import metrics, rules
+from bioplaus import metrics
 from bioplaus.errors import unknown
-from bioplaus.experiments.conformance import TOLERANCE, Golden
+from bioplaus.experiments.conformance import TOLERANCE, Golden, Make
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import linedraw, seqmnist
 
@@ -40,12 +40,12 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (1e-6, 1e-6) if golden.meta["algorithm"].startswith("task:") else TOLERANCE[dtype]
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Compute everything that the golden expects."""
-    return _kind(golden)[1](golden, rule, dtype)
+    return _kind(golden)[1](golden, make, dtype)
 
 
-def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Found]]:
+def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Found]]:
     name = golden.meta["algorithm"]
     if name not in _KINDS:
         raise unknown("algorithm of a golden of paper ccdni", name, _KINDS)
@@ -119,10 +119,10 @@ def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[st
     return names
 
 
-def _steps(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Train on the golden's batches, epoch after epoch, and evaluate."""
     h = golden.hyperparameter
-    learner = rules.make(rule, _config(golden), dtype=dtype)
+    learner = make(_config(golden), dtype=dtype)
     names = _start(golden, learner, dtype)
     x, y = golden.tensor("data.inputs", dtype), golden.tensor("data.targets", dtype)
     if h("record_grads", False):
@@ -212,7 +212,7 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
 # -------------------
 
 
-def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Train the decoder batch by batch, truncation by truncation; then validate and generate with
     the first batch.
     """
@@ -231,7 +231,7 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     if h("rnn_type").startswith("DNI"):
         values |= {"n_synth_layers": h("synth_nlayers"), "n_synth_hidden": h("synth_nhid")}
         values |= {"bootstrap_scale": h("sg_scale")}
-    learner = rules.make(rule, values, dtype=dtype)
+    learner = make(values, dtype=dtype)
     names = _start(golden, learner, dtype)
     parameters = dict(learner.named_parameters())
     features, captions = (
@@ -264,7 +264,7 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
 # -----------------------------------------------------------------------------------------------
 
 
-def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     h = golden.hyperparameter
     n, n_steps, n_points, noise = h("batch"), h("seq_len"), h("npoints"), h("noise_scale")
     x, y = linedraw.draw(np.random.RandomState(h("rng_seed")), n, n_points, n_steps, noise)
@@ -277,7 +277,7 @@ def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.lines_float32", linedraw.lines(n_points, n_steps).astype(np.float32)
 
 
-def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """The loaders' batches, epoch after epoch; keys say which stream, quantity and epoch."""
     h = golden.hyperparameter
     streams = dict(
@@ -304,7 +304,7 @@ def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
                     )
 
 
-def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     n_in, n_steps = golden.hyperparameter("input_size"), golden.hyperparameter("seq_len")
     classes = golden.hyperparameter("numbers") or list(range(10))
     lines = seqmnist.line_curves(len(classes), n_steps)
@@ -318,7 +318,7 @@ def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         yield f"expect.{name}_targets", curves[index]
 
 
-def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     logits, labels = (
         golden.tensor("data.logits", dtype).flatten(0, 1),
         golden.tensor("data.labels", dtype).flatten(),
@@ -336,7 +336,7 @@ def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.weight_mean_absmean_absmeannz_std", torch.stack(list(summary.values()))
 
 
-_KINDS: dict[str, tuple[str, Callable[[Golden, str, torch.dtype], Found]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Golden, Make, torch.dtype], Found]]] = {
     "cRNN": ("bptt", _steps),
     "ccRNN": ("dni", _steps),
     "caption decoder LSTM": ("caption_bptt", _captions),
