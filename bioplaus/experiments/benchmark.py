@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bioplaus import device, rules
-from bioplaus.errors import told
+from bioplaus.errors import describe
 from bioplaus.rules import BenchmarkCase
 
 N_PRODUCT = 2048  # rows and columns of the float32 matrices whose product is the machine's rate
@@ -82,7 +82,7 @@ def run(
             except Exception as error:
                 if names is not None:
                     raise
-                report(f"rule {name} is left out: {told(error)}")
+                report(f"rule {name} is left out: {describe(error)}")
             else:
                 cases += timed
         flops = [flop for _, flop in steps]

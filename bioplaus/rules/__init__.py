@@ -21,7 +21,7 @@ import torch
 from bioplaus import _sources
 from bioplaus import device as _device
 from bioplaus.config import Config
-from bioplaus.errors import BioplausError, told, unknown, where
+from bioplaus.errors import BioplausError, describe, location, unknown
 from bioplaus.rules import _fast
 from bioplaus.rules._base import BenchmarkCase, LearningRule, Watch
 from bioplaus.tasks import Spec
@@ -177,8 +177,8 @@ def _import(subject: str, path: str) -> ModuleType:
     except BioplausError as error:
         raise BioplausError(f"{subject}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever the file does
-        place = where(error) or f"{path.rpartition('.')[2]}.py"
-        raise BioplausError(f"{subject} ({place}): {told(error)}") from error
+        place = location(error) or f"{path.rpartition('.')[2]}.py"
+        raise BioplausError(f"{subject} ({place}): {describe(error)}") from error
 
 
 def _check_contract(name: str, module: ModuleType) -> None:
