@@ -69,7 +69,7 @@ def execute(
 
 def why_blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    record = results.about(folder)
+    record = results.read_run(folder)
     state = record.get("status", "is missing")
     if state == "done" and results.is_complete(folder):
         return ""
@@ -84,7 +84,9 @@ def _execute_locked(
     """Execute a run while holding its lock; its status and what to say of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second execution waits here, then finds the run complete
-        if results.is_complete(folder) and not (again and is_outdated(run, results.about(folder))):
+        if results.is_complete(folder) and not (
+            again and is_outdated(run, results.read_run(folder))
+        ):
             return "skipped", ""
         _files.sweep(folder)
         for attempt in range(1, retries + 2):
@@ -95,7 +97,7 @@ def _execute_locked(
         if not results.is_complete(folder):
             message = message or f"{run.simulation}.ipynb ended without saving a result"
             return "failed", _note_failure(folder, message, trace)
-        record = results.about(folder)
+        record = results.read_run(folder)
         notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
         notes += _divergence(folder) if record["status"] == "diverged" else []
         if notes:
@@ -151,7 +153,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _note_failure(folder: Path, message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
-    record = {name: value for name, value in results.about(folder).items() if name != "sha256"}
+    record = {name: value for name, value in results.read_run(folder).items() if name != "sha256"}
     failure = {"status": "failed", "error": message, "traceback": trace}
     try:
         _files.write_json(folder / "run.json", {**record, **failure})

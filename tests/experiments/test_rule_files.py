@@ -166,7 +166,7 @@ def test_a_run_in_this_process_never_records_code_that_did_not_run(project, writ
     )
     runs = _use_rule(project, edit)
     summary = sweep.execute(runs, inline=True, report=str)
-    assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
+    assert summary.done == [runs[0].id] and results.read_run(runs[0].folder)["code"] == written
     assert summary.failed == {
         runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."
     }
