@@ -266,9 +266,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import notebooks
+    from bioplaus.experiments import jupyter, notebooks
 
-    os.environ.update(notebooks.environment())
+    os.environ.update(jupyter.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {
         about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns

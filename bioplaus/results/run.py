@@ -1,5 +1,6 @@
 """A run from its beginning to its end, as its folder shows it."""
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,16 +34,18 @@ def finish(
 
     Parameters
     ----------
-    folder : the run's folder; the identity that `begin` wrote there is kept.
+    folder : the run's folder; the identity that `begin` wrote there is kept, but for the digest of
+        the rule's code, which is that of what this process imported.
     record : its "status" ("done" or "diverged") becomes the run's.
     seconds : wall times, for instance `History.seconds`.
     """
     folder = Path(folder)
-    digest = save(record, folder / "result.pkl")
+    digest, run = save(record, folder / "result.pkl"), read_run(folder)
     _files.write_json(
         folder / "run.json",
         {
-            **read_run(folder),
+            **run,
+            **_code(run.get("rule")),
             **provenance(device),
             "schema": SCHEMA,
             "sha256": digest,
@@ -65,6 +68,15 @@ def is_complete(folder: str | Path) -> bool:
     ):
         return False
     return _files.sha256(result.read_bytes()) == run["sha256"]
+
+
+def _code(rule: str | None) -> dict[str, str | None]:
+    """The digest of a rule's code as this process imported it; nothing where it did not."""
+    if f"bioplaus.rules.{rule}" not in sys.modules:
+        return {}
+    from bioplaus import rules
+
+    return {"code": rules.code(rules.get(rule).Rule)}
 
 
 def _now() -> str:

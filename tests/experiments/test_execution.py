@@ -10,7 +10,7 @@ from toy import add_cells, on_dask, silent, start
 from bioplaus import _files, results
 from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import completion, execution, manifest, notebooks, status, sweep
+from bioplaus.experiments import completion, execution, jupyter, manifest, status, sweep
 from bioplaus.experiments.forecast import forecast
 
 
@@ -25,7 +25,7 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
     add_cells(project, ("show", show))
     runs = manifest.runs("paper", only="plain")
     for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
-        outcome = execution.execute(run, str(run.folder), "python3", 1, notebooks.environment())
+        outcome = execution.execute(run, str(run.folder), "python3", 1, jupyter.environment())
         assert outcome.status == "done"
         assert "a later cell failed" in outcome.message and sentence in outcome.message
         record = results.read_run(run.folder)
@@ -119,7 +119,7 @@ def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     add_cells(project, ("", f"{seen}\nassert paths.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
-    assert execution.execute(run, str(place), "python3", 0, notebooks.environment())[:2] == (
+    assert execution.execute(run, str(place), "python3", 0, jupyter.environment())[:2] == (
         "done",
         "",
     )
@@ -155,7 +155,7 @@ def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     )
     add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
-    ended = execution.execute(run, str(run.folder), kernel, 0, notebooks.environment())
+    ended = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
     assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.read_run(
         run.folder
     )

@@ -14,7 +14,7 @@ import pytest
 
 from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark, execution, manifest, notebooks, sweep
+from bioplaus.experiments import benchmark, execution, jupyter, manifest, sweep
 
 RULE = """
 import dataclasses
@@ -179,7 +179,7 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
     run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
-    outcome = execution.execute(run, str(run.folder), kernel, 0, notebooks.environment())
+    outcome = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
     log = run.folder / "run.log"
     assert outcome.status == "failed"
     assert outcome.message.endswith(
