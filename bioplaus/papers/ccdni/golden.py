@@ -231,9 +231,10 @@ def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         "n_truncation": h("T"),
         "dropout": h("dropout"),
         "lr": h("lr"),
+        "weight_decay": h("l2", None) or 0.0,
         "has_image_layer": False,
     }
-    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "l2": 0.0, "clip": None, "max_len": 20}
+    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "clip": None, "max_len": 20}
     for name, only in fixed.items():
         if h(name, only) != only:
             raise unknown(name, h(name), [str(only)])
