@@ -77,6 +77,23 @@ class Captioner(nn.Module):
             )
         return torch.cat([image.unsqueeze(1), self.embed(words)], dim=1)
 
+    def zero_state(self, n: int) -> Tensor:
+        """z = [h ; c] before every caption, (n, 2 n_hidden)."""
+        return self.linear.weight.new_zeros(n, 2 * self.rnn.hidden_size)
+
+    def forward(self, inputs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the next word after every input, (batch, L, n_words), and the state after the
+        last.
+
+        Parameters
+        ----------
+        inputs : (batch, L, n_embedded).
+        z : (batch, 2 n_hidden), the state before the first.
+        """
+        h, c = (part.contiguous().unsqueeze(0) for part in z.chunk(2, dim=1))
+        out, (h, c) = self.rnn(inputs, (h, c))
+        return self.linear(out), torch.cat([h[0], c[0]], dim=1)
+
     def scores(self, features: Tensor, captions: Tensor) -> Tensor:
         """Scores of the next word at every step, (batch, L, n_words), with the words before it
         given (teacher forcing).

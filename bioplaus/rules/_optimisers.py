@@ -66,6 +66,7 @@ class Adam(Optimiser):
     use_ascent : add instead of subtracting: gradients of something to be maximised.
     epsilon : in place of 1e-8.
     betas : b1, b2.
+    weight_decay : dimensionless; this times w is added to the gradient (in ascent subtracted).
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Adam(Optimiser):
         use_ascent: bool = False,
         epsilon: float = 1e-8,
         betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(weights, 2)
         self.use_paper_form, self.use_ascent, self.epsilon = use_paper_form, use_ascent, epsilon
-        self.betas = betas
+        self.betas, self.weight_decay = betas, weight_decay
         self.register_buffer("count", torch.zeros(()))  # steps taken, j
         # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr
         # instead
@@ -94,6 +96,9 @@ class Adam(Optimiser):
             count = self.never
         lists = [in_memory_order(list(part)) for part in (weights, gradients, *self.averages)]
         if not _has_fused(weights[0]):
+            if self.weight_decay:
+                sign = -1 if self.use_ascent else 1
+                lists[1] = torch._foreach_add(lists[1], lists[0], alpha=sign * self.weight_decay)
             _adam(*lists, count, lr, self.betas, self.epsilon, self.use_ascent)
             return
         torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
@@ -103,7 +108,7 @@ class Adam(Optimiser):
             lr=lr,
             beta1=beta1,
             beta2=beta2,
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
             eps=self.epsilon,
             amsgrad=False,
             maximize=self.use_ascent,

@@ -91,7 +91,7 @@ def test_vgg11_starts_as_torchvision_says():
     assert not conv.bias.any() and not linear.bias.any()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_resnets_are_those_of_torchvision_with_a_small_stem(name):
     from bioplaus._torchvision import models
 
@@ -108,9 +108,7 @@ def test_resnets_are_those_of_torchvision_with_a_small_stem(name):
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18", "autoencoder"]
-)
+@pytest.mark.parametrize("name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18"])
 def test_any_width_and_any_number_of_colours_gives_that_many_features(name):
     net = backbones.build(
         backbones.Config(backbone=name, widths=(2, 4, 6, 10)), 2, torch.Generator()

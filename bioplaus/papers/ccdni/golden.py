@@ -6,7 +6,8 @@ The published code puts an axis of RNN layers (always 1) before the batch, and c
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,7 @@ def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Fo
     return _KINDS[name]
 
 
-# --- training steps
-# --------------------------------------------------------------------------------------------------
+# --- training steps -------------------------------------------------------------------------------
 
 
 def _config(golden: Golden) -> dict[str, Any]:
@@ -127,8 +127,13 @@ def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     x, y = golden.tensor("data.inputs", dtype), golden.tensor("data.targets", dtype)
     if h("record_grads", False):
         yield from _recorded(golden, learner, x[0], y[0])
-    seen: dict[str, Any] = {}
-    learner.watch = seen.update
+    seen: dict[str, list[list[Tensor]]] = defaultdict(list)
+
+    def watch(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        for name, values in state.items():
+            seen[f"{phase}.{name}"].append([value.clone() for value in values])
+
+    learner.watch = watch
     losses, norms, number = [], [], 0
     for epoch in range(h("n_epochs")):
         learner.begin_epoch(epoch, len(x))
@@ -159,28 +164,33 @@ def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> F
 
 
 def _batch(
-    golden: Golden, learner: LearningRule, prefix: str, names: dict[str, str], seen: dict[str, Any]
+    golden: Golden,
+    learner: LearningRule,
+    prefix: str,
+    names: dict[str, str],
+    seen: dict[str, list[list[Tensor]]],
 ) -> Found:
     """States, predicted gradients and their targets within a batch; gradients and parameters after
     it.
     """
     n_hidden = golden.hyperparameter("hidden")
+
+    def of_truncations(name: str) -> Tensor:  # (n, 1, batch, n_state), as published
+        return torch.stack([value for (value,) in seen[f"truncation.{name}"]])[:, None]
+
     for name, part in (("h_end", slice(n_hidden)), ("c_end", slice(n_hidden, None))):
         if f"{prefix}{name}" in golden:
-            yield f"{prefix}{name}", seen["ends"][:, None, :, part]
+            yield f"{prefix}{name}", of_truncations("end")[..., part]
     for name in ("synth_start", "synth_target", "synth_end"):
-        if f"{prefix}{name}" in golden and name in seen:
-            yield f"{prefix}{name}", seen[name][:, None]
+        if f"{prefix}{name}" in golden and f"truncation.{name}" in seen:
+            yield f"{prefix}{name}", of_truncations(name)
     parameters, ours = dict(learner.named_parameters()), _learned(learner)
-    grads = {
-        "grad_preclip": seen["grads"],
-        "grad": [*learner.grads, *getattr(learner, "synth_grads", ())],
-    }
     for published, own in names.items():
         yield f"{prefix}param.{published}", parameters[own]
-        for key, values in grads.items():
+        for key, phase in (("grad_preclip", "gradient"), ("grad", "clipped")):
             if f"{prefix}{key}.{published}" in golden:
-                yield f"{prefix}{key}.{published}", values[ours.index(own)]
+                (theta,), phi = seen[f"{phase}.theta"], seen[f"{phase}.phi"]
+                yield f"{prefix}{key}.{published}", [*theta, *sum(phi, [])][ours.index(own)]
 
 
 def _learned(learner: LearningRule) -> list[str]:
@@ -209,7 +219,6 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
 
 
 # --- captions -------------------------------------------------------------------------------------
-# -------------------
 
 
 def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
@@ -222,9 +231,10 @@ def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         "n_truncation": h("T"),
         "dropout": h("dropout"),
         "lr": h("lr"),
+        "weight_decay": h("l2", None) or 0.0,
         "has_image_layer": False,
     }
-    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "l2": 0.0, "clip": None, "max_len": 20}
+    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "clip": None, "max_len": 20}
     for name, only in fixed.items():
         if h(name, only) != only:
             raise unknown(name, h(name), [str(only)])
@@ -241,27 +251,25 @@ def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     learner.begin_epoch(0, len(features))
     seen: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
 
-    def watch(number: int, loss: Tensor, logits: Tensor) -> None:
-        seen.append(
-            (loss, logits, {name: parameter.clone() for name, parameter in parameters.items()})
-        )
+    def watch(phase: str, k: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        after = {name: parameter.clone() for name, parameter in parameters.items()}
+        seen.append((state["loss"][0], state["logits"][0], after))
 
     learner.watch = watch
     for batch in range(len(features)):
         prefix = f"expect.batch{batch + 1}."
         seen.clear()
         learner.fit_batch(features[batch], captions[batch], epoch=0, step=batch)
-        for number, (_, logits, after) in enumerate(seen, start=1):
-            yield f"{prefix}trunc{number}.logits", logits
+        for k, (_, logits, after) in enumerate(seen, start=1):
+            yield f"{prefix}trunc{k}.logits", logits
             for published, own in names.items():
-                yield f"{prefix}trunc{number}.param.{published}", after[own]
+                yield f"{prefix}trunc{k}.param.{published}", after[own]
         yield f"{prefix}trunc_losses", torch.stack([loss for loss, _, _ in seen])
     yield "expect.val_loss_batch1", learner.nll(features[0], captions[0])
     yield "expect.greedy_tokens_batch1", learner.predict(features[0]).argmax(2)
 
 
-# --- tasks and metrics
-# -----------------------------------------------------------------------------------------------
+# --- tasks and metrics ----------------------------------------------------------------------------
 
 
 def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Found:

@@ -6,7 +6,7 @@ kernels as (in, out); all are undone here, at the boundary, and nowhere else.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,6 @@ def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Fo
 
 
 # --- the rule -------------------------------------------------------------------------------------
-# -------------------
 
 
 def _updates(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
@@ -66,14 +65,12 @@ def _updates(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     x, size, n_batches = golden.tensor("data.x", dtype), h("batch_size"), h("n_batches_per_epoch")
     found: dict[str, list[Tensor]] = defaultdict(list)
 
-    def keep(seen: dict[str, Tensor]) -> None:
+    def keep(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        seen = {name: value for name, (value,) in state.items()}
         ranks = torch.zeros_like(seen["current"]).scatter_(1, seen["first"][:, None], 1.0)
         ranks.scatter_(1, seen["kth"][:, None], -h("delta"))
-        found["g"].append(
-            _untied(
-                ranks, seen["current"], golden.tensor("expect.g", dtype, len(found["g"])).T, h("k")
-            ).T
-        )
+        expected = golden.tensor("expect.g", dtype, len(found["g"])).T
+        found["g"].append(_untied(ranks, seen["current"], expected, h("k")).T)
         found["current"].append(seen["current"].T.clone())
         for name, published in (("change", "ds"), ("normaliser", "nc"), ("lr", "eps")):
             found[published].append(seen[name].clone())
@@ -108,7 +105,6 @@ def _untied(ranks: Tensor, current: Tensor, expected: Tensor, k: int) -> Tensor:
 
 
 # --- the pipeline ---------------------------------------------------------------------------------
-# -------------------
 
 
 def _pipeline(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
@@ -144,8 +140,7 @@ def _pixels(golden: Golden, key: str, dtype: torch.dtype) -> Tensor:
     return hebbian_images.colour_last(x, tuple(colour_first.shape[1:]))
 
 
-# --- networks on top
-# -------------------------------------------------------------------------------------------------
+# --- networks on top ------------------------------------------------------------------------------
 
 
 def _network(activation: str) -> Callable[[Golden, Make, torch.dtype], Found]:
