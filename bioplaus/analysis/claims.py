@@ -112,7 +112,7 @@ def value(
     gap = claim.ours - published.value
     if no_verdict is not None or not has_spread:
         why = no_verdict if no_verdict is not None else "no spread published"
-        text = "; ".join([*notes, *([why] if why else [])])
+        text = "; ".join(dict.fromkeys(filter(None, [*notes, why])))
         return dataclasses.replace(claim, difference=gap, verdict=Verdict.SHOWN, note=text)
     interval = verdicts.welch(
         claim.ours, claim.ours_sd or 0.0, n, published.value, published.sd, published.n

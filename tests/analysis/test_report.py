@@ -15,9 +15,11 @@ from bioplaus import paths, results
 from bioplaus.analysis import drawing, experiment, report
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import notebooks as kernels
+from bioplaus.papers.corinfomax import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = np.linspace(0.94, 0.974, 10)
+MNIST = figures.CURVES["MNIST"]
 FIGURE = """
 from bioplaus import analysis
 
@@ -309,26 +311,33 @@ def test_unknown_presets_papers_and_notebooks_are_refused(home):
         list(report.draw("desk", only="corinfomax_fig_b"))
 
 
-def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(home, write, inline):
-    for path in (ROOT / "notebooks").glob("corinfomax_*.ipynb"):
-        if (
-            r"analysis.load(\"corinfomax\", \"mnist\"" in path.read_text()
-        ):  # the experiment that this manifest has
-            (home / "notebooks" / path.name).write_bytes(path.read_bytes())
-    for entry, test in (
-        ("corinfomax", [0.5, 0.8, 0.85, 0.9]),
-        ("ep", [0.6, 0.8, 0.1, 0.1]),
-        ("toy", [0.7] * 4),
+def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(
+    home, write, inline, monkeypatch
+):
+    """The manifest here has one experiment of the table: only its figures are drawn."""
+    monkeypatch.setattr(figures, "CURVES", {**dict.fromkeys(figures.CURVES, ()), "MNIST": MNIST})
+    name = "corinfomax_fig_curves.ipynb"
+    (home / "notebooks" / name).write_bytes((ROOT / "notebooks" / name).read_bytes())
+    for entry, test, angles in (
+        ("corinfomax", [0.5, 0.8, 0.85, 0.9], {1: 90.0, 21: 88.0}),
+        ("ep", [0.6, 0.8, 0.1, 0.1], None),
+        ("toy", [0.7] * 4, None),
     ):
-        write(
-            "quick", entry, 0, test, angles={1: 90.0, 21: 88.0} if entry == "corinfomax" else None
-        )
-    for preset, n_images in (
-        ("quick", 4),
-        ("smoke", 2),
-    ):  # without results two figures show the published alone
-        assert set(redraw(preset).values()) == {""}
+        write("quick", entry, 0, test, angles=angles)
+    # without results two figures show the published alone
+    for preset, n_images in (("quick", 4), ("smoke", 2)):
+        assert redraw(preset) == {"corinfomax_fig_curves": ""}
         assert len(page(preset).images) == n_images
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*_*_*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_notebook_saves_under_its_own_name(path):
+    """The page finds what a notebook drew by the name that its `Output` was given."""
+    cells = json.loads(path.read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert f'analysis.Output("{path.stem}", preset)' in source
 
 
 def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):
