@@ -77,23 +77,26 @@ def spread(labels: np.ndarray, n_test: Callable[[int], int]) -> np.ndarray:
 # --- sets that need no file of their own
 # -----------------------------------------------------------------------------
 
-_DIGITS_TRAIN = (
-    144  # of each class, so that the training set is balanced and 1440 = 72 batches of 20
-)
+# of each class, so that the training set is balanced and 1440 = 72 batches of 20
+_DIGITS_TRAIN = 144
+
+
+def scikit_learn(*parts: str) -> Path | None:
+    """Where scikit-learn would keep a file of its own; None where it is not installed. Importing
+    sklearn.datasets takes 1.5 s of computing, so its files are read directly.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    return Path(folders[0]).joinpath(*parts) if folders else None
 
 
 def digits(about: About, files: dict[Path, np.ndarray]) -> Images:
-    """scikit-learn's handwritten digits, 8x8 with 17 grey levels.
-
-    Its file is read directly: importing sklearn.datasets takes 1.5 s of computing, reading the file
-    10 ms.
-    """
-    found = importlib.util.find_spec("sklearn")
-    if found is None:
+    """scikit-learn's handwritten digits, 8x8 with 17 grey levels."""
+    path = scikit_learn("datasets", "data", "digits.csv.gz")
+    if path is None:
         raise BioplausError(
             "Data set digits comes with scikit-learn, which is missing; pip install scikit-learn."
         )
-    path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     if path.is_file():
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
@@ -101,7 +104,7 @@ def digits(about: About, files: dict[Path, np.ndarray]) -> Images:
     else:  # another release of scikit-learn may keep it elsewhere
         from sklearn.datasets import load_digits
 
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     pixels = pixels.astype(np.uint8).reshape(-1, *about.shape)
     return _divided(
         pixels, spread(labels, lambda n: n - _DIGITS_TRAIN), {"fine": labels.astype(np.int64)}
@@ -185,10 +188,10 @@ def cifar_jpeg(about: About, files: dict[Path, np.ndarray], cache: Path) -> Imag
     `cache`.
     """
     ((path, content),) = files.items()
-    with opened(path, io.BytesIO(content)) as stored:
+    with opened(path, io.BytesIO(content.data)) as stored:
         parts = {key: np.ascontiguousarray(stored[key]) for key in _CIFAR_JPEG_SHA256}
     for key, expected in _CIFAR_JPEG_SHA256.items():
-        if (found := hashlib.sha256(parts[key]).hexdigest()) != expected:
+        if (found := hashlib.sha256(parts[key].data).hexdigest()) != expected:
             raise BioplausError(
                 f"{path} is damaged: the sha256 of its {key} is {found}, but {expected} was"
                 " expected."
@@ -339,9 +342,9 @@ def _layout(
     if {"x_train", "y_train", "x_test", "y_test"} <= keys:
         pairs = {"fine": ("y_train", "y_test"), "coarse": ("y_train_coarse", "y_test_coarse")}
         found = {
-            kind: tuple(_labels(path, stored, key) for key in pair)
-            for kind, pair in pairs.items()
-            if set(pair) <= keys
+            kind: (_labels(path, stored, train), _labels(path, stored, test))
+            for kind, (train, test) in pairs.items()
+            if {train, test} <= keys
         }
         if len({tuple(map(len, parts)) for parts in found.values()}) > 1:
             raise BioplausError(f"{path}: there must be one coarse label for each fine one.")
@@ -384,6 +387,7 @@ def _labels(path: Path, stored: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
 
 def _header(stored: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of an array that is not read."""
+    assert stored.zip is not None  # open, as `opened` gives it
     with stored.zip.open(f"{key}.npy") as file:
         readers = {
             (1, 0): np.lib.format.read_array_header_1_0,

@@ -254,7 +254,7 @@ def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
         )
     if (
         file.md5 is not None
-        and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != file.md5
+        and (found := hashlib.md5(content.data, usedforsecurity=False).hexdigest()) != file.md5
     ):
         raise BioplausError(
             f"{path} ({len(content):,} bytes) is damaged: its MD5 is {found}, but {file.md5} was"
@@ -279,7 +279,7 @@ def _download(entry: Entry, folder: Path) -> None:
         socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for ever
         try:
             scratch.mkdir()
-            getattr(datasets, entry.torchvision)(root=scratch, download=True)
+            getattr(datasets, entry.torchvision or "")(root=scratch, download=True)
             for file in entry.files:
                 _checked(entry, scratch, file)
             for file in entry.files:
@@ -299,7 +299,8 @@ def _idx_files(folder: str, *md5: str) -> tuple[File, ...]:
     )
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
     return tuple(
-        File(f"{folder}/raw/{name}", *rest) for name, *rest in zip(names, md5, sizes, strict=True)
+        File(f"{folder}/raw/{name}", digest, n_bytes)
+        for name, digest, n_bytes in zip(names, md5, sizes, strict=True)
     )
 
 

@@ -42,6 +42,9 @@ class SmallCNN(nn.Module):
     Place, colour and, less well, shape survive, without training or download.
     """
 
+    mean: Tensor
+    components: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         widths, generator = (3, 24, 48, 64), _device.generator(0, "small_cnn")

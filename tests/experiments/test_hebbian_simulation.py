@@ -98,7 +98,7 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
     whole = tmp_path / "whole"
     run(BIO, whole)
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    save, n_saved = train._Checkpoints.save, []
+    save, n_saved = train.Checkpoints.save, []
 
     def save_and_die(self, *values, **how):
         save(self, *values, **how)
@@ -107,7 +107,7 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(train._Checkpoints, "save", save_and_die)
+        dying.setattr(train.Checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             run(BIO, tmp_path / "cut")
     assert not results.is_complete(tmp_path / "cut")

@@ -440,7 +440,7 @@ def _pictures(found: Analysis, places: np.ndarray) -> np.ndarray | None:
     from bioplaus.tasks import images
 
     pixels = (
-        stored.x_test[images._first(n_test, len(stored.x_test))][places].transpose(0, 2, 3, 1)
+        stored.x_test[images.subset(n_test, len(stored.x_test))][places].transpose(0, 2, 3, 1)
         / about.top
     )
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3))

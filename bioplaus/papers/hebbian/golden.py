@@ -16,7 +16,7 @@ from torch.nn import functional
 from bioplaus.errors import unknown
 from bioplaus.experiments.conformance import Golden, Make
 from bioplaus.rules import LearningRule
-from bioplaus.tasks import hebbian_images
+from bioplaus.tasks import preprocessing
 
 Found = Iterator[tuple[str, Any]]
 
@@ -124,10 +124,10 @@ def _pipeline(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         config = {"n_units": list(synapses.shape)[::-1], "p": h("p"), "power": h("n")}
         learner = make(config, dtype=number)
         learner.weight.copy_(synapses)
-        for split, x in hebbian_images.prepare(pixels, "centred").items():
+        for split, x in preprocessing.centred(pixels, test_by_own_mean=True).items():
             name = f"{split.replace('validation', 'val')}{suffix}"
             yield f"expect.x_{name}", x
-            x0 = hebbian_images.second_step(x.clone(), "row_centred", split)
+            x0 = preprocessing.row_centred(x.clone(), split)
             yield f"expect.x0_{name}", x0
             yield f"expect.current_{name}", learner.currents(x0)
             yield f"expect.hidden_{name}", learner.predict(x0)
@@ -136,8 +136,7 @@ def _pipeline(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
 def _pixels(golden: Golden, key: str, dtype: torch.dtype) -> Tensor:
     """(n, n_in): grey levels of (n, height, width, 3) images in [0, 1]."""
     colour_first = torch.from_numpy(golden[key]).permute(0, 3, 1, 2)
-    x = colour_first.to(dtype).div_(255).flatten(1)
-    return hebbian_images.colour_last(x, tuple(colour_first.shape[1:]))
+    return preprocessing.colour_last(colour_first.to(dtype).div_(255))
 
 
 # --- networks on top ------------------------------------------------------------------------------
