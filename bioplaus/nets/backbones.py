@@ -115,6 +115,13 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
         return BACKBONES[settings.backbone].make(settings, in_channels, generator)
 
 
+def n_features(backbone: nn.Module) -> int:
+    """Number of features of an image."""
+    n = backbone.n_features
+    assert isinstance(n, int)
+    return n
+
+
 def parameter_count(module: nn.Module, *, trainable: bool = False, buffers: bool = False) -> int:
     """Number of parameters, of those that learn (`trainable`), or of parameters and buffers
     (`buffers`).

@@ -8,12 +8,15 @@ With input x_t, state z_t and output o_t at step t = 0, 1, ..., and z = 0 before
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Layer = TypeVar("Layer", bound=nn.Module)
 
-def blank(layer: type[nn.Module], *sizes: int, **options: object) -> nn.Module:
+
+def blank(layer: type[Layer], *sizes: int, **options: object) -> Layer:
     """A layer whose parameters are yet to be drawn; unlike torch's constructors it leaves the
     global stream alone.
     """
@@ -41,7 +44,7 @@ class Recurrent(nn.Module):
     ----------
     rnn : torch's own layer: it holds the parameters and computes the evaluation.
     linear : readout, W_out (n_out, n_hidden) and b_out.
-    n_state : width of the state z.
+    n_hidden, n_state : widths of h and of the state z.
 
     Parameters
     ----------
@@ -57,9 +60,15 @@ class Recurrent(nn.Module):
         super().__init__()
         self.rnn = blank(self.layer, n_in, n_hidden, batch_first=True)
         self.linear = blank(nn.Linear, n_hidden, n_out)
-        self.n_state = self.n_parts * n_hidden
+        self.n_hidden, self.n_state = n_hidden, self.n_parts * n_hidden
         draw_uniform(self.rnn.parameters(), 1 / math.sqrt(n_hidden), generator)
         draw_linear(self.linear, generator)
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_ih, W_hh, b_ih and b_hh of the layer."""
+        w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
+        return w_ih, w_hh, b_ih, b_hh
 
     def step(self, x: Tensor, z: Tensor) -> Tensor:
         """The next state, (batch, n_state), after the input x, (batch, n_in), in the state z."""
@@ -75,7 +84,7 @@ class Recurrent(nn.Module):
 
     def readout(self, z: Tensor) -> Tensor:
         """Outputs (..., n_out) in states (..., n_state)."""
-        return self.linear(z[..., : self.rnn.hidden_size])
+        return self.linear(z[..., : self.n_hidden])
 
     def zero_state(self, n: int) -> Tensor:
         """z before every sequence, (n, n_state)."""
@@ -101,7 +110,7 @@ class LSTM(Recurrent):
     n_parts = 2
 
     def step(self, x: Tensor, z: Tensor) -> Tensor:
-        w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
+        w_ih, w_hh, b_ih, b_hh = self.weights
         h, c = z.chunk(2, dim=1)
         i, f, g, o = (x @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh).chunk(4, dim=1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -116,7 +125,7 @@ class Tanh(Recurrent):
     n_parts = 1
 
     def step(self, x: Tensor, z: Tensor) -> Tensor:
-        w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
+        w_ih, w_hh, b_ih, b_hh = self.weights
         return torch.tanh(x @ w_ih.t() + b_ih + z @ w_hh.t() + b_hh)
 
 

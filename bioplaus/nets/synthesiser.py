@@ -36,6 +36,8 @@ class Synthesiser(nn.Module):
     mask : (n_out, n_state) buffer of the first layer's kept weights (1) and cut ones (0), or None.
     """
 
+    mask: Tensor | None
+
     def __init__(
         self,
         n_state: int,
@@ -48,30 +50,34 @@ class Synthesiser(nn.Module):
     ) -> None:
         super().__init__()
         widths = [n_state, *[n_hidden] * n_layers, n_state]
-        self.layers = nn.ModuleList(
-            blank(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        for layer in self.layers:
+        layers = [blank(nn.Linear, a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        self.layers = nn.ModuleList(layers)
+        for layer in layers:
             draw_linear(layer, generator)
         with torch.no_grad():
             if last != "random":
-                self.layers[-1].weight.zero_()
+                layers[-1].weight.zero_()
             if last == "zero" and n_layers > 0:
-                self.layers[-1].bias.zero_()
-        self.mask: Tensor | None
+                layers[-1].bias.zero_()
         self.register_buffer("mask", None)
         if n_fibres == -1:
-            self.layers[0].weight.data.zero_()
+            layers[0].weight.data.zero_()
         elif n_fibres is not None and n_fibres < n_state:
             rows = [
                 torch.randperm(n_state, generator=generator)[:n_fibres] for _ in range(widths[1])
             ]
             self.set_mask(torch.zeros(widths[1], n_state).scatter_(1, torch.stack(rows), 1.0))
 
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """`layers` as a list."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
     def set_mask(self, mask: Tensor) -> None:
         """Cut the first layer's weights where `mask`, (n_out, n_state), is zero."""
-        self.mask = mask.to(self.layers[0].weight)
-        self.layers[0].weight.data.mul_(self.mask)
+        weight = self.linears[0].weight
+        self.mask = mask.to(weight)
+        weight.data.mul_(self.mask)
 
     def forward(self, z: Tensor) -> Tensor:
         """Predicted gradient, (rows, n_state), for states (rows, n_state)."""
@@ -81,7 +87,7 @@ class Synthesiser(nn.Module):
         """What every layer sends on: z, the hidden activities, the prediction; each (rows,
         width).
         """
-        first, *others = self.layers
+        first, *others = self.linears
         weight = first.weight if self.mask is None else self.mask * first.weight
         sent = [z, functional.linear(z, weight, first.bias)]
         for layer in others:

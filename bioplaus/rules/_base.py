@@ -56,7 +56,7 @@ class LearningRule(nn.Module):
         self.watch: Watch | None = None
 
     @classmethod
-    def check_task(cls, config: Config, spec: Spec) -> None:
+    def check_task(cls, config: Any, spec: Spec) -> None:
         """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`.
 
         Here: unless the task is to classify still inputs and `config.n_units`, where there is one,
@@ -83,7 +83,7 @@ class LearningRule(nn.Module):
         return None
 
     @classmethod
-    def example_spec(cls, config: Config, n_steps: int | None = None) -> Spec:
+    def example_spec(cls, config: Any, n_steps: int | None = None) -> Spec:
         """A task that a network of this `config` can learn.
 
         Here: classification of still inputs, from the first of `config.n_units` to the last.

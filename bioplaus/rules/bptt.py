@@ -105,12 +105,13 @@ class Rule(LearningRule):
     """
 
     config: Config
+    lr_now: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
-        self.net = CELLS[config.cell](*config.n_units, generator)
+        n_in, n_hidden, n_out = config.n_units
+        self.net = CELLS[config.cell](n_in, n_hidden, n_out, generator)
         self.optimiser = adam(self.net)
-        self.lr_now: Tensor
         self.register_buffer("lr_now", torch.tensor(config.lr))
         self._n_steps = 0  # of the last batch
 
@@ -167,9 +168,10 @@ class Rule(LearningRule):
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, ...]:
         """Inputs, (n, T, n_in), and targets: (n, T, n_out) of a drawing, else (n,) int64."""
-        x = sparse_inputs(generator, dtype, n, spec.n_steps, spec.n_in)
+        n_steps = spec.n_steps or 1
+        x = sparse_inputs(generator, dtype, n, n_steps, spec.n_in)
         if spec.kind == "drawing":
-            return x, torch.rand(n, spec.n_steps, spec.n_out, generator=generator).to(dtype)
+            return x, torch.rand(n, n_steps, spec.n_out, generator=generator).to(dtype)
         return x, torch.randint(0, spec.n_out, (n,), generator=generator)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
@@ -213,7 +215,7 @@ class Rule(LearningRule):
         steps.
         """
         n_in, n_hidden, n_out = self.config.n_units
-        n_gates = self.net.rnn.weight_hh_l0.shape[0]
+        n_gates = len(self.net.weights[0])  # times hidden units
         weights = n_gates * (n_in + n_hidden) + n_hidden * n_out
         return 6 * batch_size * self._n_steps * weights
 

@@ -89,13 +89,15 @@ class Rule(LearningRule):
     """
 
     config: Config
+    lr_now: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
-        n_features, *widths = config.n_units
-        self.net = Captioner(n_features if config.has_image_layer else None, *widths, generator)
+        n_features, n_embedded, n_hidden, n_words = config.n_units
+        self.net = Captioner(
+            n_features if config.has_image_layer else None, n_embedded, n_hidden, n_words, generator
+        )
         self.optimiser = Adam(list(self.net.parameters()), weight_decay=config.weight_decay)
-        self.lr_now: Tensor
         self.register_buffer("lr_now", torch.tensor(config.lr))
 
     @classmethod
@@ -135,7 +137,7 @@ class Rule(LearningRule):
     ) -> tuple[Tensor, ...]:
         """Features, (n, n_in), and captions of the longest length, (n, n_steps) int64."""
         x = sparse_inputs(generator, dtype, n, spec.n_in)
-        return x, torch.randint(0, spec.n_out, (n, spec.n_steps), generator=generator)
+        return x, torch.randint(0, spec.n_out, (n, spec.n_steps or 1), generator=generator)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32

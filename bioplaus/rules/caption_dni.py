@@ -65,6 +65,8 @@ class Rule(caption_bptt.Rule):
     `synth_last` "zero" mends it. `bootstrap_last` as in `dni`.
     """
 
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         n_state = 2 * config.n_units[2]

@@ -181,17 +181,17 @@ class Rule(LearningRule):
         change = g.t() @ x - s[:, None] * self.weight
         largest = change.abs().max()
         self.weight += self.lr_now * change / largest.clamp(min=PRECISION)
-        if self.watch is not None:
-            self._show(current, first[:, 0], kth[:, 0], change, largest)
+        self._show(current, first[:, 0], kth[:, 0], change, largest)
         return {}
 
     def _show(
         self, current: Tensor, first: Tensor, kth: Tensor, change: Tensor, largest: Tensor
     ) -> None:
         """Let `watch` see an update."""
-        seen = {"current": current, "first": first, "kth": kth, "change": change}
-        seen |= {"normaliser": largest, "lr": self.lr_now}
-        self.watch("update", 0, {name: [value] for name, value in seen.items()})
+        if self.watch is not None:
+            seen = {"current": current, "first": first, "kth": kth, "change": change}
+            seen |= {"normaliser": largest, "lr": self.lr_now}
+            self.watch("update", 0, {name: [value] for name, value in seen.items()})
 
     def drive(self) -> Tensor:
         """A, (n_hidden, n_in)."""

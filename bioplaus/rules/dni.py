@@ -18,6 +18,7 @@ fixed), end state z_{k+1} and loss L_k:
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -127,6 +128,8 @@ class Rule(bptt.Rule):
     neither unless asked. After a lesion Adam's momentum goes on moving phi, which is then unused.
     """
 
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         n_hidden = config.n_synth_hidden or config.n_state
@@ -154,7 +157,8 @@ class Rule(bptt.Rule):
         c, number = self.config, epoch + 1
         if number == c.io_lesion_epoch:
             # from here on they are summed up, if they are kept
-            torch._foreach_zero_(self.synth_grads)
+            for gradient in self.synth_grads:
+                gradient.zero_()
         self.has_cerebellum = c.lesion_epoch is None or number < c.lesion_epoch
         self.has_olive = not c.fixed_synth and (
             c.io_lesion_epoch is None or number < c.io_lesion_epoch
@@ -235,7 +239,7 @@ class Rule(bptt.Rule):
         """As `bptt`, and the synthesiser: forward at n + 1 states, backward at n."""
         k = self.config.n_truncation or self._n_steps
         rows = batch_size * (-(-self._n_steps // k) if k else 0)
-        sizes = [layer.weight.numel() for layer in self.synthesiser.layers]
+        sizes = [layer.weight.numel() for layer in self.synthesiser.linears]
         forward, backward = (
             (rows + batch_size * (rows > 0)) * sum(sizes),
             rows * (sum(sizes) + sum(sizes[1:])),
@@ -317,12 +321,12 @@ class Rule(bptt.Rule):
         return {name: float(value) for name, value in found.items()}
 
 
-def _gradient(objective: Tensor, variables: list[Tensor]) -> list[Tensor]:
+def _gradient(objective: Tensor, variables: Sequence[Tensor]) -> list[Tensor]:
     """Of `objective` with respect to each variable; 0 where it does not depend on it."""
     return list(
         torch.autograd.grad(objective, variables, materialize_grads=True, retain_graph=True)
     )
 
 
-def _sums(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+def _sums(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
     return [x + y for x, y in zip(a, b, strict=True)]

@@ -48,7 +48,7 @@ class Trace:
 
     def __init__(self, passes: "Passes", n_batch: int, n_steps: int, k: int) -> None:
         net, n = passes.net, math.ceil(n_steps / k)
-        n_in, n_hidden = net.rnn.input_size, net.rnn.hidden_size
+        n_in, n_hidden = net.rnn.input_size, net.n_hidden
         self.n_last = n_steps - (n - 1) * k
         weight = net.linear.weight
         self.x = weight.new_zeros(k, n, n_batch, n_in)
@@ -114,7 +114,7 @@ class Passes:
             self._traces[key] = Trace(self, *key)
         trace = self._traces[key]
         fold(x, n_truncation, out=trace.x)
-        w_ih, _, b_ih, b_hh = self.net.rnn.parameters()
+        w_ih, _, b_ih, b_hh = self.net.weights
         torch.addmm(
             b_ih + b_hh, trace.x.flatten(0, 2), w_ih.t(), out=trace.inputs.view(-1, len(w_ih))
         )
@@ -239,7 +239,7 @@ class LSTMPasses(Passes):
         return list(zip(*arrays, strict=True))
 
     def _forward(self, trace: Trace) -> None:
-        w_hh = self.net.rnn.weight_hh_l0.t().contiguous()
+        w_hh = self.net.weights[1].t().contiguous()
         for (
             flat,
             inputs,
@@ -280,7 +280,7 @@ class LSTMPasses(Passes):
     def _walk(
         self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int
     ) -> Tensor:
-        w_hh = self.net.rnn.weight_hh_l0
+        w_hh = self.net.weights[1]
         d_end_h, d_end_c = d_end.chunk(2, dim=-1)
         dh, dc = d_end_h.contiguous().clone(), d_end_c.contiguous().clone()
         if n_last < len(steps):
@@ -315,7 +315,7 @@ class TanhPasses(Passes):
         return list(zip(trace.local[:, part, :, 0], trace.d_gates[:, part, :, 0], strict=True))
 
     def _forward(self, trace: Trace) -> None:
-        w_hh = self.net.rnn.weight_hh_l0.t().contiguous()
+        w_hh = self.net.weights[1].t().contiguous()
         for inputs, h, new_h in trace.forward_steps:
             torch.tanh(inputs.addmm_(h, w_hh), out=new_h)
 
@@ -328,7 +328,7 @@ class TanhPasses(Passes):
     def _walk(
         self, steps: list[tuple[Tensor, ...]], d_h: Tensor | None, d_end: Tensor, n_last: int
     ) -> Tensor:
-        w_hh, dh = self.net.rnn.weight_hh_l0, d_end.clone()
+        w_hh, dh = self.net.weights[1], d_end.clone()
         if n_last < len(steps):
             dh[-1] = 0
         for j in reversed(range(len(steps))):

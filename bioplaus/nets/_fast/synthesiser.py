@@ -13,7 +13,7 @@ from bioplaus.nets.synthesiser import Synthesiser
 def trace(synthesiser: Synthesiser, z: Tensor) -> list[Tensor]:
     """What every layer sends on, as `Synthesiser.activities`."""
     sent = [z]
-    *hidden, last = synthesiser.layers
+    *hidden, last = synthesiser.linears
     for layer in hidden:
         sent.append(torch.addmm(layer.bias, sent[-1], layer.weight.t()).relu_())
     return [*sent, torch.addmm(last.bias, sent[-1], last.weight.t())]
@@ -34,13 +34,13 @@ def add_gradients(
     sent : the trace of the rows that learn.
     d_out : (rows, n_state), gradient of the synthesiser's loss with respect to the prediction.
     """
-    delta = d_out
-    for index in reversed(range(len(synthesiser.layers))):
+    delta, layers = d_out, synthesiser.linears
+    for index in reversed(range(len(layers))):
         d_weight, d_bias = out[2 * index : 2 * index + 2]
         d_weight.addmm_(delta.t(), sent[index], beta=keep)
         torch.add(delta.sum(0), d_bias, alpha=keep, out=d_bias)
         if index > 0:
-            delta = _through_relu(delta @ synthesiser.layers[index].weight, sent[index])
+            delta = _through_relu(delta @ layers[index].weight, sent[index])
         elif synthesiser.mask is not None:
             d_weight.mul_(synthesiser.mask)
 
@@ -49,9 +49,9 @@ def input_gradient(synthesiser: Synthesiser, sent: list[Tensor], d_out: Tensor) 
     """Gradient with respect to z, (rows, n_state), of a loss whose gradient at the prediction is
     `d_out`.
     """
-    delta = d_out
-    for index in reversed(range(len(synthesiser.layers))):
-        delta = delta @ synthesiser.layers[index].weight
+    delta, layers = d_out, synthesiser.linears
+    for index in reversed(range(len(layers))):
+        delta = delta @ layers[index].weight
         if index > 0:
             delta = _through_relu(delta, sent[index])
     return delta

@@ -5,6 +5,8 @@ As in the fast form of `bptt`; and the synthesiser sees the states of all trunca
 for its prediction at a start is the one at the end before (`nets._fast.synthesiser`).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from bioplaus.rules._fast import bptt
 class Rule(bptt.Rule, dni.Rule):
     """The rule of `dni`."""
 
-    config: dni.Config
+    config: dni.Config  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
@@ -38,10 +40,12 @@ class Rule(bptt.Rule, dni.Rule):
             measured["synth_loss"] = error.square().sum() / len(x)
         # zeros in the norm would change its rounding: a lesioned network is a cRNN to the last bit
         else:
-            torch._foreach_zero_(synth_grads)
+            for gradient in synth_grads:
+                gradient.zero_()
             clipped = self.grads
         if self.watch is not None:
-            self._show_truncations(trace, sent, d_start)
+            for k, end in enumerate(trace.states[1:]):
+                self.watch("truncation", k, {"end": [end], **self._prediction(k, sent, d_start)})
             self.watch("gradient", 0, {"theta": self.grads, "phi": synth_grads})
         norms = self._clip_(clipped)
         if self.watch is not None:
@@ -83,12 +87,15 @@ class Rule(bptt.Rule, dni.Rule):
         d_end[:n].add_(foreseen[:n], alpha=self.config.bootstrap_scale)
         return sent
 
-    def _show_truncations(self, trace: Trace, sent: list[Tensor], d_start: Tensor) -> None:
-        """Let `watch` see every truncation."""
-        for k, end in enumerate(trace.states[1:]):
-            seen = {"end": [end]}
-            if sent:
-                foreseen = sent[-1].view_as(trace.states)
-                seen |= {"synth_start": [foreseen[k]], "synth_end": [foreseen[k + 1]]}
-                seen |= {"synth_target": [d_start[k]]}
-            self.watch("truncation", k, seen)
+    def _prediction(
+        self, k: int, sent: list[Tensor], d_start: Tensor
+    ) -> dict[str, Sequence[Tensor]]:
+        """What `watch` sees of the synthesiser in truncation k."""
+        if not sent:
+            return {}
+        foreseen = sent[-1].view(-1, *d_start.shape[1:])
+        return {
+            "synth_start": [foreseen[k]],
+            "synth_end": [foreseen[k + 1]],
+            "synth_target": [d_start[k]],
+        }
