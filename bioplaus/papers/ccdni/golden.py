@@ -189,8 +189,11 @@ def _batch(
         yield f"{prefix}param.{published}", parameters[own]
         for key, phase in (("grad_preclip", "gradient"), ("grad", "clipped")):
             if f"{prefix}{key}.{published}" in golden:
-                (theta,), phi = seen[f"{phase}.theta"], seen[f"{phase}.phi"]
-                yield f"{prefix}{key}.{published}", [*theta, *sum(phi, [])][ours.index(own)]
+                gradients = [*seen[f"{phase}.theta"][0], *sum(seen[f"{phase}.phi"], [])]
+                given = dict(zip(ours, gradients, strict=False))
+                # a lesioned cerebellum has none
+                gradient = given.get(own, torch.zeros_like(parameters[own]))
+                yield f"{prefix}{key}.{published}", gradient
 
 
 def _learned(learner: LearningRule) -> list[str]:
