@@ -48,6 +48,7 @@ class Golden(Mapping[str, np.ndarray]):
     ----------
     path : the file.
     meta : its description, from JSON.
+    paper, algorithm : two of its entries.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +57,7 @@ class Golden(Mapping[str, np.ndarray]):
             with np.load(path, allow_pickle=False) as file:
                 self._arrays = {key: file[key] for key in file.files}
             self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")[()]))
-            self.meta["paper"], self.meta["algorithm"]
+            self.paper, self.algorithm = self.meta["paper"], self.meta["algorithm"]
         except (
             OSError,
             ValueError,

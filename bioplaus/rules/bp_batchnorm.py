@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from bioplaus import metrics
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, transposed, xavier
+from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, xavier
 from bioplaus.rules._optimisers import Adam
 
 MOMENTUM = 0.99  # of the running moments, Keras
@@ -134,7 +134,7 @@ class Rule(LayeredRule):
             gradients = list(torch.autograd.grad(loss, learned))
         for k in self._idle_biases():  # exactly 0; what is there is rounding
             gradients[c.n_layers + k] = torch.zeros_like(self.bias[k])
-        self.optimiser.step(self._learned(), _laid_out(gradients), self.lr_now[0])
+        self.optimiser.step(self._learned(), gradients, self.lr_now[0])
         for i, (mean, var) in enumerate(moments):
             self.running_mean[i].mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
             self.running_var[i].mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
@@ -183,8 +183,3 @@ class Rule(LayeredRule):
         return (
             2 * batch_size * (3 * sum(a * b for a, b in zip(u, u[1:], strict=False)) - u[0] * u[1])
         )
-
-
-def _laid_out(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients, matrices column by column as the weights are."""
-    return [g if g.dim() < 2 or g.t().is_contiguous() else transposed(g) for g in gradients]
