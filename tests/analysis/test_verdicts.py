@@ -109,6 +109,12 @@ def test_an_ordering_is_decided_by_five_seeds_and_a_small_p_only(difference, p, 
     assert verdicts.of_ordering(difference, p, n) is verdict
 
 
+@pytest.mark.parametrize("z", [3.0, -3.0])
+def test_a_claim_of_no_difference_is_contradicted_by_one_and_never_holds(z):
+    assert verdicts.of_ordering(z, 0.01, 9, is_equality=True) is Verdict.CONTRADICTED
+    assert verdicts.of_ordering(z, 0.60, 9, is_equality=True) is Verdict.UNDECIDED
+
+
 @pytest.mark.parametrize(
     ("p", "adjusted"),
     [
