@@ -158,7 +158,7 @@ def ordering(
     """
     n = len(differences)
     mean = float(np.mean(differences)) if n else None
-    tests = [verdicts.paired(each) for each in (differences, also) if each is not None]
+    tests = [verdicts.student(each) for each in (differences, also) if each is not None]
     interval = None if None in tests else min(tests, key=lambda test: test.z)
     why = ""
     if n and interval is None:

@@ -105,16 +105,16 @@ def welch(
     return Interval(difference, difference - half, difference + half, z, p)
 
 
-def paired(differences: Sequence[float]) -> Interval | None:
-    """Student's interval of the mean of differences taken seed by seed.
+def student(values: Sequence[float]) -> Interval | None:
+    """Student's interval of the mean of values, one a seed; of differences it is the paired test.
 
     Returns
     -------
-    None where it cannot be had: fewer than two seeds, or differences without any spread.
+    None where it cannot be had: fewer than two seeds, or values without any spread.
     """
     from scipy import stats
 
-    values = np.asarray(differences, dtype=float)
+    values = np.asarray(values, dtype=float)
     if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return None
     test = stats.ttest_1samp(values, 0.0)

@@ -83,7 +83,7 @@ def test_noisy_runs_cannot_buy_agreement():
 
 def test_the_paired_interval_is_students_of_the_differences():
     differences = sample(0.01, 0.004, 5)
-    interval = verdicts.paired(differences)
+    interval = verdicts.student(differences)
     half = T[4] * 0.004 / np.sqrt(5)
     assert interval.difference == pytest.approx(0.01)
     assert (interval.low, interval.high) == pytest.approx((0.01 - half, 0.01 + half), abs=1e-6)
@@ -92,7 +92,7 @@ def test_the_paired_interval_is_students_of_the_differences():
 
 @pytest.mark.parametrize("differences", [[], [0.1], [0.1, 0.1, 0.1], [0.0, 0.0]])
 def test_differences_without_spread_give_no_test(differences):
-    assert verdicts.paired(differences) is None
+    assert verdicts.student(differences) is None
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def bars(
         )
         gap = differences(cortex, both)
         if gap:
-            test = verdicts.paired(gap)
+            test = verdicts.student(gap)
             _above(axes, (k, part[value].max()), stars(test.p if test else np.nan, len(gap)))
     axes.set_xticks(range(len(groups)), [textwrap.fill(str(group), 16) for group in groups])
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -65,7 +65,7 @@ def horizon(runs: RunSet, value: str, *, cerebellum: str = "ccrnn") -> "pandas.D
                 **{f"crnn{end}": v for end, v in _mean_sem(x).items()},
                 **{f"ccrnn{end}": v for end, v in _mean_sem(y).items()},
                 **{f"ratio{end}": v for end, v in _mean_sem(y / x).items()},
-                "p": test.p if (test := verdicts.paired(differences(a, b))) else math.nan,
+                "p": test.p if (test := verdicts.student(differences(a, b))) else math.nan,
             }
         )
     names = ("crnn", "crnn_sem", "ccrnn", "ccrnn_sem", "ratio", "ratio_sem")
