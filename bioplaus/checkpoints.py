@@ -33,7 +33,7 @@ class Checkpoints:
         self.passed_over = ""
         self.is_newest_good = False  # whether the newest is one to fall back on
         self.saved_at = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        _files.make_folder(folder, parents=False)  # not the folder of a run that was moved away
         _files.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
@@ -47,11 +47,9 @@ class Checkpoints:
             it.
         """
         reasons = []
-        for path in filter(Path.is_file, (self.newest, self.previous)):
-            try:
-                sealed = path.read_bytes()
-            except OSError as error:
-                raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+        for path in (self.newest, self.previous):
+            if (sealed := _files.read(path)) is None:
+                continue
             saved, reason = self._open(sealed, path)
             if saved is not None:
                 self.is_newest_good = path == self.newest

@@ -26,6 +26,17 @@ def project_root() -> Path:
     return home
 
 
+def check_inside(folder: Path, parent: Path) -> None:
+    """Raise `BioplausError` if `folder` leads out of `parent`, by `..` or by a link in it.
+
+    `parent` itself may be a link.
+    """
+    if not folder.resolve().is_relative_to(parent.resolve()):
+        raise BioplausError(
+            f"{folder} leads out of {parent}, to {folder.resolve()}; nothing is written there."
+        )
+
+
 def root() -> Path:
     """The folder of all results: BIOPLAUS_RESULTS, or `Results` of the project."""
     return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results").expanduser()

@@ -3,6 +3,7 @@ diverges.
 """
 
 import copy
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +91,12 @@ class History:
 
 
 def check(**counts: int) -> None:
-    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is at least 1."""
+    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is a whole number, at
+    least 1.
+    """
     for name, value in counts.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise BioplausError(f"{name} is {value!r}, but must be a whole number.")
         if value < 1:
             raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
 
@@ -152,8 +157,8 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict
-        of 0-d tensors, or a folder that cannot be read or written.
+        For counts below 1, a seed that is no whole number, a `keep_best` that no epoch measures, a
+        `fit_batch` that gives no dict of 0-d tensors, or a folder that cannot be read or written.
     """
     check(
         n_epochs=n_epochs,

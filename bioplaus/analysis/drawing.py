@@ -137,11 +137,13 @@ class Notebook:
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self.folder / self.paper).glob("*/*/run.json")):
-            run, result = _results.read_run(path.parent), path.with_name("result.pkl")
-            if run.get("sha256") and result.is_file():
-                digest.update(
-                    f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode()
-                )
+            result = path.with_name("result.pkl")
+            try:
+                state = str(_results.read_run(path.parent).get("sha256", ""))
+            except BioplausError as error:  # drawn again once it is mended
+                state = str(error)
+            if state and result.is_file():
+                digest.update(f"{path.parent.name} {state} {result.stat().st_size}\n".encode())
         return digest.hexdigest()
 
     def outputs(self) -> list[dict[str, Any]]:
@@ -160,7 +162,9 @@ class Notebook:
 
     def note(self, state: dict[str, Any]) -> None:
         """Remember how its execution ended."""
-        _files.write_json(self.copy.with_suffix(".json"), {"notebook": self.name, **state})
+        path = self.copy.with_suffix(".json")
+        _files.make_folder(path.parent)
+        _files.write_json(path, {"notebook": self.name, **state})
 
 
 def notebooks_of(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:

@@ -47,6 +47,7 @@ def render(preset: str) -> Path:
     }
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = paths.root() / preset / "report" / "index.html"
+    _files.make_folder(path.parent)
     _files.write_atomic(path, page.encode())
     return path
 

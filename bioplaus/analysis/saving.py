@@ -145,6 +145,7 @@ class Output:
         What an earlier drawing left under this name is removed first.
         """
         folder = paths.root() / self.preset / f"{kind}s"
+        _files.make_folder(folder)
         for suffix in SUFFIXES:
             (folder / f"{name}.{suffix}").unlink(missing_ok=True)
         for suffix, content in files.items():

@@ -82,7 +82,7 @@ def status(
     """List every run of a preset: done, running, interrupted, failed or missing."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper, only, setting, seeds)
-    known = completion.completed(runs)
+    known = completion.completed(runs, report=console.print)
     rows = states.rows(runs, known)
     console.print(f"Preset {preset}:")
     print_table(rows)
@@ -99,11 +99,20 @@ def collect(
     """Put all complete runs of each experiment into one small file beside its folder."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper)
+    failure: BioplausError | None = None
     for folder in dict.fromkeys(run.experiment_folder for run in runs):
-        if path := results.collect(folder):
+        try:
+            path = results.collect(folder, report=console.print)
+        except BioplausError as error:  # one bad file hides none of the others
+            failure = error
+            console.print(str(error))
+            continue
+        if path:
             console.print(
                 f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes"
             )
+    if failure:
+        raise failure
 
 
 def _sweep(
@@ -114,7 +123,10 @@ def _sweep(
     kernel: str,
     again: bool,
 ) -> None:
-    sweep.check(runs, None if inline else kernel)
+    if inline:
+        sweep.check(runs)
+    else:
+        sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
     known = completion.completed(runs)
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)

@@ -62,6 +62,7 @@ class Simulation:
             namespace.get("device", "auto"),
             namespace.get("dtype", "float32"),
             namespace.get("n_threads", 1),
+            namespace.get("seed", 0),
         )
         for tags, source in self.cells:
             if "check" in tags:

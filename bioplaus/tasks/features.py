@@ -66,6 +66,7 @@ class Config(config.Config):
     seed: int = 0  # draws held-out images, patches, and a fixed order
 
     def __post_init__(self) -> None:
+        config.check_seed(self.seed)
         check_order(self.order)
         if self.phase not in PHASES:
             raise unknown("phase", self.phase, PHASES)

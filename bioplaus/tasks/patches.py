@@ -39,10 +39,10 @@ class Config(config.Config):
     seed: int = 0  # draws the patches, and a fixed order
 
     def __post_init__(self) -> None:
+        config.check_seed(self.seed)
         self.check("side", low=2, high=427)
         self.check("n_patches", low=2)
         self.check("whitening", low=0, open_low=True)
-        self.check("seed", low=0, high=2**32 - 1)
         check_order(self.order)
 
 

@@ -5,13 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from toy import add_cells, on_dask, silent, start
+from toy import add_cells, execute_run, in_this_process, on_dask, silent, start
 
-from bioplaus import _files, results
+from bioplaus import results
 from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import completion, execution, jupyter, manifest, status, sweep
+from bioplaus.experiments import completion, manifest, status, sweep
 from bioplaus.experiments.forecast import forecast
+from bioplaus.results import run as results_run
 
 
 def test_a_run_that_ends_without_a_result_has_failed(project, rewrite):
@@ -25,7 +26,7 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
     add_cells(project, ("show", show))
     runs = manifest.runs("paper", only="plain")
     for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
-        outcome = execution.execute(run, str(run.folder), "python3", 1, jupyter.environment())
+        outcome = execute_run(run, "python3", 1)
         assert outcome.status == "done"
         assert "a later cell failed" in outcome.message and sentence in outcome.message
         record = results.read_run(run.folder)
@@ -58,7 +59,7 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
         runs[0].folder.write_text("in the way")
     else:
         (runs[0].folder / where / "in the way").mkdir(parents=True)
-    outcomes = sweep._execute_inline(runs, False) if is_inline else on_dask(runs, scheduler)
+    outcomes = in_this_process(runs) if is_inline else on_dask(runs, scheduler)
     ended = {run.key: outcome for run, outcome in outcomes}
     failed = ended.pop(runs[0].key)
     assert failed.status == "failed" and runs[0].id in failed.message
@@ -68,14 +69,14 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
 
 def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, monkeypatch):
     rewrite("plain: {label: Plain}", 'plain: {label: Plain, parameters: {mishap: "raise"}}')
-    whole = _files.write_json
+    whole = results_run.write_run
 
-    def full_disk(path, value):
-        if value["status"] == "failed":
+    def full_disk(folder, run):
+        if run["status"] == "failed":
             raise BioplausError("No space left on device.")
-        whole(path, value)
+        whole(folder, run)
 
-    monkeypatch.setattr(_files, "write_json", full_disk)
+    monkeypatch.setattr(results_run, "write_run", full_disk)
     (message,) = sweep.execute(manifest.runs("smoke"), inline=True, report=silent).failed.values()
     assert "unlucky" in message and "No space" in message
 
@@ -94,12 +95,12 @@ def test_an_exit_in_a_cell_is_a_failure_like_any_other(project):
     )
 
 
-def test_run_json_that_is_no_table_is_a_missing_run(project):
+def test_run_json_that_is_no_table_is_a_damaged_run_and_is_made_again(project):
     run = manifest.runs("smoke")[0]
     run.folder.mkdir(parents=True)
     for name in ("run.json", "progress.json"):
         (run.folder / name).write_text("[1]")
-    assert completion.pending([run]) == [run] and status.rows([run])[0]["status"] == "missing"
+    assert completion.pending([run]) == [run] and status.rows([run])[0]["status"] == "damaged"
     assert forecast([run], 1) is None
     assert sweep.execute([run], inline=True, report=silent).done == [run.id]
 
@@ -119,7 +120,7 @@ def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     add_cells(project, ("", f"{seen}\nassert paths.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
-    assert execution.execute(run, str(place), "python3", 0, jupyter.environment())[:2] == (
+    assert execute_run(run, "python3", folder=place)[:2] == (
         "done",
         "",
     )
@@ -155,7 +156,7 @@ def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     )
     add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
-    ended = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
+    ended = execute_run(run, kernel, 0)
     assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.read_run(
         run.folder
     )

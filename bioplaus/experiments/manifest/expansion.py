@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bioplaus import paths
+from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments import files
 from bioplaus.experiments.manifest import reading
@@ -72,8 +73,7 @@ def runs(
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     seeds = list(seeds)
     for seed in seeds:
-        if seed < 0:
-            raise BioplausError(f"A seed is {seed}, but must be at least 0.")
+        check_seed(seed)
     if not seeds:
         raise BioplausError("There is no seed; give at least one, from 0.")
     return seeds

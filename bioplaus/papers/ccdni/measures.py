@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import analysis, paths
+from bioplaus import analysis
+from bioplaus.analysis import published
 from bioplaus.analysis.experiment import RunSet
 from bioplaus.results import Outcome
 
@@ -131,11 +132,7 @@ def reference_areas(runs: RunSet, entry: str) -> list[float]:
 
     They were measured for this project's specification (a port to a current torch, few seeds).
     """
-    import pandas
-
-    table = pandas.read_csv(
-        paths.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv"
-    )
+    table = published.read(PAPER, "reference_runs")
     return list(table[_is_same(table, runs, entry)].auc_train_mse)
 
 
