@@ -2,30 +2,31 @@
 
 Files lie in one folder (`root`), laid out as torchvision lays them out. Every file is checked
 against the digest its publisher gives before anything in it is used. A missing set is downloaded,
-or named with the folder looked in and the command that gets it. One data set never stands in for
-another.
+or named with the folder looked in, what lies there instead, and the command that gets it. One data
+set never stands in for another. Images of one's own are read from a .npz or a folder by its path.
 """
 
+import dataclasses
 import hashlib
 import http.client
 import os
 import shutil
-import socket
+import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.tasks import _pixels
+from bioplaus.tasks import _folders, _idx, _network, _npz, _pixels
 from bioplaus.tasks._pixels import About, Images
 
 __all__ = ["About", "Images", "Row", "about", "catalogue", "get", "names", "read", "root"]
 
-TIMEOUT = 20.0  # seconds without a byte after which a download is given up
+TIMEOUT = _network.QUIET  # seconds without a kilobyte each, after which a download is given up
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,18 @@ class Entry(About):
     source: str  # where it comes from, for people
     decode: Callable[[About, dict[Path, np.ndarray]], Images]
     files: tuple[File, ...] = ()  # none where nothing needs to be on disk
-    torchvision: str | None = None  # the torchvision class that downloads it
+    torchvision: str | None = None  # the torchvision class that knows where it is on the network
+    packed: dict[str, int] = field(default_factory=dict)  # what is downloaded: bytes by name
+    shuffled: "Shuffled | None" = None  # a form that is read where the files are missing
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The images of a published set in another order, in a .npz as `read` describes it."""
+
+    path: str  # inside the root
+    sha256: str  # of all images and labels, sorted
+    remark: str  # for records
 
 
 class Row(NamedTuple):
@@ -65,22 +77,23 @@ def root() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all data sets, sorted; a path that ends in .npz is accepted wherever a name
-    is.
-    """
+    """The names of all data sets, sorted; a path is accepted wherever a name is (`read`)."""
     return sorted(_CATALOGUE)
 
 
 def about(name: str) -> About:
-    """What is known of data set `name` without reading pixels; of a .npz its labels and headers are
-    read.
+    """What is known of data set `name` without reading pixels; of images of one's own labels and
+    headers are read.
 
     Raises
     ------
     BioplausError
-        If there is no such data set (nearest name suggested), or no usable .npz at that path.
+        If there is no such data set (nearest name suggested), or nothing usable at that path.
     """
-    return _pixels.about_npz(_own(name)) if name.endswith(".npz") else _entry(name)
+    if not _is_path(name):
+        return _entry(name)
+    path = _own(name)
+    return _folders.about(path) if path.is_dir() else _npz.about(path)
 
 
 def read(name: str, *, download: bool = True) -> Images:
@@ -88,12 +101,18 @@ def read(name: str, *, download: bool = True) -> Images:
 
     Parameters
     ----------
-    name : a name of the catalogue, or a path that ends in .npz: absolute, or relative to `root()`.
-        Such a file holds either x_train, y_train, x_test, y_test (and y_train_coarse, y_test_coarse
+    name : a name of the catalogue, or a path, absolute or relative to `root()`: one that ends in
+        .npz, or that of a folder (with a / in it).
+
+        A .npz holds either x_train, y_train, x_test, y_test (and y_train_coarse, y_test_coarse
         where there are superclasses), or images, labels (and coarse; and split: 0 train, 1 test;
         without it one image in five of each class, evenly spaced in stored order, is test). Images
         are uint8, (n, height, width), (n, height, width, 1 or 3) or (n, 1 or 3, height, width);
-        labels are whole numbers from 0.
+        labels are whole numbers from 0. White is 255, or what a key `top` says.
+
+        A folder holds one folder a class with pictures in it, or a train and a test folder of that
+        form, or pictures and a .csv with the columns file and label (and coarse; and split: train,
+        test), or the four files of MNIST's format, packed or not.
     download : fetch the set if it is missing; False never touches the network.
 
     Raises
@@ -102,13 +121,19 @@ def read(name: str, *, download: bool = True) -> Images:
         If the set is unknown, missing and cannot be fetched, cut short, damaged, or holds pickled
         objects (nothing in a file is ever executed).
     """
-    if name.endswith(".npz"):
-        return _pixels.npz(_own(name))
+    if _is_path(name):
+        path = _own(name)
+        return _folders.read(path) if path.is_dir() else _npz.read(path)
     entry = _entry(name)
     if not entry.files:
         return entry.decode(entry, {})
     folder = root()
     if _missing(entry, folder):
+        other = entry.shuffled
+        if other and (folder / other.path).is_file():
+            images = _npz.read(folder / other.path)
+            checked = _pixels.shuffled(entry, images, other.sha256, folder / other.path)
+            return dataclasses.replace(checked, remark=other.remark)
         if not download:
             raise _not_there(entry, folder)
         get(name)
@@ -126,16 +151,20 @@ def get(name: str) -> str:
 
     Returns
     -------
-    Where it is now: a folder, or "built in"; of a .npz of your own, the folder it was found in.
+    Where it is now: a folder, or "built in"; of images of your own, the folder they lie in.
 
     Raises
     ------
     BioplausError
         If it cannot be had, with the reason; nothing half-written stays behind.
     """
-    if name.endswith(".npz"):
-        return str(_own(name).parent)
+    if _is_path(name):
+        path = _own(name)
+        return str(path if path.is_dir() else path.parent)
     entry, folder = _entry(name), root()
+    if entry.shuffled and _missing(entry, folder) and (folder / entry.shuffled.path).is_file():
+        read(name, download=False)
+        return _found(entry)
     if not _is_whole(entry, folder):
         if entry.torchvision is None:
             raise _not_there(entry, folder)
@@ -149,6 +178,7 @@ def get(name: str) -> str:
             RuntimeError,
             EOFError,
             http.client.HTTPException,
+            tarfile.TarError,
             zlib.error,
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -175,18 +205,26 @@ def catalogue() -> list[Row]:
 def _found(entry: Entry) -> str:
     if not entry.files:
         return "built in"
-    return "" if _missing(entry, root()) else str((root() / entry.files[0].path).parent)
+    folder, other = root(), entry.shuffled
+    if not _missing(entry, folder):
+        return str((folder / entry.files[0].path).parent)
+    return str(folder) if other and (folder / other.path).is_file() else ""
 
 
 def _entry(name: str) -> Entry:
     if name not in _CATALOGUE:
-        raise unknown("data set", name, [*_CATALOGUE, "<path>.npz"])
+        raise unknown("data set", name, [*_CATALOGUE, "<path>.npz", "<folder>/"])
     return _CATALOGUE[name]
 
 
+def _is_path(name: str) -> bool:
+    """Whether a name is meant as a path."""
+    return name.lower().endswith(".npz") or "/" in name or os.sep in name
+
+
 def _own(name: str) -> Path:
-    """The user's .npz called `name`; a relative path stays inside the root and so means the same
-    from any folder.
+    """The user's .npz or folder called `name`; a relative path stays inside the root and so means
+    the same from any folder.
     """
     path = Path(os.path.expanduser(name))
     if not path.is_absolute():
@@ -195,9 +233,16 @@ def _own(name: str) -> Path:
                 f"Data set {name!r} would leave the data folder {root()}; give an absolute path."
             )
         path = root() / path
-    if not os.path.isfile(path):
+    if name.lower().endswith(".npz"):
+        if not os.path.isfile(path):
+            raise BioplausError(
+                f"There is no file {str(path)!r}; give an absolute path, or one relative to"
+                f" {root()}."
+            )
+    elif not os.path.isdir(path):
         raise BioplausError(
-            f"There is no file {str(path)!r}; give an absolute path, or one relative to {root()}."
+            f"There is no folder {str(path)!r} of images; give an absolute path, or one relative to"
+            f" {root()}. A file of images ends in .npz."
         )
     return path
 
@@ -208,23 +253,53 @@ def _cache() -> Path:
     return platformdirs.user_cache_path("bioplaus", appauthor=False)
 
 
+def _located(folder: Path, file: File) -> Path | None:
+    """Where a file of a data set lies: where it belongs, or there under another name of its format,
+    or packed with gzip.
+    """
+    path = folder / file.path
+    if path.is_file():
+        return path
+    if _idx.plain_name(path.name) not in _idx.NAMES:
+        return None
+    for parent in (path.parent, path.parent.parent):
+        if others := _idx.candidates(parent, path.name):
+            return others[0]
+    return None
+
+
 def _missing(entry: Entry, folder: Path) -> list[File]:
-    return [file for file in entry.files if not (folder / file.path).is_file()]
+    return [file for file in entry.files if _located(folder, file) is None]
+
+
+def _beside(folder: Path, file: File) -> str:
+    """What lies where a missing file is looked for, in words."""
+    path = folder / file.path
+    for parent in (path.parent, folder):
+        try:
+            names = sorted(found.name for found in parent.iterdir() if found.name[0] != ".")
+        except OSError:
+            continue
+        if names:
+            rest = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            return f"; in {parent} lies {', '.join(names[:6])}{rest}"
+    return ""
 
 
 def _not_there(entry: Entry, folder: Path, reason: str = "") -> BioplausError:
     missing = _missing(entry, folder)
-    what = f"Data set {entry.name} is not {'' if missing else 'whole '}in {folder}"
-    what += f" (no {missing[0].path})" if missing else ""
+    fault = f"Data set {entry.name} is not {'' if missing else 'whole '}in {folder}"
+    if missing:
+        fault += f" (no {missing[0].path}{_beside(folder, missing[0])})"
     if entry.torchvision is None:
         return BioplausError(
-            f"{what} and has no download; put the file there, or set BIOPLAUS_DATA to the folder"
+            f"{fault} and has no download; put the file there, or set BIOPLAUS_DATA to the folder"
             " that has it."
         )
     if reason:
-        what += f" and could not be downloaded ({reason[:400]})"
+        fault += f" and could not be downloaded ({reason[:400]})"
     return BioplausError(
-        f"{what}; run `python -m bioplaus data get {entry.name}` where there is a network, or set"
+        f"{fault}; run `python -m bioplaus data get {entry.name}` where there is a network, or set"
         " BIOPLAUS_DATA to a folder that has it and may be written to."
     )
 
@@ -242,11 +317,9 @@ def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
     """The bytes of a file, (n_bytes,) uint8, after its size and MD5 were found to be the published
     ones.
     """
-    path = folder / file.path
-    try:
-        content = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+    path = _located(folder, file) or folder / file.path
+    most = _idx.MOST_BYTES if file.n_bytes is None else file.n_bytes + 1
+    content = _idx.content(path, most)
     mend = f"`python -m bioplaus data get {entry.name}` replaces it"
     if file.n_bytes is not None and len(content) != file.n_bytes:
         raise BioplausError(
@@ -275,32 +348,34 @@ def _download(entry: Entry, folder: Path) -> None:
         scratch = folder / f".bioplaus-download-{entry.name}"
         # of a download that was killed; the lock is ours
         shutil.rmtree(scratch, ignore_errors=True)
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for ever
+        source = getattr(datasets, entry.torchvision or "")
         try:
             scratch.mkdir()
-            getattr(datasets, entry.torchvision or "")(root=scratch, download=True)
+            if hasattr(source, "mirrors"):
+                paths = {file.path: file.n_bytes for file in entry.files}
+                _network.idx(source, paths, scratch, entry.packed, TIMEOUT)
+            else:
+                paths = [file.path for file in entry.files]
+                _network.archive(source, paths, scratch, sum(entry.packed.values()), TIMEOUT)
             for file in entry.files:
                 _checked(entry, scratch, file)
             for file in entry.files:
                 (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(scratch / file.path, folder / file.path)
         finally:
-            socket.setdefaulttimeout(before)
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _packed(*sizes: int) -> dict[str, int]:
+    """Bytes of the packed files that are downloaded, by name."""
+    return {f"{name}.gz": n for name, n in zip(_idx.NAMES, sizes, strict=True)}
+
+
 def _idx_files(folder: str, *md5: str) -> tuple[File, ...]:
-    names = (
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    )
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
     return tuple(
         File(f"{folder}/raw/{name}", digest, n_bytes)
-        for name, digest, n_bytes in zip(names, md5, sizes, strict=True)
+        for name, digest, n_bytes in zip(_idx.NAMES, md5, sizes, strict=True)
     )
 
 
@@ -346,6 +421,7 @@ _CATALOGUE = {
             n_classes={"fine": 10},
             decode=_pixels.idx,
             torchvision="MNIST",
+            packed=_packed(9_912_422, 28_881, 1_648_877, 4_542),
             files=_idx_files(
                 "MNIST",
                 "6bbc9ace898e44ae57da46a324031adb",
@@ -363,6 +439,7 @@ _CATALOGUE = {
             n_classes={"fine": 10},
             decode=_pixels.idx,
             torchvision="FashionMNIST",
+            packed=_packed(26_421_880, 29_515, 4_422_102, 5_148),
             files=_idx_files(
                 "FashionMNIST",
                 "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -380,6 +457,7 @@ _CATALOGUE = {
             n_classes={"fine": 10},
             decode=_pixels.cifar,
             torchvision="CIFAR10",
+            packed={"cifar-10-python.tar.gz": 170_498_071},
             files=(
                 File("cifar-10-batches-py/data_batch_1", "c99cafc152244af753f735de768cd75f"),
                 File("cifar-10-batches-py/data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
@@ -399,6 +477,12 @@ _CATALOGUE = {
             n_classes={"fine": 100, "coarse": 20},
             decode=_pixels.cifar,
             torchvision="CIFAR100",
+            packed={"cifar-100-python.tar.gz": 169_001_437},
+            shuffled=Shuffled(
+                "cifar100.npz",
+                "766a1c99050103921eb7bec26dfff7ab31afcacc6e2cfd4142eee1b338970f9a",
+                "order of the images differs from the original",
+            ),
             files=(
                 File("cifar-100-python/train", "16019d7e3df5f24257cddd939b257f8d"),
                 File("cifar-100-python/test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
