@@ -3,30 +3,16 @@ notebooks alike.
 """
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError, RunError, unknown
+from bioplaus.errors import BioplausError, RunError
+from bioplaus.experiments import jupyter
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def check(kernel: str = "python3") -> None:
-    """Raise `BioplausError` unless Jupyter knows a kernel of this name."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    known = KernelSpecManager().find_kernel_specs()
-    if not known:
-        raise BioplausError(
-            "Jupyter finds no kernel at all; install one with `pip install ipykernel`."
-        )
-    if kernel not in known:
-        raise unknown("kernel", kernel, known)
 
 
 def execute(
@@ -57,7 +43,7 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as sockets:
+        with jupyter.kernel_options() as options:
             papermill.execute_notebook(
                 str(source),
                 str(output),
@@ -65,10 +51,8 @@ def execute(
                 kernel_name=kernel,
                 progress_bar=False,
                 cwd=str(output.parent),
-                config=Config(
-                    {"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}
-                ),
-                extra_arguments=["--log-level=50"],
+                config=Config(options["config"]),
+                extra_arguments=options["extra_arguments"],
             )
     except papermill.exceptions.PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback))
@@ -91,10 +75,10 @@ def _with(error: BioplausError, traceback: str) -> BioplausError:
 
 
 def _explain(name: str, error: Any) -> str:
-    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
+    sentence = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
     if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
-        what += "; use a smaller batch_size or fewer WORKERS"
-    return f"{name}, cell {error.cell_index}: {what}"
+        sentence += "; use a smaller batch_size or fewer WORKERS"
+    return f"{name}, cell {error.cell_index}: {sentence}"
 
 
 def _printed(notebook: Path) -> str:

@@ -3,6 +3,7 @@ learn.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Ensemble(nn.Module):
             raise BioplausError(
                 f"An ensemble needs at least two members, but this one has {len(members)}."
             )
-        self.members = nn.ModuleList(members)
+        self.members: Any = nn.ModuleList(members)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each."""
@@ -42,8 +43,9 @@ class Specialists(nn.Module):
 
     With p the softmax of each network's logits and C(f) the superclass of class f:
 
-        q(c) = sum of p_fine(f) over f in c,  log p(c) = (log q(c) + log p_coarse(c)) / 2  (up to a constant)
-        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))  within a superclass as the fine one says
+        q(c)     = sum of p_fine(f) over f in c
+        log p(c) = (log q(c) + log p_coarse(c)) / 2             up to a constant
+        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))    within c as the fine one says
 
     Parameters
     ----------
@@ -51,9 +53,12 @@ class Specialists(nn.Module):
     coarse_of : (n_classes,) int64, the superclass of each class.
     """
 
+    coarse_of: Tensor
+
     def __init__(self, fine: nn.Module, coarse: nn.Module, coarse_of: Tensor) -> None:
         super().__init__()
-        self.fine, self.coarse = fine, coarse
+        self.fine: Any = fine
+        self.coarse: Any = coarse
         self.register_buffer("coarse_of", coarse_of)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bioplaus import results
-from bioplaus.analysis import plots
+from bioplaus.analysis import style
 from bioplaus.experiments import manifest
 
 os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported: no test opens a window
@@ -34,7 +34,12 @@ experiments:
       corinfomax:
         label: CorInfoMax
         parameters: {rule: corinfomax, config: {n_units: [784, 500, 10], lr_neural: 0.05}}
-        published: {algorithm: CorInfoMax, dataset: MNIST, architecture: 784-500-10, setting: 3, nearest: {setting: 1}}
+        published:
+          algorithm: CorInfoMax
+          dataset: MNIST
+          architecture: 784-500-10
+          setting: 3
+          nearest: {setting: 1}
       ep:
         label: EP
         parameters: {rule: ep, config: {n_units: [784, 500, 10]}}
@@ -51,7 +56,7 @@ def _style() -> Iterator[None]:
     """Figures look as in the notebooks, and none outlives its test."""
     from matplotlib import pyplot as plt
 
-    plots.use_style()
+    style.use_style()
     yield
     plt.close("all")
 

@@ -9,12 +9,11 @@ import pandas
 import pytest
 import torch
 
-from bioplaus import paths, results, rules, train
-from bioplaus.analysis import experiment as analysis
-from bioplaus.analysis import report, tables
+from bioplaus import analysis, paths, results, rules, train
+from bioplaus.analysis import report
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest, simulation
-from bioplaus.papers.corinfomax import comparison
+from bioplaus.papers.corinfomax import comparison, comparison_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """
@@ -174,14 +173,14 @@ def test_collapsed_seed_of_the_chosen_setting_is_counted_and_drawn_but_in_no_mea
         ("ep-3", 0, "collapsed"),
         ("ep-3", 10, "diverged"),
     }
-    figure = comparison.draw(drawn, of_runs)
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said[:3] == [
+    figure = comparison_figures.draw(drawn, of_runs).figure
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:3] == [
         "EP (n = 1, 1 collapsed; other settings: 1 collapsed, 1 diverged)",
         "BP (not run)",
         "FA (not run)",
     ]
-    assert said[3:] == ["epoch kept", "collapsed", "diverged"]
+    assert labels[3:] == ["epoch kept", "collapsed", "diverged"]
     epochs = figure.axes[0]
     ends = {
         (line.get_marker(), *map(float, line.get_xydata()[-1]))
@@ -196,7 +195,7 @@ def test_collapsed_seed_of_the_chosen_setting_is_counted_and_drawn_but_in_no_mea
     }
     assert widths == {2: 0.9}
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log", "log"]
-    choice = comparison.draw_choice(of_runs, chosen).axes[0]
+    choice = comparison_figures.draw_choice(of_runs, chosen).figure.axes[0]
     assert [tick.get_text() for tick in choice.get_xticklabels()] == ["× 1", "× 2"]
 
 
@@ -219,7 +218,8 @@ def test_nothing_to_draw_gives_no_figure_and_a_table_of_dashes(write):
     found = load()
     of_runs = comparison.runs(found)
     drawn = comparison.curves(found, of_runs, comparison.choose(of_runs))
-    assert comparison.draw(drawn, of_runs) is None and comparison.draw_choice(of_runs, {}) is None
+    assert comparison_figures.draw(drawn, of_runs).figure is None
+    assert comparison_figures.draw_choice(of_runs, {}).figure is None
     read = comparison.readable(comparison.summary(of_runs, {}))
     assert read["test accuracy"].tolist() == ["–"] * 3
     assert comparison.timing(of_runs) == ""
@@ -232,11 +232,12 @@ def test_runs_without_validation_images_are_refused_by_name(write):
 
 
 def test_plain_table_is_on_the_page_with_its_markup_escaped(write):
-    about = {**load().about, "n": {"EP": 1}}
+    runs = load().provenance.replace(n={"EP": 1})
     table = pandas.DataFrame({"rule": ["EP <b>"], "test accuracy": ["0.9 | 1"]})
-    said = {"notebook": "corinfomax_fig_a", "title": "T", "caption": "C"}
-    path = tables.save_frame(table, "corinfomax_fig_a_t", data=table, about=about, **said)
-    assert path.with_suffix(".md").read_text().splitlines()[2] == "| EP <b> | 0.9 \\| 1 |"
+    out = analysis.Output("corinfomax_fig_a", "paper")
+    out.frame("corinfomax_fig_a_t", table, table, runs, title="T", caption="C")
+    path = paths.root() / "paper" / "tables" / "corinfomax_fig_a_t.md"
+    assert path.read_text().splitlines()[2] == "| EP <b> | 0.9 \\| 1 |"
     notebooks = paths.project_root() / "notebooks"
     notebooks.mkdir()
     (notebooks / "corinfomax_fig_a.ipynb").write_text(json.dumps({"cells": []}))
@@ -265,8 +266,8 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
     made = execute()
     assert made > {f"{name}.{kind}" for name in names[:2] for kind in ("png", "pdf", "csv", "json")}
     assert made > {f"{names[2]}.{kind}" for kind in ("csv", "md", "json")}
-    about = json.loads((paths.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
-    assert len(about["missing"]) == 10 and about["n"]["EP 2"] == 1
+    cost = json.loads((paths.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
+    assert len(cost["missing"]) == 10 and cost["n"]["EP 2"] == 1
     drawn = pandas.read_csv(paths.root() / "paper" / "figures" / f"{names[1]}.csv")
     assert set(drawn.entry) == {"ep-2", "bp-1"} and drawn.validation_accuracy.tolist() == 2 * GOOD
 

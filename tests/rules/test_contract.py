@@ -12,38 +12,23 @@ import torch
 from bioplaus import device, rules
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec
 
 N_BATCHES, BATCH_SIZE = 4, 10
 
 
-def example(name):
-    """Config values of rule `name`, every layer cut to at most 12 units, and a task they fit."""
-    module = rules.get(name)
-    if given := module.Rule.example():
-        return given
-    assert hasattr(module.Config(), "n_units"), (
-        f"rule {name} has no n_units: its Rule must give an `example()`"
-    )
-    widths = [min(width, 12) for width in module.Config().n_units]
-    return {"n_units": widths}, benchmark.example_spec(
-        module.Rule, rules.config(name, {"n_units": widths})
-    )
-
-
 NAMES = rules.names()
 
 
 def learner(name, seed=0, dtype=torch.float32):
-    return rules.make(name, *example(name), seed=seed, dtype=dtype)
+    return rules.make(name, *rules.example(name), seed=seed, dtype=dtype)
 
 
 def batches(name, n=N_BATCHES, dtype=torch.float32):
     """Random batches of a task the rule accepts."""
-    stream = device.generator(1, "data")
-    return [benchmark.example_batch(example(name)[1], BATCH_SIZE, stream, dtype) for _ in range(n)]
+    stream, rule, (_, spec) = device.generator(1, "data"), rules.get(name).Rule, rules.example(name)
+    return [rule.example_batch(spec, BATCH_SIZE, stream, dtype) for _ in range(n)]
 
 
 def train(rule, data, epochs=(0,)):
@@ -85,7 +70,7 @@ class TestContract:
             rules.config(name, {"no_such_thing": 1})
 
     def test_a_task_of_another_size_is_refused_and_the_data_set_named(self, name):
-        values, fits = example(name)
+        values, fits = rules.example(name)
         with pytest.raises(BioplausError, match="'other'"):
             rules.config(
                 name,
@@ -96,7 +81,7 @@ class TestContract:
     def test_a_task_of_another_kind_is_refused(self, name):
         spec = Spec(name="other", kind="no such kind", n_in=12, n_out=10)
         with pytest.raises(BioplausError, match="other"):
-            rules.config(name, example(name)[0], spec)
+            rules.config(name, rules.example(name)[0], spec)
 
     def test_one_seed_gives_one_learner_and_another_seed_another(self, name):
         data = batches(name)
@@ -246,7 +231,7 @@ class TestContract:
     def test_a_gpu_learns_the_same_in_float64(self, name):
         data = batches(name, dtype=torch.float64)
         host = train(learner(name, dtype=torch.float64), data)
-        there = rules.make(name, *example(name), dtype=torch.float64, device="cuda")
+        there = rules.make(name, *rules.example(name), dtype=torch.float64, device="cuda")
         train(there, [tuple(part.cuda() for part in batch) for batch in data])
         for a, b in zip(host.parameters(), there.parameters(), strict=True):
             torch.testing.assert_close(a, b.cpu(), rtol=1e-9, atol=1e-9)
@@ -254,8 +239,8 @@ class TestContract:
 
 def is_classifier(name):
     try:
-        return example(name)[1].kind == "classification"
-    except (AssertionError, BioplausError):
+        return rules.example(name)[1].kind == "classification"
+    except BioplausError:
         return False  # it cannot be asked; the tests above fail for it
 
 
@@ -268,8 +253,8 @@ def test_a_classifier_learns_three_classes_that_can_be_told_apart(name):
     """The loss of a rule that reports one falls by 5 %, else 9 of 10 samples are classified, after
     300 batches.
     """
-    widths = {"n_units": [*example(name)[0]["n_units"][:-1], 3]}
-    spec = benchmark.example_spec(rules.get(name).Rule, rules.config(name, widths))
+    widths = {"n_units": [*rules.example(name)[0]["n_units"][:-1], 3]}
+    spec = rules.get(name).Rule.example_spec(rules.config(name, widths))
     rule, stream = rules.make(name, widths, spec), device.generator(2, "data")
     prototypes = torch.zeros(3, spec.n_in)
     for k in range(3):

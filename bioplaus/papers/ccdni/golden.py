@@ -6,7 +6,8 @@ The published code puts an axis of RNN layers (always 1) before the batch, and c
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import metrics, rules
+from bioplaus import metrics
 from bioplaus.errors import unknown
-from bioplaus.experiments.conformance import TOLERANCE, Golden
+from bioplaus.experiments.conformance import TOLERANCE, Golden, Make
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import linedraw, seqmnist
 
@@ -40,20 +41,19 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (1e-6, 1e-6) if golden.meta["algorithm"].startswith("task:") else TOLERANCE[dtype]
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Compute everything that the golden expects."""
-    return _kind(golden)[1](golden, rule, dtype)
+    return _kind(golden)[1](golden, make, dtype)
 
 
-def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Found]]:
+def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Found]]:
     name = golden.meta["algorithm"]
     if name not in _KINDS:
         raise unknown("algorithm of a golden of paper ccdni", name, _KINDS)
     return _KINDS[name]
 
 
-# --- training steps
-# --------------------------------------------------------------------------------------------------
+# --- training steps -------------------------------------------------------------------------------
 
 
 def _config(golden: Golden) -> dict[str, Any]:
@@ -119,16 +119,21 @@ def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[st
     return names
 
 
-def _steps(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Train on the golden's batches, epoch after epoch, and evaluate."""
     h = golden.hyperparameter
-    learner = rules.make(rule, _config(golden), dtype=dtype)
+    learner = make(_config(golden), dtype=dtype)
     names = _start(golden, learner, dtype)
     x, y = golden.tensor("data.inputs", dtype), golden.tensor("data.targets", dtype)
     if h("record_grads", False):
         yield from _recorded(golden, learner, x[0], y[0])
-    seen: dict[str, Any] = {}
-    learner.watch = seen.update
+    seen: dict[str, list[list[Tensor]]] = defaultdict(list)
+
+    def watch(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        for name, values in state.items():
+            seen[f"{phase}.{name}"].append([value.clone() for value in values])
+
+    learner.watch = watch
     losses, norms, number = [], [], 0
     for epoch in range(h("n_epochs")):
         learner.begin_epoch(epoch, len(x))
@@ -159,28 +164,33 @@ def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> F
 
 
 def _batch(
-    golden: Golden, learner: LearningRule, prefix: str, names: dict[str, str], seen: dict[str, Any]
+    golden: Golden,
+    learner: LearningRule,
+    prefix: str,
+    names: dict[str, str],
+    seen: dict[str, list[list[Tensor]]],
 ) -> Found:
     """States, predicted gradients and their targets within a batch; gradients and parameters after
     it.
     """
     n_hidden = golden.hyperparameter("hidden")
+
+    def of_truncations(name: str) -> Tensor:  # (n, 1, batch, n_state), as published
+        return torch.stack([value for (value,) in seen[f"truncation.{name}"]])[:, None]
+
     for name, part in (("h_end", slice(n_hidden)), ("c_end", slice(n_hidden, None))):
         if f"{prefix}{name}" in golden:
-            yield f"{prefix}{name}", seen["ends"][:, None, :, part]
+            yield f"{prefix}{name}", of_truncations("end")[..., part]
     for name in ("synth_start", "synth_target", "synth_end"):
-        if f"{prefix}{name}" in golden and name in seen:
-            yield f"{prefix}{name}", seen[name][:, None]
+        if f"{prefix}{name}" in golden and f"truncation.{name}" in seen:
+            yield f"{prefix}{name}", of_truncations(name)
     parameters, ours = dict(learner.named_parameters()), _learned(learner)
-    grads = {
-        "grad_preclip": seen["grads"],
-        "grad": [*learner.grads, *getattr(learner, "synth_grads", ())],
-    }
     for published, own in names.items():
         yield f"{prefix}param.{published}", parameters[own]
-        for key, values in grads.items():
+        for key, phase in (("grad_preclip", "gradient"), ("grad", "clipped")):
             if f"{prefix}{key}.{published}" in golden:
-                yield f"{prefix}{key}.{published}", values[ours.index(own)]
+                (theta,), phi = seen[f"{phase}.theta"], seen[f"{phase}.phi"]
+                yield f"{prefix}{key}.{published}", [*theta, *sum(phi, [])][ours.index(own)]
 
 
 def _learned(learner: LearningRule) -> list[str]:
@@ -209,10 +219,9 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
 
 
 # --- captions -------------------------------------------------------------------------------------
-# -------------------
 
 
-def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Train the decoder batch by batch, truncation by truncation; then validate and generate with
     the first batch.
     """
@@ -222,16 +231,17 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         "n_truncation": h("T"),
         "dropout": h("dropout"),
         "lr": h("lr"),
+        "weight_decay": h("l2", None) or 0.0,
         "has_image_layer": False,
     }
-    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "l2": 0.0, "clip": None, "max_len": 20}
+    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "clip": None, "max_len": 20}
     for name, only in fixed.items():
         if h(name, only) != only:
             raise unknown(name, h(name), [str(only)])
     if h("rnn_type").startswith("DNI"):
         values |= {"n_synth_layers": h("synth_nlayers"), "n_synth_hidden": h("synth_nhid")}
         values |= {"bootstrap_scale": h("sg_scale")}
-    learner = rules.make(rule, values, dtype=dtype)
+    learner = make(values, dtype=dtype)
     names = _start(golden, learner, dtype)
     parameters = dict(learner.named_parameters())
     features, captions = (
@@ -241,30 +251,28 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     learner.begin_epoch(0, len(features))
     seen: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
 
-    def watch(number: int, loss: Tensor, logits: Tensor) -> None:
-        seen.append(
-            (loss, logits, {name: parameter.clone() for name, parameter in parameters.items()})
-        )
+    def watch(phase: str, k: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        after = {name: parameter.clone() for name, parameter in parameters.items()}
+        seen.append((state["loss"][0], state["logits"][0], after))
 
     learner.watch = watch
     for batch in range(len(features)):
         prefix = f"expect.batch{batch + 1}."
         seen.clear()
         learner.fit_batch(features[batch], captions[batch], epoch=0, step=batch)
-        for number, (_, logits, after) in enumerate(seen, start=1):
-            yield f"{prefix}trunc{number}.logits", logits
+        for k, (_, logits, after) in enumerate(seen, start=1):
+            yield f"{prefix}trunc{k}.logits", logits
             for published, own in names.items():
-                yield f"{prefix}trunc{number}.param.{published}", after[own]
+                yield f"{prefix}trunc{k}.param.{published}", after[own]
         yield f"{prefix}trunc_losses", torch.stack([loss for loss, _, _ in seen])
     yield "expect.val_loss_batch1", learner.nll(features[0], captions[0])
     yield "expect.greedy_tokens_batch1", learner.predict(features[0]).argmax(2)
 
 
-# --- tasks and metrics
-# -----------------------------------------------------------------------------------------------
+# --- tasks and metrics ----------------------------------------------------------------------------
 
 
-def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     h = golden.hyperparameter
     n, n_steps, n_points, noise = h("batch"), h("seq_len"), h("npoints"), h("noise_scale")
     x, y = linedraw.draw(np.random.RandomState(h("rng_seed")), n, n_points, n_steps, noise)
@@ -277,7 +285,7 @@ def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.lines_float32", linedraw.lines(n_points, n_steps).astype(np.float32)
 
 
-def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """The loaders' batches, epoch after epoch; keys say which stream, quantity and epoch."""
     h = golden.hyperparameter
     streams = dict(
@@ -304,7 +312,7 @@ def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
                     )
 
 
-def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     n_in, n_steps = golden.hyperparameter("input_size"), golden.hyperparameter("seq_len")
     classes = golden.hyperparameter("numbers") or list(range(10))
     lines = seqmnist.line_curves(len(classes), n_steps)
@@ -318,7 +326,7 @@ def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         yield f"expect.{name}_targets", curves[index]
 
 
-def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     logits, labels = (
         golden.tensor("data.logits", dtype).flatten(0, 1),
         golden.tensor("data.labels", dtype).flatten(),
@@ -336,7 +344,7 @@ def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.weight_mean_absmean_absmeannz_std", torch.stack(list(summary.values()))
 
 
-_KINDS: dict[str, tuple[str, Callable[[Golden, str, torch.dtype], Found]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Golden, Make, torch.dtype], Found]]] = {
     "cRNN": ("bptt", _steps),
     "ccRNN": ("dni", _steps),
     "caption decoder LSTM": ("caption_bptt", _captions),

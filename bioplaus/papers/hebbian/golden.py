@@ -6,16 +6,15 @@ kernels as (in, out); all are undone here, at the boundary, and nowhere else.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import rules
 from bioplaus.errors import unknown
-from bioplaus.experiments.conformance import Golden
+from bioplaus.experiments.conformance import Golden, Make
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import preprocessing
 
@@ -34,12 +33,12 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (1e-9, 1e-9) if golden.meta["algorithm"].startswith("readout") else (1e-9, 1e-11)
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Compute everything that the golden expects."""
-    return _kind(golden)[1](golden, rule, dtype)
+    return _kind(golden)[1](golden, make, dtype)
 
 
-def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Found]]:
+def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Found]]:
     name = golden.meta["algorithm"]
     if name not in _KINDS:
         raise unknown("algorithm of a golden of paper hebbian", name, _KINDS)
@@ -47,10 +46,9 @@ def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Fou
 
 
 # --- the rule -------------------------------------------------------------------------------------
-# -------------------
 
 
-def _updates(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _updates(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Every update of the unsupervised phase; with `data.perm` the data are permuted anew, on and
     on, in each epoch.
     """
@@ -62,19 +60,17 @@ def _updates(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         "init_mean": h("init_mu"),
         "init_std": h("init_sigma"),
     }
-    learner = rules.make(rule, config, dtype=dtype)
+    learner = make(config, dtype=dtype)
     learner.weight.copy_(golden.tensor("init.synapses", dtype))
     x, size, n_batches = golden.tensor("data.x", dtype), h("batch_size"), h("n_batches_per_epoch")
     found: dict[str, list[Tensor]] = defaultdict(list)
 
-    def keep(seen: dict[str, Tensor]) -> None:
+    def keep(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        seen = {name: value for name, (value,) in state.items()}
         ranks = torch.zeros_like(seen["current"]).scatter_(1, seen["first"][:, None], 1.0)
         ranks.scatter_(1, seen["kth"][:, None], -h("delta"))
-        found["g"].append(
-            _untied(
-                ranks, seen["current"], golden.tensor("expect.g", dtype, len(found["g"])).T, h("k")
-            ).T
-        )
+        expected = golden.tensor("expect.g", dtype, len(found["g"])).T
+        found["g"].append(_untied(ranks, seen["current"], expected, h("k")).T)
         found["current"].append(seen["current"].T.clone())
         for name, published in (("change", "ds"), ("normaliser", "nc"), ("lr", "eps")):
             found[published].append(seen[name].clone())
@@ -109,10 +105,9 @@ def _untied(ranks: Tensor, current: Tensor, expected: Tensor, k: int) -> Tensor:
 
 
 # --- the pipeline ---------------------------------------------------------------------------------
-# -------------------
 
 
-def _pipeline(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _pipeline(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     """Both steps of the preprocessing, currents and hidden representation; keys ending in _f32 in
     single precision.
     """
@@ -127,7 +122,7 @@ def _pipeline(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         synapses = golden.tensor("init.synapses", number)
         h = golden.hyperparameter
         config = {"n_units": list(synapses.shape)[::-1], "p": h("p"), "power": h("n")}
-        learner = rules.make(rule, config, dtype=number)
+        learner = make(config, dtype=number)
         learner.weight.copy_(synapses)
         for split, x in preprocessing.centred(pixels, test_by_own_mean=True).items():
             name = f"{split.replace('validation', 'val')}{suffix}"
@@ -144,14 +139,13 @@ def _pixels(golden: Golden, key: str, dtype: torch.dtype) -> Tensor:
     return preprocessing.colour_last(colour_first.to(dtype).div_(255))
 
 
-# --- networks on top
-# -------------------------------------------------------------------------------------------------
+# --- networks on top ------------------------------------------------------------------------------
 
 
-def _network(activation: str) -> Callable[[Golden, str, torch.dtype], Found]:
+def _network(activation: str) -> Callable[[Golden, Make, torch.dtype], Found]:
     """Replay of a Keras network whose hidden layer, if it has one, has this activation."""
 
-    def steps(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+    def steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         h = golden.hyperparameter
         widths = [h("n_input"), *([h("n_hidden")] if h("n_hidden") else []), h("n_classes")]
         config = {
@@ -163,7 +157,7 @@ def _network(activation: str) -> Callable[[Golden, str, torch.dtype], Found]:
             "n_decay_steps": h("decay_steps") or 1,
             "start_step": h("start_iteration", 0),
         }
-        learner = rules.make(rule, config, dtype=dtype)
+        learner = make(config, dtype=dtype)
         parts = _parts(learner)
         for name, part in parts.items():
             part.copy_(golden.tensor(f"init.{name}", dtype))
