@@ -366,6 +366,11 @@ def _download(entry: Entry, folder: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _counts(train: list[int], test: list[int]) -> dict[str, np.ndarray]:
+    """Images of each fine class."""
+    return {"train": np.array(train), "test": np.array(test)}
+
+
 def _packed(*sizes: int) -> dict[str, int]:
     """Bytes of the packed files that are downloaded, by name."""
     return {f"{name}.gz": n for name, n in zip(_idx.NAMES, sizes, strict=True)}
@@ -389,6 +394,7 @@ _CATALOGUE = {
             n_train=400,
             n_test=200,
             n_classes={"fine": 10, "coarse": 5},
+            counts=_counts([40] * 10, [20] * 10),
             decode=_pixels.synthetic,
         ),
         Entry(
@@ -398,6 +404,7 @@ _CATALOGUE = {
             n_train=1_000,
             n_test=500,
             n_classes={"fine": 100, "coarse": 20},
+            counts=_counts([10] * 100, [5] * 100),
             decode=_pixels.synthetic,
         ),
         Entry(
@@ -409,6 +416,7 @@ _CATALOGUE = {
             n_train=1_440,
             n_test=357,
             n_classes={"fine": 10},
+            counts=_counts([144] * 10, [34, 38, 33, 39, 37, 38, 37, 35, 30, 36]),
             top=16,
             decode=_pixels.digits,
         ),
@@ -419,6 +427,10 @@ _CATALOGUE = {
             n_train=60_000,
             n_test=10_000,
             n_classes={"fine": 10},
+            counts=_counts(
+                [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+                [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+            ),
             decode=_pixels.idx,
             torchvision="MNIST",
             packed=_packed(9_912_422, 28_881, 1_648_877, 4_542),
@@ -437,6 +449,7 @@ _CATALOGUE = {
             n_train=60_000,
             n_test=10_000,
             n_classes={"fine": 10},
+            counts=_counts([6000] * 10, [1000] * 10),
             decode=_pixels.idx,
             torchvision="FashionMNIST",
             packed=_packed(26_421_880, 29_515, 4_422_102, 5_148),
@@ -455,6 +468,7 @@ _CATALOGUE = {
             n_train=50_000,
             n_test=10_000,
             n_classes={"fine": 10},
+            counts=_counts([5000] * 10, [1000] * 10),
             decode=_pixels.cifar,
             torchvision="CIFAR10",
             packed={"cifar-10-python.tar.gz": 170_498_071},
@@ -475,6 +489,7 @@ _CATALOGUE = {
             n_train=50_000,
             n_test=10_000,
             n_classes={"fine": 100, "coarse": 20},
+            counts=_counts([500] * 100, [100] * 100),
             decode=_pixels.cifar,
             torchvision="CIFAR100",
             packed={"cifar-100-python.tar.gz": 169_001_437},
@@ -498,6 +513,7 @@ _CATALOGUE = {
             n_train=50_000,
             n_test=10_000,
             n_classes={"fine": 10},
+            counts=_counts([5000] * 10, [1000] * 10),
             decode=lambda about, files: _pixels.cifar_jpeg(about, files, _cache() / "decoded"),
             files=(File("cifar10_jpeg.npz"),),
         ),

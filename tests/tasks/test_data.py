@@ -72,6 +72,8 @@ def test_catalogue_agrees_with_what_is_read_for_every_set_present(shared, monkey
             for part, size in zip(images.labels[kind], (about.n_train, about.n_test), strict=True):
                 assert part.dtype == np.int64 and part.shape == (size,)
                 assert set(np.unique(part)) == set(range(n))
+        for counts, part in zip(about.counts.values(), images.labels["fine"], strict=True):
+            assert np.bincount(part).tolist() == counts.tolist()
 
 
 def test_digits_are_those_of_scikit_learn_with_144_training_images_a_class():
