@@ -360,11 +360,11 @@ def _plan(given: Config | str | None, values: Mapping[str, Any]) -> Plan:
         )
     n_steps = height * width // n_in
     _curves(settings.target, classes, n_steps)  # raises where the sequence is too short
-    tasks.check_available(settings, {"n_train": about.n_train, "n_test": about.n_test}, about.name)
-    used = _n_used(about, settings.classes)
-    if used:
-        tasks.check_available(settings, used, f"{about.name} with classes {list(classes)}")
-    n_train = settings.n_train or (used["n_train"] if used else None)
+    is_part = settings.classes is not None
+    used = _n_used(about, classes if is_part else None)
+    asked_of = f"{about.name} with classes {list(classes)}" if is_part else about.name
+    tasks.check_available(settings, used, asked_of)
+    n_train = settings.n_train or used.get("n_train")
     is_class = settings.target == "class"
     return Plan(
         config=dataclasses.replace(settings, n_in=n_in, classes=classes),
@@ -383,10 +383,11 @@ def _plan(given: Config | str | None, values: Mapping[str, Any]) -> Plan:
     )
 
 
-def _n_used(about: data.About, classes: tuple[int, ...] | None) -> dict[str, int] | None:
-    """How many images of these classes there are, by field; None where only reading tells."""
+def _n_used(about: data.About, classes: tuple[int, ...] | None) -> dict[str, int]:
+    """How many images of these classes there are, by field, as far as they were counted; None takes
+    all classes.
+    """
     if classes is None:
         return {"n_train": about.n_train, "n_test": about.n_test}
-    if about.counts is None:
-        return None
-    return {f"n_{part}": int(n[list(classes)].sum()) for part, n in about.counts.items()}
+    counts = about.counts or {}
+    return {f"n_{part}": int(n[list(classes)].sum()) for part, n in counts.items()}
