@@ -5,8 +5,9 @@ or the four files of MNIST's format.
     <folder>/train/<class>/<picture>, test/...
     <folder>/<table>.csv                          columns file, label (and coarse, split)
 
-A class is numbered by its place in the sorted names of all classes; labels of a table that are
-whole numbers are taken as they are. Pictures are PNG, JPEG, ... of one size, grey or coloured.
+The index of a class is that of its name among the sorted names of all classes; labels of a table
+that are whole numbers are taken as they are. Pictures are PNG, JPEG, ... of one size, all grey or
+all coloured.
 """
 
 import csv
@@ -154,29 +155,29 @@ def _from_folders(folder: Path) -> _Listing:
     parts = {path.name.lower(): path for path in _visible(folder) if path.is_dir()}
     is_divided = {"train", "test"} <= parts.keys()
     roots = [parts["train"], parts["test"]] if is_divided else [folder]
-    found: list[tuple[Path, str, bool]] = []  # file, class, whether it is a test image
+    pictures: list[tuple[Path, str, bool]] = []  # file, class, whether it is a test image
     for root in roots:
         for kind in (path for path in _visible(root) if path.is_dir()):
             inside(folder, str(kind.relative_to(folder)), folder)
-            pictures = _pictures(kind)
-            if not pictures:
+            paths = _pictures(kind)
+            if not paths:
                 raise BioplausError(
                     f"{kind} holds no picture ({', '.join(PICTURES)}); in a folder of images every"
                     " folder is a class."
                 )
             is_test = is_divided and root == parts["test"]
-            found += [(path, kind.name, is_test) for path in pictures]
-    if not found:
+            pictures += [(path, kind.name, is_test) for path in paths]
+    if not pictures:
         raise BioplausError(
             f"{folder} holds no images: neither one folder a class with pictures in it, nor a .csv"
             " with the columns file and label, nor the four files of MNIST's format."
         )
-    names = sorted({name for _, name, _ in found})
-    index = {name: number for number, name in enumerate(names)}
-    labels = np.array([index[name] for _, name, _ in found], dtype=np.int64)
-    is_test = np.array([test for _, _, test in found])
+    names = sorted({name for _, name, _ in pictures})
+    index = {name: i for i, name in enumerate(names)}
+    labels = np.array([index[name] for _, name, _ in pictures], dtype=np.int64)
+    is_test = np.array([test for _, _, test in pictures])
     return _Listing(
-        files=[path for path, _, _ in found],
+        files=[path for path, _, _ in pictures],
         labels={"fine": labels},
         is_test=is_test if is_divided else spread(labels, lambda n: n // 5),
     )
@@ -199,10 +200,10 @@ def _from_table(folder: Path, tables: list[Path]) -> _Listing:
     }
     is_test = spread(labels["fine"], lambda n: n // 5)
     if "split" in rows[0]:
-        said = [row["split"].strip().lower() for row in rows]
-        if strange := next((word for word in said if word not in SPLITS), None):
+        words = [row["split"].strip().lower() for row in rows]
+        if strange := next((word for word in words if word not in SPLITS), None):
             raise BioplausError(f"{table}: split is {strange!r}, but must be train or test.")
-        is_test = np.array([SPLITS[word] for word in said])
+        is_test = np.array([SPLITS[word] for word in words])
     return _Listing(files, labels, is_test)
 
 
@@ -224,10 +225,10 @@ def _rows(table: Path) -> list[dict[str, str]]:
             f" and then a line for each picture; its first line is {first[:80]!r}."
         )
     rows = []
-    for number, line in enumerate(lines[1:], start=2):
+    for i, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
             raise BioplausError(
-                f"{table} has {len(line)} cells in line {number}, but {len(header)} columns."
+                f"{table} has {len(line)} cells in line {i}, but {len(header)} columns."
             )
         rows.append({name: cell for name, cell in zip(header, line, strict=True) if name})
     return rows
@@ -256,7 +257,7 @@ def _numbers(words: list[str], table: Path, column: str) -> np.ndarray:
         values = np.array([int(word) for word in words], dtype=object)
     except ValueError:
         names = sorted(set(words))
-        index = {name: number for number, name in enumerate(names)}
+        index = {name: i for i, name in enumerate(names)}
         return np.array([index[word] for word in words], dtype=np.int64)
     if not all(abs(value) < 2**62 for value in values):
         raise BioplausError(f"{table}: a {column} is {max(values, key=abs)}, which is no class.")

@@ -106,9 +106,11 @@ class _Transfer(threading.Thread):
 def check(path: Path, digest: str, algorithm: str = "md5") -> None:
     """Raise `BioplausError` unless a file has this digest, or one that begins so."""
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if not found.startswith(digest):
-        raise BioplausError(f"the {algorithm} of {path.name} is {found}, but {digest} was expected")
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    if not actual.startswith(digest):
+        raise BioplausError(
+            f"the {algorithm} of {path.name} is {actual}, but {digest} was expected"
+        )
 
 
 def unpack(packed: Path, folder: Path, paths: Iterable[str]) -> None:

@@ -194,9 +194,9 @@ def cifar_jpeg(about: About, files: dict[Path, np.ndarray], cache: Path) -> Imag
     with opened(path, io.BytesIO(content.data)) as stored:
         parts = {key: np.ascontiguousarray(stored[key]) for key in _CIFAR_JPEG_SHA256}
     for key, expected in _CIFAR_JPEG_SHA256.items():
-        if (found := hashlib.sha256(parts[key].data).hexdigest()) != expected:
+        if (digest := hashlib.sha256(parts[key].data).hexdigest()) != expected:
             raise BioplausError(
-                f"{path} is damaged: the sha256 of its {key} is {found}, but {expected} was"
+                f"{path} is damaged: the sha256 of its {key} is {digest}, but {expected} was"
                 " expected."
             )
     pixels = _decoded(parts["jpeg"], parts["offset"].tolist(), cache)
@@ -208,7 +208,7 @@ def _decoded(jpeg: np.ndarray, offset: list[int], cache: Path) -> np.ndarray:
     60,000) and kept.
 
     The copy is named after the data and the decoder (decoders differ by a grey level). As a member
-    of a zip file it carries a CRC, checked whenever it is read; a damaged copy is made anew.
+    of a zip file it carries a CRC, checked whenever it is read; a damaged copy is made again.
     """
     from filelock import FileLock
     from PIL import features

@@ -214,10 +214,10 @@ def _flickr_npz(path: Path, limits: dict[str, int | None]) -> dict[str, Source]:
             " (n + 1, ascending), filename (n), captions (n, any), split (n)."
         )
     sources = {}
-    for part, number in PARTS.items():
-        rows = np.flatnonzero(split == number)[: limits[part]]
+    for part, code in PARTS.items():
+        rows = np.flatnonzero(split == code)[: limits[part]]
         if not len(rows):
-            raise BioplausError(f"{path} has no picture for {part} (split {number}).")
+            raise BioplausError(f"{path} has no picture for {part} (split {code}).")
         pairs = [(i, str(text)) for i, row in enumerate(rows) for text in captions[row]]
         files = [jpeg[offset[row] : offset[row + 1]].tobytes() for row in rows]
         labels = [f"{names[row]} in {path}" for row in rows]
