@@ -45,9 +45,8 @@ class Claim:
     p_holm: float | None = None  # the same, for all orderings that are judged together
     verdict: Verdict = Verdict.UNPUBLISHED
     note: str = ""
-    is_ordering: bool = (
-        False  # one network of ours above another, not ours beside a published value
-    )
+    is_ordering: bool = False  # one network of ours above another of the same seed
+    is_equality: bool = False  # an ordering that is claimed not to be there
     is_primary: bool = True  # counts in the headline; points on the way do not
     is_planned: bool = True  # False: published, and this preset plans nothing like it
 
@@ -138,6 +137,8 @@ def ordering(
     axis: str = "seeds",
     x: int | None = None,
     published: float | None = None,
+    also: Sequence[float] | None = None,
+    is_equality: bool = False,
     note: str = "",
     is_primary: bool = True,
 ) -> Claim:
@@ -148,16 +149,22 @@ def ordering(
     Parameters
     ----------
     differences : one a seed.
+    also : other differences whose mean must be above 0 too (of three networks in a row, say): z, p
+        and interval are those of the weaker of the two.
+    is_equality : that there is no difference is what is claimed.
     entry : unique within the table.
     x : None: the number of seeds.
     published : the published difference, of unknown spread; shown beside.
     """
     n = len(differences)
     mean = float(np.mean(differences)) if n else None
-    interval = verdicts.paired(differences)
+    tests = [verdicts.student(each) for each in (differences, also) if each is not None]
+    interval = None if None in tests else min(tests, key=lambda test: test.z)
+    why = ""
     if n and interval is None:
-        why = "one seed" if n == 1 else "the same difference in every seed"
-        note = "; ".join([*([note] if note else []), f"{why}: no test"])
+        why = "one seed: no test" if n == 1 else "the same difference in every seed: no test"
+    elif interval and n < verdicts.MIN_SEEDS:
+        why = f"{n} seeds: too few to decide"
     return Claim(
         paper=run_set.paper,
         experiment=run_set.experiment,
@@ -168,13 +175,14 @@ def ordering(
         x=n if x is None else x,
         published=published,
         ours=mean,
-        ours_sd=float(np.std(differences, ddof=1)) if interval else None,
+        ours_sd=float(np.std(differences, ddof=1)) if tests[0] else None,
         n=n,
         difference=None if published is None or mean is None else mean - published,
         **_ends(interval),
         verdict=Verdict.UNDECIDED if n else Verdict.NOT_RUN,
-        note=note,
+        note="; ".join(filter(None, [note, why])),
         is_ordering=True,
+        is_equality=is_equality,
         is_primary=is_primary,
     )
 
@@ -218,8 +226,9 @@ def judged(claims: Iterable[Claim]) -> list[Claim]:
         if claim.is_ordering and claim.p is not None and claim.n >= verdicts.MIN_SEEDS
     ]
     for k, p in zip(tested, verdicts.holm([claims[k].p for k in tested]), strict=True):
-        verdict = verdicts.of_ordering(claims[k].ours, p, claims[k].n)
-        claims[k] = dataclasses.replace(claims[k], p_holm=p, verdict=verdict)
+        claim = claims[k]
+        verdict = verdicts.of_ordering(claim.z, p, claim.n, is_equality=claim.is_equality)
+        claims[k] = dataclasses.replace(claim, p_holm=p, verdict=verdict)
     return claims
 
 

@@ -8,7 +8,7 @@ equal results give equal bytes.
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-Runs = RunSet | Provenance | Sequence[RunSet | Provenance]
+Runs = RunSet | Provenance | Iterable[RunSet | Provenance]
 SUFFIXES = ("json", "png", "pdf", "csv", "md")
 
 

@@ -28,6 +28,8 @@ paired t-test, made stricter by Holm's method for all claims of one paper that a
     holds         p < 0.05 and the mean is on the claimed side
     contradicted  p < 0.05 and it is on the other side
     undecided     anything else, and always with fewer than five seeds
+
+That there is no difference can be contradicted, and is undecided otherwise.
 """
 
 import math
@@ -103,16 +105,16 @@ def welch(
     return Interval(difference, difference - half, difference + half, z, p)
 
 
-def paired(differences: Sequence[float]) -> Interval | None:
-    """Student's interval of the mean of differences taken seed by seed.
+def student(values: Sequence[float]) -> Interval | None:
+    """Student's interval of the mean of values, one a seed; of differences it is the paired test.
 
     Returns
     -------
-    None where it cannot be had: fewer than two seeds, or differences without any spread.
+    None where it cannot be had: fewer than two seeds, or values without any spread.
     """
     from scipy import stats
 
-    values = np.asarray(differences, dtype=float)
+    values = np.asarray(values, dtype=float)
     if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return None
     test = stats.ttest_1samp(values, 0.0)
@@ -141,18 +143,20 @@ def of_value(interval: Interval | None, published_sd: float) -> Verdict:
     return Verdict.DIFFERS_SLIGHTLY if is_inside else Verdict.DIFFERS
 
 
-def of_ordering(difference: float, p: float, n: int) -> Verdict:
+def of_ordering(z: float, p: float, n: int, *, is_equality: bool = False) -> Verdict:
     """The verdict on an ordering.
 
     Parameters
     ----------
-    difference : mean over seeds; above 0 is what is claimed.
+    z : mean difference over seeds in its standard errors; above 0 is what is claimed.
     p : two-sided, as `holm` adjusts it; NaN where no test can be made.
     n : seeds.
+    is_equality : no difference is claimed, on either side. A test can contradict that; it cannot
+        show it, as no margin was published within which networks would count as equal.
     """
     if n < MIN_SEEDS or not p < LEVEL:
         return Verdict.UNDECIDED
-    return Verdict.HOLDS if difference > 0 else Verdict.CONTRADICTED
+    return Verdict.HOLDS if z > 0 and not is_equality else Verdict.CONTRADICTED
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -108,12 +108,12 @@ class Captioner(nn.Module):
         """Scores of all words at every step, (batch, n_steps, n_words); each step sees the
         likeliest word before it.
         """
-        state, found = None, []
+        state, scores = None, []
         step = self.inputs(
             features, torch.empty(len(features), 0, dtype=torch.long, device=features.device)
         )
         for _ in range(n_steps):
             h, state = self.rnn(step, state)
-            found.append(self.linear(h[:, -1]))
-            step = self.embed(found[-1].argmax(1)).unsqueeze(1)
-        return torch.stack(found, dim=1)
+            scores.append(self.linear(h[:, -1]))
+            step = self.embed(scores[-1].argmax(1)).unsqueeze(1)
+        return torch.stack(scores, dim=1)

@@ -29,13 +29,13 @@ class Ensemble(nn.Module):
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each."""
-        found = [member.logits(x) for member in self.members]
-        if any(logits.keys() != found[0].keys() for logits in found):
-            heads = " and ".join("/".join(logits) for logits in found)
+        given = [member.logits(x) for member in self.members]
+        if any(logits.keys() != given[0].keys() for logits in given):
+            heads = " and ".join("/".join(logits) for logits in given)
             raise BioplausError(
                 f"The members of an ensemble need the same heads, but these have {heads}."
             )
-        return {head: torch.stack([logits[head] for logits in found]).mean(0) for head in found[0]}
+        return {head: torch.stack([logits[head] for logits in given]).mean(0) for head in given[0]}
 
 
 class Specialists(nn.Module):

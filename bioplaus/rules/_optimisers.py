@@ -114,11 +114,6 @@ class Adam(Optimiser):
             in_memory_order(part) for part in (weights, gradients, *self._averages())
         )
         if not _has_fused(weights[0]):
-            if self.weight_decay:
-                sign = -1 if self.use_ascent else 1
-                gradients = list(
-                    torch._foreach_add(gradients, weights, alpha=sign * self.weight_decay)
-                )
             self._step_written_out(weights, gradients, mean, square, count, lr)
             return
         # what torch.optim.Adam(fused=True) calls: one pass over memory
@@ -152,7 +147,7 @@ class Adam(Optimiser):
         """
         (beta1, beta2), count = self.betas, count.double()
         for w, g, m, v in zip(weights, gradients, mean, square, strict=True):
-            g = -g if self.use_ascent else g
+            g = (-g if self.use_ascent else g) + self.weight_decay * w
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             scale = (v / (1 - beta2**count)).sqrt_().add_(self.epsilon)

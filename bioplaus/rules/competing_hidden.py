@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config as BaseConfig
 from bioplaus.errors import BioplausError
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
 PRECISION = 1e-30  # least normaliser: a batch that changes nothing leaves the weights as they are
@@ -157,8 +157,8 @@ class Rule(LearningRule):
         generator: torch.Generator,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, ...]:
-        """Inputs alone, (n, n_in)."""
-        return (sparse_inputs(generator, dtype, n, spec.n_in),)
+        """Inputs alone, (n, n_in), none of them 0: a sample of zeros drives all units alike."""
+        return (1 - torch.rand(n, spec.n_in, generator=generator, dtype=torch.float32).to(dtype),)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr * max(0.0, 1 - epoch / self.config.n_epochs))

@@ -104,9 +104,9 @@ class Rule(bptt.Rule):
     synth_grads : one tensor a parameter of it; of a lesioned olive the sum since the lesion.
     has_cerebellum, has_olive : whether it is there, and learns, in this epoch.
     record : this epoch's last record of gradients and activity (see `measure`), or None.
-    watch : as `bptt`; "truncation" also has "synth_start" [f(z_k)], "synth_end" [f(z_{k+1})] and
-        "synth_target" [dJ_k/dz_k], each (batch, n_state), while there is a cerebellum; "gradient"
-        and "clipped" also have "phi" [one tensor a parameter of the synthesiser].
+    watch : as `bptt`; while there is a cerebellum, "truncation" also has "synth_start" [f(z_k)],
+        "synth_end" [f(z_{k+1})] and "synth_target" [dJ_k/dz_k], each (batch, n_state), and
+        "gradient" and "clipped" also have "phi" [one tensor a parameter of the synthesiser].
 
     References
     ----------
@@ -166,13 +166,14 @@ class Rule(bptt.Rule):
         self.record: dict[str, Tensor] | None = None
 
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        self._n_steps = n_steps = x.shape[1]
+        if not self.has_cerebellum:
+            return self._rest(super().fit_batch(x, y, epoch=epoch, step=step))
         if self._is_recorded(step):
             self.record = self.measure(x, y)
+        self._n_steps = n_steps = x.shape[1]
+        is_learning = self.has_olive or self.config.keep_stale_grads
         theta, phi = list(self.net.parameters()), list(self.synthesiser.parameters())
-        is_learning = self.has_cerebellum and (self.has_olive or self.config.keep_stale_grads)
-        d_theta = [torch.zeros_like(parameter) for parameter in theta]
-        d_phi = [torch.zeros_like(parameter) for parameter in phi]
+        d_theta, d_phi = _zeros(theta), _zeros(phi)
         if is_learning and not self.has_olive:
             d_phi = self.synth_grads
         z, losses, synth_losses = self.net.zero_state(len(x)), [], []
@@ -181,16 +182,15 @@ class Rule(bptt.Rule):
             objective, loss, z, foreseen = self._objective(x, y, start, steps)
             *d_objective, target = _gradient(objective, [*theta, start])
             d_theta = _sums(d_theta, d_objective)
-            losses.append(loss)
-            seen = {"end": [z.detach()]}
-            if self.has_cerebellum:
-                predicted = self.synthesiser(start.detach())
-                synth_losses.append((predicted - target).square().sum())
-                seen |= {"synth_start": [predicted.detach()], "synth_end": [foreseen]}
-                seen |= {"synth_target": [target]}
+            predicted = self.synthesiser(start.detach())
+            synth_loss = (predicted - target).square().sum()
             if is_learning:
-                d_phi = _sums(d_phi, _gradient(synth_losses[-1], phi))
+                d_phi = _sums(d_phi, _gradient(synth_loss, phi))
+            losses.append(loss)
+            synth_losses.append(synth_loss.detach())
             if self.watch is not None:
+                seen = {"end": [z.detach()], "synth_start": [predicted.detach()]}
+                seen |= {"synth_end": [foreseen], "synth_target": [target]}
                 self.watch("truncation", k, seen)
         clipped, norms = self._clip([*d_theta, *d_phi])
         clipped_theta, clipped_phi = clipped[: len(theta)], clipped[len(theta) :]
@@ -205,23 +205,29 @@ class Rule(bptt.Rule):
                 kept.copy_(gradient)
         measured = self._reported(losses, n_steps)
         if is_learning:
-            measured["synth_loss"] = torch.stack(synth_losses).sum().detach() / len(x)
+            measured["synth_loss"] = torch.stack(synth_losses).sum() / len(x)
         return {**measured, **self._norms(norms)}
+
+    @torch.no_grad()
+    def _rest(self, measured: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a batch that the cortex learned alone leaves to a lesioned cerebellum."""
+        for gradient in self.synth_grads:
+            gradient.zero_()
+        if self.has_olive:
+            phi = list(self.synthesiser.parameters())
+            self.synth_optimiser.step(phi, self.synth_grads, self.lr_now)
+        return {**measured, "synth_share": torch.zeros_like(measured["grad_norm"])}
 
     def _is_recorded(self, step: int) -> bool:
         every = self.config.record_every
-        return every > 0 and self.has_cerebellum and step % every == 0
+        return every > 0 and step % every == 0
 
     def _objective(
         self, x: Tensor, y: Tensor, z: Tensor, steps: range
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """J_k, L_k, z_{k+1} and f(z_{k+1}) of the truncation of these steps from the state z;
-        without a cerebellum nothing is foreseen.
-        """
+        """J_k, L_k, z_{k+1} and f(z_{k+1}) of the truncation of these steps from the state z."""
         loss, end = self._run(x, y, z, steps)
-        foreseen = torch.zeros_like(end)
-        if self.has_cerebellum:
-            foreseen = self.synthesiser(end).detach()
+        foreseen = self.synthesiser(end).detach()
         is_last = steps[-1] == x.shape[1] - 1
         scale = 0.0 if is_last and not self.config.bootstrap_last else self.config.bootstrap_scale
         return loss + scale * (foreseen * end).sum(), loss, end, foreseen
@@ -247,13 +253,13 @@ class Rule(bptt.Rule):
         return super().useful_flops(batch_size) + 2 * (forward + backward)
 
     def get_extra_state(self) -> dict[str, Any]:
-        kept = {f"synth_grad_{number}": grad for number, grad in enumerate(self.synth_grads)}
+        kept = {f"synth_grad_{index}": grad for index, grad in enumerate(self.synth_grads)}
         return {**super().get_extra_state(), **kept}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        for number, grad in enumerate(self.synth_grads):
-            grad.copy_(state[f"synth_grad_{number}"])
+        for index, grad in enumerate(self.synth_grads):
+            grad.copy_(state[f"synth_grad_{index}"])
 
     def measure(self, x: Tensor, y: Tensor, *, as_published: bool = False) -> dict[str, Tensor]:
         """Predicted, target and true gradients at the start of every truncation, forward in time;
@@ -267,11 +273,13 @@ class Rule(bptt.Rule):
 
         Returns
         -------
-        state : (n, batch, n_state), z at the starts. hidden : (n, batch, n_synth_hidden), first
-            hidden layer of the
-        synthesiser (absent without one). synth, target, true : (n, batch, n_state), f(z);
-        dJ_k/dz_k; gradient of sum_k L_k with respect to z_k through all later truncations without a
-        cut.
+        state : (n, batch, n_state), z_k.
+        hidden : (n, batch, n_synth_hidden), first hidden layer of the synthesiser (absent without
+            one).
+        synth : (n, batch, n_state), f(z_k).
+        target : (n, batch, n_state), dJ_k/dz_k.
+        true : (n, batch, n_state), gradient of sum_k L_k with respect to z_k through all later
+            truncations without a cut.
         """
         truncations = self._truncations(x.shape[1])
         z, starts, losses = self.net.zero_state(len(x)).requires_grad_(), [], []
@@ -306,19 +314,18 @@ class Rule(bptt.Rule):
         synth, target, true = (
             self.record[name].flatten(0, 1) for name in ("synth", "target", "true")
         )
-        found = {
+        values = {
             "cos_synth_target": metrics.cosine(synth, target).mean(),
             "cos_synth_true": metrics.cosine(synth, true).mean(),
             "cos_target_true": metrics.cosine(target, true).mean(),
         }
-        cortex = self.record["state"][..., : self.config.n_units[1]]
-        for name, activity in {"cortex": cortex, "cerebellum": self.record.get("hidden")}.items():
-            if activity is not None:
-                found |= {
-                    f"{name}_{m}": v
-                    for m, v in metrics.population(activity.flatten(0, 1).t()).items()
-                }
-        return {name: float(value) for name, value in found.items()}
+        areas = {"cortex": self.record["state"][..., : self.config.n_units[1]]}
+        if "hidden" in self.record:
+            areas["cerebellum"] = self.record["hidden"]
+        for area, activity in areas.items():
+            measures = metrics.population(activity.flatten(0, 1).t())
+            values |= {f"{area}_{name}": value for name, value in measures.items()}
+        return {name: float(value) for name, value in values.items()}
 
 
 def _gradient(objective: Tensor, variables: Sequence[Tensor]) -> list[Tensor]:
@@ -326,6 +333,10 @@ def _gradient(objective: Tensor, variables: Sequence[Tensor]) -> list[Tensor]:
     return list(
         torch.autograd.grad(objective, variables, materialize_grads=True, retain_graph=True)
     )
+
+
+def _zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(parameter) for parameter in parameters]
 
 
 def _sums(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:

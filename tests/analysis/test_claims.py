@@ -121,6 +121,16 @@ def test_orderings_that_cannot_be_decided_make_no_other_stricter():
     assert kept[1].p == pytest.approx(0.001) and kept[1].p_holm is None
 
 
+def test_two_orderings_that_must_both_hold_are_as_strong_as_the_weaker():
+    strong, weak, wrong = noisy(0.02, 0.001), noisy(0.01, 0.03), noisy(-0.01, 0.002)
+    both = ordering(strong, also=weak)
+    assert both.ours == pytest.approx(0.02) and both.p == pytest.approx(0.03)
+    assert claims.judged([both])[0].verdict is Verdict.HOLDS
+    (against,) = claims.judged([ordering(strong, also=wrong)])
+    assert against.verdict is Verdict.CONTRADICTED and against.p == pytest.approx(0.002)
+    assert ordering(strong, also=[0.1] * 6).p is None
+
+
 def test_values_among_orderings_are_left_as_they_are():
     row = value([0.972, 0.970, 0.971, 0.970, 0.971])
     assert claims.judged([row, ordering(noisy(0.01, 0.03))])[0] == row

@@ -83,7 +83,7 @@ def test_noisy_runs_cannot_buy_agreement():
 
 def test_the_paired_interval_is_students_of_the_differences():
     differences = sample(0.01, 0.004, 5)
-    interval = verdicts.paired(differences)
+    interval = verdicts.student(differences)
     half = T[4] * 0.004 / np.sqrt(5)
     assert interval.difference == pytest.approx(0.01)
     assert (interval.low, interval.high) == pytest.approx((0.01 - half, 0.01 + half), abs=1e-6)
@@ -92,7 +92,7 @@ def test_the_paired_interval_is_students_of_the_differences():
 
 @pytest.mark.parametrize("differences", [[], [0.1], [0.1, 0.1, 0.1], [0.0, 0.0]])
 def test_differences_without_spread_give_no_test(differences):
-    assert verdicts.paired(differences) is None
+    assert verdicts.student(differences) is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,12 @@ def test_differences_without_spread_give_no_test(differences):
 )
 def test_an_ordering_is_decided_by_five_seeds_and_a_small_p_only(difference, p, n, verdict):
     assert verdicts.of_ordering(difference, p, n) is verdict
+
+
+@pytest.mark.parametrize("z", [3.0, -3.0])
+def test_a_claim_of_no_difference_is_contradicted_by_one_and_never_holds(z):
+    assert verdicts.of_ordering(z, 0.01, 9, is_equality=True) is Verdict.CONTRADICTED
+    assert verdicts.of_ordering(z, 0.60, 9, is_equality=True) is Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(

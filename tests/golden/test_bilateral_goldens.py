@@ -11,10 +11,10 @@ import torch
 from bioplaus.experiments import conformance
 from bioplaus.nets import backbones
 from bioplaus.papers.bilateral import (
-    claims as hemisphere_results,
+    measures as hemisphere_analysis,
 )
 from bioplaus.papers.bilateral import (
-    measures as hemisphere_analysis,
+    tables as hemisphere_results,
 )
 from bioplaus.rules import hemispheric_bp
 from bioplaus.tasks import hierarchies
@@ -152,7 +152,7 @@ def test_the_superclasses_of_cifar100_are_the_published_ones(shared, tmp_path):
 
 def test_the_published_outcome_counts_give_the_published_fractions(shared):
     known = read(shared, "published_outcomes.json")
-    counts = [known["outcome_counts"][name] for name in hemisphere_analysis.OUTCOMES]
+    counts = [known["outcome_counts"][outcome.name] for outcome in hemisphere_analysis.OUTCOMES]
     assert sum(counts) == known["n_images"]
     found = hemisphere_analysis.complementarity(counts)
     names = {

@@ -75,7 +75,7 @@ def test_vgg11_is_the_one_of_torchvision_without_its_last_layer():
     torch.testing.assert_close(ours(x), hidden, rtol=0, atol=1e-12)
 
 
-def test_vgg11_without_linear_layers_gives_its_maps_those_of_small_images_one_value_repeated():
+def test_vgg11_without_linear_layers_repeats_the_one_value_of_each_map_of_a_small_image():
     net = build("vgg11_maps").eval()
     assert backbones.parameter_count(net) == 9_220_480  # torchvision's vgg11().features
     features = net(torch.randn(2, 3, 32, 32, dtype=torch.float64))
@@ -350,7 +350,7 @@ def test_the_published_wiring_gives_the_right_hemisphere_the_backbone_of_the_lef
     [
         ({"left": {"backbone": "sparse_resnet9", "widths": [4, 4, 6, 8]}},
          "not known here: conv1.0.bias, conv1.2.weight, conv1.2.bias, conv1.2.running_mean and"),
-        ({"left": {"widths": [4, 4, 6, 9]}}, 
+        ({"left": {"widths": [4, 4, 6, 9]}},
          "of another shape: conv4.0.weight (9, 6, 3, 3) for (8, 6, 3, 3)"),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from bioplaus.nets.synthesiser import Synthesiser
 from bioplaus.tasks import Spec, linedraw
 
 LINES = {"n_units": [1, 12, 2], "loss": "mse", "spars_int": 2, "lr": 0.01, "n_truncation": 2}
+FORMS = pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 SPEC = Spec(name="lines", kind="drawing", n_in=1, n_out=2, n_steps=10)
 
 
@@ -28,9 +29,9 @@ def batches(n=3):
     ]
 
 
-def learned(name, n_epochs=2, **values):
+def learned(name, n_epochs=2, plain=False, **values):
     """Parameters of the cortex after some epochs, and what the last batch measured."""
-    rule = rules.make(name, LINES | values, seed=3, dtype=torch.float64)
+    rule = rules.make(name, LINES | values, seed=3, dtype=torch.float64, plain=plain)
     data = batches()
     for epoch in range(n_epochs):
         rule.begin_epoch(epoch, len(data))
@@ -141,10 +142,10 @@ def test_clipping_bounds_the_joint_norm():
     torch.testing.assert_close(after, before * 0.05 / (norm + 1e-6), rtol=1e-12, atol=0)
 
 
-def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut():
-    rule = rules.make(
-        "dni", LINES | {"n_fibres": 5, "n_synth_hidden": 9}, seed=0, dtype=torch.float64
-    )
+@FORMS
+def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut(plain):
+    values = LINES | {"n_fibres": 5, "n_synth_hidden": 9}
+    rule = rules.make("dni", values, seed=0, dtype=torch.float64, plain=plain)
     data = batches()
     rule.begin_epoch(0, len(data))
     for step, batch in enumerate(data):
@@ -153,6 +154,27 @@ def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut():
     assert ((first != 0).sum(1) == 5).all() and len(
         {tuple(row.nonzero().flatten().tolist()) for row in first}
     ) > 1
+
+
+def test_both_forms_learn_the_same_with_cut_fibres():
+    values = {"n_epochs": 3, "n_fibres": 5, "synth_last": "random"}
+    assert_same(learned("dni", **values), learned("dni", plain=True, **values), atol=1e-14)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+@pytest.mark.parametrize("n_layers", [0, 2])
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_both_forms_measure_the_same(k, n_layers, as_published):
+    values = {"n_truncation": k, "n_synth_layers": n_layers, "synth_last": "random"}
+    fast, plain = (
+        rules.make("dni", LINES | values, seed=3, dtype=torch.float64, plain=plain).measure(
+            *batches()[0], as_published=as_published
+        )
+        for plain in (False, True)
+    )
+    assert fast.keys() == plain.keys()
+    for name, value in fast.items():
+        torch.testing.assert_close(value, plain[name], rtol=0, atol=1e-14)
 
 
 def test_the_published_bug_of_minus_one_fibre_zeroes_the_first_layer_without_cutting_it():

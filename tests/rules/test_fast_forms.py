@@ -19,6 +19,36 @@ RELAXING = [name for name in FAST if getattr(rules.get(name).Rule, "objective_na
 TOLERANCE = 1e-12  # of the largest value, at least 1: some thousand roundings
 ROWS = (5, 5, 3, 70)  # samples of the batches of an epoch: sizes may change
 CHAINS = ([8, 7, 5], [6, 5, 7, 4], [5, 6, 4, 7, 3])  # widths for rules whose example is a chain
+DRAWING = {"loss": "mse", "spars_int": 3, "n_truncation": 3}
+RECURRENT = (
+    {"n_truncation": 1},
+    {"n_truncation": None, "clip": 0.0},
+    DRAWING,
+    DRAWING | {"n_truncation": 1, "clip": 0.01},
+    DRAWING | {"cell": "tanh", "n_truncation": 8, "clip": 0.0},
+)
+NUMBERS = {  # settings of numbers that change what a rule does, by rule
+    "bptt": RECURRENT,
+    "dni": (
+        *RECURRENT,
+        {"n_synth_layers": 0},
+        {"n_synth_layers": 3, "n_synth_hidden": 5},
+        {"n_fibres": -1},
+        {"bootstrap_scale": 0.0},
+        DRAWING | {"bootstrap_scale": 0.7, "bootstrap_last": False},
+        {"lesion_epoch": 1},
+        {"lesion_epoch": 2},
+        {"io_lesion_epoch": 2},
+        {"io_lesion_epoch": 2, "keep_stale_grads": False},
+        {"io_lesion_epoch": 2, "lesion_epoch": 3},
+        {"fixed_synth": True, "synth_last": "random"},
+    ),
+    "competing_hidden": tuple(
+        {"n_units": [12, n_hidden], "p": p, "k": k, "delta": delta, "snapshot_epochs": [0, 1]}
+        for n_hidden in (7, 60)  # few and many beside the batches
+        for p, k, delta in ((2.0, 2, 0.4), (3.0, 7, 0.2), (2.5, 3, 0.0), (1.0, 4, 1.0))
+    ),
+}
 
 
 def options(name):
@@ -58,6 +88,7 @@ def cases():
         start = fitted(name, CHAINS[0]) if is_chain(name) else rules.example(name)[0]
         yield name, start
         yield from ((name, start | {field: value}) for field, value in options(name))
+        yield from ((name, start | values) for values in NUMBERS.get(name, ()))
         if is_chain(name):
             yield from ((name, fitted(name, n_units)) for n_units in CHAINS[1:])
         if "sparse_layers" in start:

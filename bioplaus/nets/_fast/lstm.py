@@ -151,18 +151,18 @@ class Passes:
         """
         self._differentiate(trace)
         k, n = trace.h.shape[0] - 1, len(d_end)
-        carried, found = d_end[-1:], []
-        for number in reversed(range(n)):
-            part = slice(number, number + 1)
+        carried, arrived = d_end[-1:], []
+        for index in reversed(range(n)):
+            part = slice(index, index + 1)
             steps = self.backward_views(trace, part)
             carried = self._walk(
                 steps,
                 None if d_h is None else d_h[:, part],
                 carried,
-                trace.n_last if number == n - 1 else k,
+                trace.n_last if index == n - 1 else k,
             )
-            found.append(carried)
-        return torch.cat(found[::-1])
+            arrived.append(carried)
+        return torch.cat(arrived[::-1])
 
     def gradients(self, trace: Trace, out: list[Tensor]) -> None:
         """Write the gradients of the recurrent layer's parameters into `out`, in the order of

@@ -21,7 +21,7 @@ from bioplaus.nets import backbones
 from bioplaus.nets.ensembles import Ensemble
 from bioplaus.nets.hemispheres import load_strictly
 from bioplaus.nets.sparse_resnet9 import SparseConv, largest
-from bioplaus.papers.bilateral import measures as hemisphere_analysis
+from bioplaus.papers.bilateral import measures
 from bioplaus.tasks.hierarchies import KINDS, Normaliser, augment
 
 Pairs = Iterator[tuple[str, Any]]
@@ -190,14 +190,14 @@ def _names(published: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     """Our name of each published tensor: in the same part of the network the same or, where the
     published backbone names its tensors otherwise, that at the same place in their order.
     """
-    found = {}
+    by_name = {}
     for beginning, ours in _PARTS.items():
-        theirs = [name for name in published if name.startswith(beginning)]
-        names = [ours + name.removeprefix(beginning) for name in theirs]
+        given = [name for name in published if name.startswith(beginning)]
+        names = [ours + name.removeprefix(beginning) for name in given]
         if not set(names) <= own.keys():
             names = [name for name in own if name.startswith(ours)]
-        found |= dict(zip(theirs, names, strict=True))
-    return found
+        by_name |= dict(zip(given, names, strict=True))
+    return by_name
 
 
 def _training(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
@@ -339,15 +339,15 @@ def _grad_cam(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
             (f"expect.pred_{kind}", value.argmax(1))
             for kind, value in joined.logits(images).items()
         )
-    yield "expect.cam_bilateral", hemisphere_analysis.grad_cam(joined.net, images)
+    yield "expect.cam_bilateral", measures.grad_cam(joined.net, images)
     alone = _network(golden, make, dtype, "init.unilateral.").learner
-    yield "expect.cam_unilateral_fine", hemisphere_analysis.grad_cam(alone.net, images)
+    yield "expect.cam_unilateral_fine", measures.grad_cam(alone.net, images)
 
 
 def _cosine(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     labels = golden["data.label"]
-    pairs = hemisphere_analysis.pairs_of_equal(labels)
-    runs = hemisphere_analysis.runs_of_equal(labels)
+    pairs = measures.pairs_of_equal(labels)
+    runs = measures.runs_of_equal(labels)
     starts = np.concatenate([np.full(n * (n - 1) // 2, first) for first, n in runs])
     yield "expect.pair_index_in_group", pairs - starts[:, None]
     features = {
@@ -356,6 +356,6 @@ def _cosine(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     }
     features["concatenated"] = torch.cat([features["narrow"], features["broad"]], dim=1)
     for name, values in features.items():
-        yield f"expect.distance_{name}", hemisphere_analysis.cosine_distance(values, pairs)
+        yield f"expect.distance_{name}", measures.cosine_distance(values, pairs)
     # the published table keeps only the first digit of a label; ours keeps the label
     yield "expect.reference_label_column", np.array([int(str(labels[i])[0]) for i in pairs[:, 0]])

@@ -22,7 +22,7 @@ from bioplaus.rules import LearningRule
 from bioplaus.tasks import linedraw, seqmnist
 
 _SYNTHESISER = "rnn.backward_interface.synthesizer."
-Found = Iterator[tuple[str, Any]]
+Pairs = Iterator[tuple[str, Any]]
 
 
 def rule_of(golden: Golden) -> str:
@@ -41,12 +41,12 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (1e-6, 1e-6) if golden.meta["algorithm"].startswith("task:") else TOLERANCE[dtype]
 
 
-def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Compute everything that the golden expects."""
     return _kind(golden)[1](golden, make, dtype)
 
 
-def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Found]]:
+def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Pairs]]:
     name = golden.meta["algorithm"]
     if name not in _KINDS:
         raise unknown("algorithm of a golden of paper ccdni", name, _KINDS)
@@ -65,7 +65,7 @@ def _config(golden: Golden) -> dict[str, Any]:
         raise unknown(
             "pair of loss and pred_last", (h("loss"), h("pred_last")), ["mse, False", "xent, True"]
         )
-    found = {
+    values = {
         "n_units": [h("input"), h("hidden"), h("output")],
         "cell": "tanh" if h("model").endswith("TANH") else "lstm",
         "loss": h("loss"),
@@ -75,8 +75,8 @@ def _config(golden: Golden) -> dict[str, Any]:
         "clip": h("clip") or 0.0,
     }
     if not h("model").startswith("DNI"):
-        return found
-    return found | {
+        return values
+    return values | {
         "n_synth_layers": h("synth_nlayers"),
         "n_synth_hidden": h("synth_nhid"),
         "n_fibres": h("nfibres"),
@@ -100,8 +100,8 @@ def _own_name(published: str) -> str:
         return "net." + published.replace("rnn.rnn.", "rnn.")
     if name.startswith("input_trigger."):
         return name.replace("input_trigger.", "synthesiser.layers.0.")
-    number, _, kind = name.removeprefix("layers.").partition(".")
-    return f"synthesiser.layers.{int(number) + 1}.{kind}"
+    index, _, kind = name.removeprefix("layers.").partition(".")
+    return f"synthesiser.layers.{int(index) + 1}.{kind}"
 
 
 def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[st
     return names
 
 
-def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Train on the golden's batches, epoch after epoch, and evaluate."""
     h = golden.hyperparameter
     learner = make(_config(golden), dtype=dtype)
@@ -134,12 +134,12 @@ def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
             seen[f"{phase}.{name}"].append([value.clone() for value in values])
 
     learner.watch = watch
-    losses, norms, number = [], [], 0
+    losses, norms, n_batches = [], [], 0
     for epoch in range(h("n_epochs")):
         learner.begin_epoch(epoch, len(x))
         for step in range(len(x)):
-            number += 1
-            prefix = f"expect.batch{number}."
+            n_batches += 1
+            prefix = f"expect.batch{n_batches}."
             seen.clear()
             yield from _outputs(golden, learner, prefix, x[step])
             measured = learner.fit_batch(x[step], y[step], epoch=epoch, step=step)
@@ -157,7 +157,7 @@ def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         yield "expect.eval_acc", metrics.accuracy(outputs, y.flatten())
 
 
-def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> Found:
+def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> Pairs:
     """What the network answers before it learns from the batch."""
     key = f"{prefix}{'pred' if golden.hyperparameter('loss') == 'mse' else 'logits'}"
     yield key, learner.predict(x)
@@ -169,7 +169,7 @@ def _batch(
     prefix: str,
     names: dict[str, str],
     seen: dict[str, list[list[Tensor]]],
-) -> Found:
+) -> Pairs:
     """States, predicted gradients and their targets within a batch; gradients and parameters after
     it.
     """
@@ -189,8 +189,11 @@ def _batch(
         yield f"{prefix}param.{published}", parameters[own]
         for key, phase in (("grad_preclip", "gradient"), ("grad", "clipped")):
             if f"{prefix}{key}.{published}" in golden:
-                (theta,), phi = seen[f"{phase}.theta"], seen[f"{phase}.phi"]
-                yield f"{prefix}{key}.{published}", [*theta, *sum(phi, [])][ours.index(own)]
+                gradients = [*seen[f"{phase}.theta"][0], *sum(seen[f"{phase}.phi"], [])]
+                given = dict(zip(ours, gradients, strict=False))
+                # a lesioned cerebellum has none
+                gradient = given.get(own, torch.zeros_like(parameters[own]))
+                yield f"{prefix}{key}.{published}", gradient
 
 
 def _learned(learner: LearningRule) -> list[str]:
@@ -200,18 +203,18 @@ def _learned(learner: LearningRule) -> list[str]:
     ]
 
 
-def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Found:
+def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Pairs:
     """The published recording of gradients, its two faults included."""
-    found = learner.measure(x, y, as_published=True)
+    record = learner.measure(x, y, as_published=True)
     n_hidden = golden.hyperparameter("hidden")
     layout = {
-        "hidds": found["state"],
-        "sgrads": found["synth"],
-        "shidds": found.get("hidden"),
-        "truegrads_output": found["true"][..., :n_hidden],
-        "truegrads_cell": found["true"][..., n_hidden:],
-        "tgrads_output": found["target"][..., :n_hidden],
-        "tgrads_cell": found["target"][..., n_hidden:],
+        "hidds": record["state"],
+        "sgrads": record["synth"],
+        "shidds": record.get("hidden"),
+        "truegrads_output": record["true"][..., :n_hidden],
+        "truegrads_cell": record["true"][..., n_hidden:],
+        "tgrads_output": record["target"][..., :n_hidden],
+        "tgrads_cell": record["target"][..., n_hidden:],
     }
     for name, value in layout.items():
         if value is not None and f"expect.record.{name}" in golden:
@@ -221,7 +224,7 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
 # --- captions -------------------------------------------------------------------------------------
 
 
-def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Train the decoder batch by batch, truncation by truncation; then validate and generate with
     the first batch.
     """
@@ -272,7 +275,7 @@ def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
 # --- tasks and metrics ----------------------------------------------------------------------------
 
 
-def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     h = golden.hyperparameter
     n, n_steps, n_points, noise = h("batch"), h("seq_len"), h("npoints"), h("noise_scale")
     x, y = linedraw.draw(np.random.RandomState(h("rng_seed")), n, n_points, n_steps, noise)
@@ -285,7 +288,7 @@ def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     yield "expect.lines_float32", linedraw.lines(n_points, n_steps).astype(np.float32)
 
 
-def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """The loaders' batches, epoch after epoch; keys say which stream, quantity and epoch."""
     h = golden.hyperparameter
     streams = dict(
@@ -312,7 +315,7 @@ def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
                     )
 
 
-def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     n_in, n_steps = golden.hyperparameter("input_size"), golden.hyperparameter("seq_len")
     classes = golden.hyperparameter("numbers") or list(range(10))
     lines = seqmnist.line_curves(len(classes), n_steps)
@@ -326,7 +329,7 @@ def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
         yield f"expect.{name}_targets", curves[index]
 
 
-def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
+def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     logits, labels = (
         golden.tensor("data.logits", dtype).flatten(0, 1),
         golden.tensor("data.labels", dtype).flatten(),
@@ -344,7 +347,7 @@ def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Found:
     yield "expect.weight_mean_absmean_absmeannz_std", torch.stack(list(summary.values()))
 
 
-_KINDS: dict[str, tuple[str, Callable[[Golden, Make, torch.dtype], Found]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Golden, Make, torch.dtype], Pairs]]] = {
     "cRNN": ("bptt", _steps),
     "ccRNN": ("dni", _steps),
     "caption decoder LSTM": ("caption_bptt", _captions),

@@ -5,8 +5,6 @@ As in the fast form of `bptt`; and the synthesiser sees the states of all trunca
 for its prediction at a start is the one at the end before (`nets._fast.synthesiser`).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -23,36 +21,40 @@ class Rule(bptt.Rule, dni.Rule):
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        if not self.has_cerebellum:  # a lesioned network is a cRNN to the last bit
+            return self._rest(super().fit_batch(x, y, epoch=epoch, step=step))
         if self._is_recorded(step):
             self.record = self.measure(x, y)
         trace = self._forward(x)
         measured, d_h, d_end = self._backward_loss(trace, y)
-        sent = self._foresee(trace, d_end) if self.has_cerebellum else []
+        sent = self._foresee(trace, d_end)
         d_start = self.passes.backward(trace, d_h, d_end)
         self.passes.gradients(trace, self.grads[:-2])
-        synth_grads = self.synth_grads
-        clipped = [*self.grads, *synth_grads]
-        if self.has_cerebellum and (self.has_olive or self.config.keep_stale_grads):
+        theta, phi, synth_grads = self.grads, list(self.synthesiser.parameters()), self.synth_grads
+        clipped = theta
+        if self.has_olive or self.config.keep_stale_grads:
             starts = [activity[: d_start.shape[0] * d_start.shape[1]] for activity in sent]
             error = starts[-1] - d_start.flatten(0, 1)
             keep = 0.0 if self.has_olive else 1.0
             synthesiser.add_gradients(self.synthesiser, starts, 2 * error, synth_grads, keep)
             measured["synth_loss"] = error.square().sum() / len(x)
-        # zeros in the norm would change its rounding: a lesioned network is a cRNN to the last bit
+            clipped = [*theta, *synth_grads]
         else:
             for gradient in synth_grads:
                 gradient.zero_()
-            clipped = self.grads
         if self.watch is not None:
+            foreseen = sent[-1].view_as(trace.states)
             for k, end in enumerate(trace.states[1:]):
-                self.watch("truncation", k, {"end": [end], **self._prediction(k, sent, d_start)})
-            self.watch("gradient", 0, {"theta": self.grads, "phi": synth_grads})
+                seen = {"end": [end], "synth_start": [foreseen[k]]}
+                seen |= {"synth_end": [foreseen[k + 1]], "synth_target": [d_start[k]]}
+                self.watch("truncation", k, seen)
+            self.watch("gradient", 0, {"theta": theta, "phi": synth_grads})
         norms = self._clip_(clipped)
         if self.watch is not None:
-            self.watch("clipped", 0, {"theta": self.grads, "phi": synth_grads})
-        self.optimiser.step(list(self.net.parameters()), self.grads, self.lr_now)
+            self.watch("clipped", 0, {"theta": theta, "phi": synth_grads})
+        self.optimiser.step(list(self.net.parameters()), theta, self.lr_now)
         if self.has_olive:
-            self.synth_optimiser.step(list(self.synthesiser.parameters()), synth_grads, self.lr_now)
+            self.synth_optimiser.step(phi, synth_grads, self.lr_now)
         return {**measured, **self._norms(norms)}
 
     @torch.no_grad()
@@ -86,16 +88,3 @@ class Rule(bptt.Rule, dni.Rule):
         n = len(d_end) if self.config.bootstrap_last else len(d_end) - 1
         d_end[:n].add_(foreseen[:n], alpha=self.config.bootstrap_scale)
         return sent
-
-    def _prediction(
-        self, k: int, sent: list[Tensor], d_start: Tensor
-    ) -> dict[str, Sequence[Tensor]]:
-        """What `watch` sees of the synthesiser in truncation k."""
-        if not sent:
-            return {}
-        foreseen = sent[-1].view(-1, *d_start.shape[1:])
-        return {
-            "synth_start": [foreseen[k]],
-            "synth_end": [foreseen[k + 1]],
-            "synth_target": [d_start[k]],
-        }
