@@ -70,6 +70,9 @@ class Task(abc.ABC, Generic[C, S]):
     #: the bytes of a run's result must not change
     recorded_names: ClassVar[Mapping[str, str]] = {}
 
+    #: how the data differ from the published ones of their name; mostly empty
+    remark: str = ""
+
     spec: Spec
     config: C
     splits: Mapping[str, S]
@@ -215,6 +218,21 @@ def held_out(fraction: float, n_train: int, name: str = "validation") -> int:
     return n
 
 
+def finite(x: Tensor, name: str) -> Tensor:
+    """`x`, unless it holds numbers that are not finite in its dtype.
+
+    Parameters
+    ----------
+    name : what it is, for the error.
+    """
+    if x.device.type == "meta" or x.sum().isfinite():  # a sum shows both kinds, and costs little
+        return x
+    if n_bad := int((~x.isfinite()).sum()):
+        dtype = str(x.dtype).removeprefix("torch.")
+        raise BioplausError(f"{n_bad:,} of {x.numel():,} {name} are not finite in {dtype}.")
+    return x
+
+
 def renamed(metrics: Mapping[str, V], names: Mapping[str, str]) -> dict[str, V]:
     """Metrics "<split>_<metric>" with other names of splits.
 
@@ -230,7 +248,10 @@ def renamed(metrics: Mapping[str, V], names: Mapping[str, str]) -> dict[str, V]:
 
 
 def describe(task: Task[Any, Any]) -> dict[str, Any]:
-    """What a record says of its task: the spec and the fingerprint of the data, as builtins."""
+    """What a record says of its task: the spec, the fingerprint of the data, and how they differ
+    from the published ones, if they do; as builtins.
+    """
     spec = asdict(task.spec)
     del spec["n_train"]  # the config of the task says it
-    return {**spec, "fingerprint": task.fingerprint}
+    remark = {"remark": task.remark} if task.remark else {}
+    return {**spec, "fingerprint": task.fingerprint, **remark}

@@ -52,6 +52,7 @@ class Inputs:
     x: dict[str, Tensor]
     y: dict[str, Tensor]
     fingerprint: str
+    remark: str = ""  # how they differ from the published ones of their name
 
     @property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -95,6 +96,7 @@ class FeatureTask(tasks.Task[config.Config, tuple[Tensor, ...]]):
     ) -> None:
         self.is_fixed = check_order(order) == "fixed"
         self.inputs, self.second, self.config = inputs, second, config or _NO_CONFIG
+        self.remark = inputs.remark
         self.spec = dataclasses.replace(inputs.spec, kind="features")
         self._digest = digest(inputs.fingerprint, order, seed if self.is_fixed else "")
         self.x = inputs.x["train"]
@@ -177,6 +179,7 @@ class ReadoutTask(tasks.Task[config.Config, tuple[Tensor, Tensor]]):
                 f"{inputs.spec.name} has no labels, so nothing can be read out of its features."
             )
         self.inputs, self.spec, self.config = inputs, inputs.spec, config or _NO_CONFIG
+        self.remark = inputs.remark
         self.splits = inputs.splits
         self.monitored = tuple(split for split in self.splits if split != "train")
 
@@ -246,6 +249,7 @@ def hidden(rule: "LearningRule", inputs: Inputs, step: Step | None = None) -> In
         x=features,
         y=inputs.y,
         fingerprint=digest(inputs.fingerprint, rule.config.to_dict(), *state),
+        remark=inputs.remark,
     )
 
 

@@ -1,9 +1,10 @@
 """Pictures to describe: captions as tokens, pictures as features of a fixed encoder, batches of
 captions of one length.
 
-`load("scenes")` draws its pictures; `load("coco")` reads COCO 2014 (through torchvision and
-pycocotools) from the data folder, `load("<folder>")` any folder laid out like it. Features are
-computed once and kept in the user's cache folder.
+`load("scenes")` draws its pictures; `load("coco")` and `load("flickr8k")` read COCO 2014 and
+Flickr8k from the data folder, `load("<folder>")` any folder laid out like one of them, and
+`load("<path>.npz")` photographs in one file. Features are computed once and kept in the user's
+cache folder.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ __all__ = [
     "tokens",
 ]
 
-DATASETS = ("scenes", "coco")
+DATASETS = ("scenes", "coco", "flickr8k")
 N_SCENES = {"train": 1000, "validation": 300}  # drawn unless the config says how many
 
 
@@ -51,7 +52,7 @@ N_SCENES = {"train": 1000, "validation": 300}  # drawn unless the config says ho
 class Config(config.Config):
     """Which pictures and captions. Defaults: drawn scenes; the rest as published."""
 
-    # scenes, coco, or the absolute path of a folder laid out like COCO 2014
+    # scenes, coco, flickr8k, the absolute path of a folder laid out like one of the two, or a .npz
     dataset: str = "scenes"
     # None: small_cnn for scenes, else resnet152
     encoder: Literal["small_cnn", "resnet152"] | None = None
@@ -125,12 +126,16 @@ def _checked(given: Config | str | None, values: dict[str, Any]) -> Config:
     settings = tasks.configure(Config, given, values, "captions")
     if settings.dataset not in DATASETS:
         folder = Path(settings.dataset).expanduser()
-        if folder.name == settings.dataset:
-            raise unknown("data set", settings.dataset, [*DATASETS, "<folder>"])
-        if not (folder.is_absolute() and folder.is_dir()):
+        is_file = settings.dataset.lower().endswith(".npz")
+        if folder.name == settings.dataset and not is_file:
+            raise unknown("data set", settings.dataset, [*DATASETS, "<folder>", "<path>.npz"])
+        is_there = _path(settings).is_file() if is_file else folder.is_dir()
+        # a relative path stays inside the folder of data sets
+        if not is_there or not (folder.is_absolute() or is_file and ".." not in folder.parts):
             raise BioplausError(
-                f"dataset is {settings.dataset!r}, but must be scenes, coco, or the absolute path"
-                " of a folder laid out like COCO 2014 that exists."
+                f"dataset is {settings.dataset!r}, but must be {', '.join(DATASETS)}, the absolute"
+                " path of a folder laid out like COCO 2014 or Flickr8k that exists, or that of a"
+                " .npz."
             )
     return settings
 
@@ -151,12 +156,12 @@ def _sources(settings: Config) -> dict[str, Source]:
         n_train = settings.n_train or N_SCENES["train"]
         n_validation = settings.n_val or N_SCENES["validation"]
         return captioned.drawn(n_train, n_validation, settings.seed)
-    return captioned.coco(_folder(settings), settings.n_train, settings.n_val)
+    return captioned.photographs(_path(settings), settings.n_train, settings.n_val)
 
 
-def _folder(settings: Config) -> Path:
-    is_coco = settings.dataset == "coco"
-    return data.root() / "coco" if is_coco else Path(settings.dataset).expanduser()
+def _path(settings: Config) -> Path:
+    """Where the photographs lie; a relative path is one in the folder of data sets."""
+    return data.root() / Path(settings.dataset).expanduser()
 
 
 def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:
@@ -171,7 +176,7 @@ def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:
 
         def folder() -> str:
             _sources(settings)
-            return str(_folder(settings))
+            return str(_path(settings))
 
         calls[settings.dataset] = folder
     if settings.encoder_name == "resnet152":
@@ -233,7 +238,7 @@ class CaptionTask(tasks.Task[Config, Split]):
             for i, caption in words[split]:
                 references[i].append(caption)
             splits[split] = Split(
-                features=torch.from_numpy(encoded).to(device, dtype),
+                features=tasks.finite(torch.from_numpy(encoded).to(device, dtype), "features"),
                 by_length=by_length[split],
                 references=references,
             )

@@ -173,4 +173,5 @@ def of_images(task: images.ImageTask) -> Inputs:
         x={split: x for split, (x, _) in task.splits.items()},
         y={split: y for split, (_, y) in task.splits.items()},
         fingerprint=fingerprint,
+        remark=task.remark,
     )

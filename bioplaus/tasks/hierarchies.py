@@ -215,7 +215,7 @@ class HierarchyTask(LabelledTask):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.spec, self.config = spec, config
+        self.spec, self.config, self.remark = spec, config, stored.remark
         (y_train, y_test), coarse_of = _labels(spec, stored.labels)
         self.coarse_of = torch.from_numpy(coarse_of).to(device)
         mean, deviation = statistics(spec.name, stored.x_train, top)
@@ -329,7 +329,7 @@ class EncodedTask(LabelledTask):
             task.y,
             task.coarse_of,
         )
-        self.monitored = task.monitored
+        self.monitored, self.remark = task.monitored, task.remark
         self._digest = hashlib.sha256(f"{task.fingerprint} {n_views} views".encode()).hexdigest()
         n, device = len(task.y["train"]), task.y["train"].device
         views = []

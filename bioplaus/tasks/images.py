@@ -97,6 +97,7 @@ def load(
         x_train=images.x_train[train],
         x_test=images.x_test[test],
         labels={kind: (parts[0][train], parts[1][test]) for kind, parts in images.labels.items()},
+        remark=images.remark,
     )
     return ImageTask(
         specification,
@@ -131,6 +132,7 @@ class ImageTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         dtype: torch.dtype,
     ) -> None:
         self.spec, self.config, self.images = spec, config, images
+        self.remark = images.remark
         way = PREPROCESSING[config.preprocessing or "unit"]
         self._augment = way.augment
 
@@ -153,6 +155,8 @@ class ImageTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         if way.finish is not None:
             finished = way.finish({split: x for split, (x, _) in splits.items()})
             splits = {split: (finished[split], y) for split, (_, y) in splits.items()}
+        for split, (x, _) in splits.items():
+            tasks.finite(x, f"{split} inputs, prepared by {config.preprocessing},")
         self.splits, self.monitored = splits, tuple(splits)
 
     @property

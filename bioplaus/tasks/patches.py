@@ -137,8 +137,8 @@ def _cut(photo: np.ndarray, settings: Config, n: int, draw: np.random.RandomStat
     )
     kept = np.zeros((0, settings.side, settings.side, pixels.shape[2]))
     while len(kept) < n:
-        places = tuple(draw.randint(0, windows.shape[axis], n) for axis in (0, 1))
-        patches = windows[places].transpose(0, 2, 3, 1)
+        corners = tuple(draw.randint(0, windows.shape[axis], n) for axis in (0, 1))
+        patches = windows[corners].transpose(0, 2, 3, 1)
         contrast = patches.mean(3).std(axis=(1, 2))
         kept = np.concatenate([kept, patches[contrast > LEAST_CONTRAST]])
     return kept[:n].reshape(n, -1)

@@ -8,7 +8,7 @@ step (target "class") or draws while it looks (targets "line" and "digit").
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -190,7 +190,7 @@ class SequenceTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         self, plan: Plan, images: data.Images, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.config, self.spec, self._plan, self._dtype = plan.config, plan.spec, plan, dtype
-        settings = plan.config
+        settings, self.remark = plan.config, images.remark
         generator = _device.generator(settings.seed, "split")
         y_train, y_test = images.labels["fine"]
         train = self._chosen(images.x_train, y_train, "training")
@@ -292,10 +292,7 @@ class SequenceTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         classes = np.array(self._plan.classes)
         missing = [int(c) for c in classes if not (labels == c).any()]
         if missing:
-            raise BioplausError(
-                f"{self.spec.name} has no {part} image of class {', '.join(map(str, missing))},"
-                f" which classes {classes.tolist()} asks for."
-            )
+            raise _no_image(self.spec.name, part, missing, self._plan.classes)
         kept = np.isin(labels, classes)
         order = np.argsort(classes)
         index = order[np.searchsorted(classes, labels[kept], sorter=order)]
@@ -303,6 +300,15 @@ class SequenceTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
             torch.from_numpy(sequences(pixels[kept], self._plan.n_in)),
             torch.from_numpy(index.astype(np.int64)),
         )
+
+
+def _no_image(
+    name: str, part: str, missing: Sequence[int], classes: Sequence[int]
+) -> BioplausError:
+    return BioplausError(
+        f"{name} has no {part} image of class {', '.join(map(str, missing))}, which classes"
+        f" {list(classes)} asks for; name the classes that have images in classes."
+    )
 
 
 def _some(
@@ -345,16 +351,20 @@ def _plan(given: Config | str | None, values: Mapping[str, Any]) -> Plan:
         raise BioplausError(
             f"classes names {beyond[0]}, but {about.name} has the classes 0 to {n_classes - 1}."
         )
+    for part, counts in (about.counts or {}).items():
+        if empty := [c for c in classes if not counts[c]]:
+            raise _no_image(about.name, "training" if part == "train" else part, empty, classes)
     if settings.target == "digit" and max(classes) >= len(DIGITS):
         raise BioplausError(
             f"Only the digits 0 to 9 can be drawn, but {about.name} has a class {max(classes)}."
         )
     n_steps = height * width // n_in
     _curves(settings.target, classes, n_steps)  # raises where the sequence is too short
-    tasks.check_available(settings, {"n_train": about.n_train, "n_test": about.n_test}, about.name)
-    # with all classes every image is used; else only the labels, which are not read here, tell
-    n_used = about.n_train if settings.classes is None else None
-    n_used = settings.n_train or n_used
+    is_part = settings.classes is not None
+    used = _n_used(about, classes if is_part else None)
+    asked_of = f"{about.name} with classes {list(classes)}" if is_part else about.name
+    tasks.check_available(settings, used, asked_of)
+    n_train = settings.n_train or used.get("n_train")
     is_class = settings.target == "class"
     return Plan(
         config=dataclasses.replace(settings, n_in=n_in, classes=classes),
@@ -368,6 +378,16 @@ def _plan(given: Config | str | None, values: Mapping[str, Any]) -> Plan:
             n_in=n_in,
             n_out=len(classes) if is_class else 2,
             n_steps=n_steps,
-            n_train=n_used and n_used - tasks.held_out(settings.validation, n_used),
+            n_train=n_train and n_train - tasks.held_out(settings.validation, n_train),
         ),
     )
+
+
+def _n_used(about: data.About, classes: tuple[int, ...] | None) -> dict[str, int]:
+    """How many images of these classes there are, by field, as far as they were counted; None takes
+    all classes.
+    """
+    if classes is None:
+        return {"n_train": about.n_train, "n_test": about.n_test}
+    counts = about.counts or {}
+    return {f"n_{part}": int(n[list(classes)].sum()) for part, n in counts.items()}

@@ -69,6 +69,17 @@ def check(
             f"synapses is {stored_synapses!r}, but phase 'classes' learns all weights: leave"
             " synapses out."
         )
+    snapshots = config.get("snapshot_epochs")  # its type is the rule's to check
+    late = (
+        [n for n in snapshots if isinstance(n, int) and n >= n_epochs]
+        if isinstance(snapshots, list)
+        else []
+    )
+    if settings.phase == "features" and late:
+        raise BioplausError(
+            f"n_epochs is {n_epochs}, but snapshot_epochs in config asks for the weights after"
+            f" {late[-1]} epochs: run at least {late[-1] + 1}, or give other snapshot_epochs."
+        )
     learned = rules.config(rule, rule_values(config, settings.phase, n_epochs), spec)
     if stored_synapses:
         synapses.load(stored_synapses, learned.n_units)
