@@ -77,7 +77,7 @@ def value(
     no_verdict : why ours cannot be held against the published number: both are shown, the
         difference too, and no verdict.
     """
-    n = len(ours)
+    n, mean = len(ours), float(np.mean(ours)) if ours else math.nan
     has_spread = published is not None and published.sd > 0 and (published.n or 0) > 1
     claim = Claim(
         paper=run_set.paper,
@@ -90,7 +90,7 @@ def value(
         published=published.value if published else None,
         published_sd=published.sd if published and published.sd > 0 else None,
         published_n=published.n if published else None,
-        ours=float(np.mean(ours)) if n else None,
+        ours=mean if n else None,
         ours_sd=float(np.std(ours, ddof=1)) if n > 1 else None,
         n=n,
         note=note,
@@ -108,13 +108,13 @@ def value(
         return dataclasses.replace(claim, verdict=lost, note="; ".join(notes))
     if not n:
         return dataclasses.replace(claim, verdict=Verdict.NOT_RUN, note="; ".join(notes))
-    gap = claim.ours - published.value
+    gap = mean - published.value
     if no_verdict is not None or not has_spread:
         why = no_verdict if no_verdict is not None else "no spread published"
         text = "; ".join(dict.fromkeys(filter(None, [*notes, why])))
         return dataclasses.replace(claim, difference=gap, verdict=Verdict.SHOWN, note=text)
     interval = verdicts.welch(
-        claim.ours, claim.ours_sd or 0.0, n, published.value, published.sd, published.n
+        mean, claim.ours_sd or 0.0, n, published.value, published.sd, published.n or 0
     )
     if interval is None:
         notes.append("one seed has no spread")

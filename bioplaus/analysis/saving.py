@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Runs = RunSet | Provenance | Iterable[RunSet | Provenance]
 SUFFIXES = ("json", "png", "pdf", "csv", "md")
+SCHEMA = 2  # of the json beside a figure or table
 
 
 class Output:
@@ -151,6 +152,7 @@ class Output:
         for suffix, content in files.items():
             _files.write_atomic(folder / f"{name}.{suffix}", content)
         description = {
+            "schema": SCHEMA,
             "kind": kind,
             "name": name,
             "notebook": self.notebook,
@@ -174,16 +176,15 @@ def csv(table: "pandas.DataFrame") -> bytes:
 
 def described(preset: str, paper: str) -> list[dict[str, Any]]:
     """What was saved of a paper at a preset, one description a figure or table, each with its
-    "path", a json file.
+    "path", a json file. What another version of the package described is left out.
     """
-    folder = paths.root() / preset
-    found = []
+    descriptions = []
     for kind in ("figures", "tables"):
-        for path in sorted((folder / kind).glob(f"{paper}_*.json")):
+        for path in sorted((paths.root() / preset / kind).glob(f"{paper}_*.json")):
             description = _files.read_json(path)
-            if isinstance(description, dict) and "notebook" in description:
-                found.append({**description, "path": path})
-    return found
+            if isinstance(description, dict) and description.get("schema") == SCHEMA:
+                descriptions.append({**description, "path": path})
+    return descriptions
 
 
 def _render(figure: "Figure", kind: str) -> bytes:

@@ -114,13 +114,13 @@ def student(values: Sequence[float]) -> Interval | None:
     """
     from scipy import stats
 
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2 or np.ptp(sample) <= 1e-12 * np.abs(sample).max():
         return None
-    test = stats.ttest_1samp(values, 0.0)
+    test = stats.ttest_1samp(sample, 0.0)
     ends = test.confidence_interval(1 - LEVEL)
     return Interval(
-        float(values.mean()),
+        float(sample.mean()),
         float(ends.low),
         float(ends.high),
         float(test.statistic),

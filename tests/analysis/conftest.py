@@ -94,11 +94,11 @@ def write(home: Path) -> Write:
         run = next(
             r for r in manifest.runs(preset, ["corinfomax"]) if r.entry == entry and r.seed == seed
         )
-        about: dict[str, Any] = {
+        named: dict[str, Any] = {
             name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")
         }
         results.begin(
-            run.folder, {**about, "preset": preset, "seed": seed, "parameters": run.parameters}
+            run.folder, {**named, "preset": preset, "seed": seed, "parameters": run.parameters}
         )
         angles = angles or {}
         diagnostics = (

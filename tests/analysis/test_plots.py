@@ -25,21 +25,21 @@ def desk(write):
     return analysis.load("corinfomax", "mnist", "desk")
 
 
-def draw(found, metric="test_accuracy", **how):
-    drawing = plots.curves(found.curves(metric), xlabel="Epoch", ylabel="Test accuracy", **how)
+def draw(runs, metric="test_accuracy", **how):
+    drawing = plots.curves(runs.curves(metric), xlabel="Epoch", ylabel="Test accuracy", **how)
     return drawing.data, drawing.figure
 
 
-def saved(found, figure, drawn, name="corinfomax_fig_x"):
-    analysis.Output("corinfomax_fig_x", found.preset).figure(
+def saved(runs, figure, drawn, name="corinfomax_fig_x"):
+    analysis.Output("corinfomax_fig_x", runs.preset).figure(
         name,
         analysis.Drawing(figure, drawn),
-        found,
+        runs,
         title="T",
         caption="C",
-        claims=analysis.compare_curve(found, "test_accuracy"),
+        claims=analysis.compare_curve(runs, "test_accuracy"),
     )
-    folder = paths.root() / found.preset / "figures"
+    folder = paths.root() / runs.preset / "figures"
     return {file.suffix: file.read_bytes() for file in folder.glob(f"{name}.*")}
 
 
@@ -128,9 +128,9 @@ def test_nothing_to_draw_leaves_only_a_description_and_removes_an_old_figure(des
 
 
 def test_without_results_there_is_no_figure(home):
-    found = analysis.load("corinfomax", "mnist", "desk")
-    assert draw(found)[1] is None
-    seeds = found.curves("test_accuracy", seeds=True)
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    assert draw(runs)[1] is None
+    seeds = runs.curves("test_accuracy", seeds=True)
     assert plots.by_entry(seeds, xlabel="", ylabel="").figure is None
 
 
@@ -233,3 +233,15 @@ def test_drawings_are_listed_in_the_order_in_which_they_were_drawn(desk):
         "corinfomax_fig_other_name",
         "corinfomax_fig_x_a",
     ]
+
+
+def test_what_an_older_version_described_is_left_out(desk):
+    from bioplaus.analysis import saving
+
+    out = analysis.Output("corinfomax_fig_x", "desk")
+    drawing = analysis.Drawing(None, desk.curves("test_accuracy"))
+    out.figure("corinfomax_fig_x_new", drawing, desk, title="T", caption="C")
+    old = paths.root() / "desk" / "figures" / "corinfomax_fig_x_old.json"
+    old.write_text('{"name": "corinfomax_fig_x_old", "notebook": "corinfomax_fig_x"}')
+    names = [one["name"] for one in saving.described("desk", "corinfomax")]
+    assert names == ["corinfomax_fig_x_new"]

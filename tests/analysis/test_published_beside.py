@@ -58,8 +58,8 @@ def load(preset, experiment="cifar10", **how):
     return analysis.load("corinfomax", experiment, preset, **{"beside": True, **how})
 
 
-def draw(found, *entries, **how):
-    lines = [analysis.Line(found, entry, "test_accuracy") for entry in entries]
+def draw(runs, *entries, **how):
+    lines = [analysis.Line(runs, entry, "test_accuracy") for entry in entries]
     names = {"xlabel": "Epoch", "ylabel": "Accuracy", "title": "ours", "alone": "published"}
     return analysis.learning_curves(lines, **names, **how)[:2]
 
@@ -68,37 +68,37 @@ def test_runs_on_a_copy_stand_beside_the_published_curve_with_a_difference_and_n
     project, write
 ):
     write("desk", "corinfomax", 0, CURVE)
-    found = load("desk")
-    first, *_ = analysis.compare_curve(found, "test_accuracy", at=[1])
+    runs = load("desk")
+    first, *_ = analysis.compare_curve(runs, "test_accuracy", at=[1])
     assert first.difference == pytest.approx(0.36 - first.published)
     assert (first.verdict, first.z) == (Verdict.SHOWN, None)
     assert first.note.endswith("the data set is cifar10-jpeg, published is CIFAR10")
-    drawn = found.curves("test_accuracy")
+    drawn = runs.curves("test_accuracy")
     assert set(drawn.source) == {"ours", "published"}
     assert "cifar10-jpeg" in drawn.note[drawn.source == "published"].iloc[0]
     assert any(
         remark.startswith("Shown beside the published numbers, with no verdict")
-        for remark in found.provenance.remarks
+        for remark in runs.provenance.remarks
     )
 
 
 def test_without_being_asked_for_a_copy_is_held_against_nothing(project, write):
     write("desk", "corinfomax", 0, CURVE)
-    found = load("desk", beside=False)
-    assert analysis.compare_curve(found, "test_accuracy") == [] and found.alone == ()
-    assert set(found.curves("test_accuracy").source) == {"ours"}
+    runs = load("desk", beside=False)
+    assert analysis.compare_curve(runs, "test_accuracy") == [] and runs.alone == ()
+    assert set(runs.curves("test_accuracy").source) == {"ours"}
 
 
 def test_a_copy_that_differs_in_more_than_the_data_is_not_shown_beside(project):
-    found = load("smoke")  # EP on 100 images of the copy
-    assert not found.copies and [run.entry for run in found.alone] == ["corinfomax", "ep"]
+    runs = load("smoke")  # EP on 100 images of the copy
+    assert not runs.copies and [run.entry for run in runs.alone] == ["corinfomax", "ep"]
 
 
 def test_what_a_preset_does_not_run_is_published_alone_and_is_no_claim_of_the_preset(project):
-    found = load("desk")
-    assert found.all_entries == ["corinfomax", "ep"]
-    assert set(found.published_curves("test_accuracy").label) == {"EP"}
-    claims = {one.entry: one for one in analysis.compare_final(found, ["test_accuracy"])}
+    runs = load("desk")
+    assert runs.all_entries == ["corinfomax", "ep"]
+    assert set(runs.published_curves("test_accuracy").label) == {"EP"}
+    claims = {one.entry: one for one in analysis.compare_final(runs, ["test_accuracy"])}
     ep = claims["ep"]
     assert (ep.published, ep.n, ep.verdict) == (0.4948, 0, Verdict.NOT_RUN)
     assert not ep.is_planned and claims["corinfomax"].is_planned
@@ -189,9 +189,9 @@ def test_the_table_of_a_grid_says_what_varies_and_which_setting_was_chosen(proje
 def test_means_contain_collapsed_seeds_only_if_asked_for(project, write):
     write("desk", "csm_mnist-1", 0, np.full(50, 0.98))
     write("desk", "csm_mnist-1", 10, np.full(50, 0.10))
-    found = load("desk", "grid")
-    assert found.final("test_accuracy", "csm_mnist-1") == [0.98]
-    assert found.final("test_accuracy", "csm_mnist-1", collapsed=True) == [0.98, 0.10]
-    kept, *_ = analysis.compare_final(found, collapsed=True)
+    runs = load("desk", "grid")
+    assert runs.final("test_accuracy", "csm_mnist-1") == [0.98]
+    assert runs.final("test_accuracy", "csm_mnist-1", collapsed=True) == [0.98, 0.10]
+    kept, *_ = analysis.compare_final(runs, collapsed=True)
     assert kept.entry == "csm_mnist-1"
     assert kept.ours == pytest.approx(0.54) and not kept.note

@@ -1,6 +1,7 @@
 """Drawing: what is executed, what is kept; and the page."""
 
 import json
+import operator
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from bioplaus.papers.corinfomax import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = np.linspace(0.94, 0.974, 10)
+NAME = operator.attrgetter("stem")
 MNIST = figures.CURVES["MNIST"]
 FIGURE = """
 from bioplaus import analysis
@@ -337,6 +339,15 @@ def test_a_notebook_saves_under_its_own_name(path):
     cells = json.loads(path.read_text())["cells"]
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert f'analysis.Output("{path.stem}", preset)' in source
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*_fig*.ipynb")), ids=NAME)
+def test_a_figure_notebook_has_an_equation_a_figure_and_the_limits_of_what_it_shows(path):
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    assert texts[0].startswith("# ") and texts[0].count("$$") == 2
+    assert any("out.figure(" in text for text in texts)
+    assert texts[-1].startswith("## What it shows, and what it does not\n\n")
 
 
 def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):

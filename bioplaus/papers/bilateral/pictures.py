@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+OF_DISTANCES = "One seed. Dashed: equal distance in both. Grey: marginal histograms."
+OF_MAPS = (
+    "The first test image of each outcome; map (jet) and image half and half; one seed. A dark map:"
+    " nothing in the image speaks for the prediction there. Numbers: correlation of the joined map"
+    " with the left one, the right one and their mean."
+)
 MAPS = ("left", "right", "joined")
 
 
@@ -70,7 +76,7 @@ def distances(runs: RunSet, *, by: str = "joined") -> Drawing:
     bar = figure.colorbar(colours, ax=grid, shrink=0.6, format="%.2f")
     bar.set_label(f"distance in {by} features", fontsize=14)
     figure.suptitle(f"Pairs of images of one class, {heading(runs)}, seed {seed}", fontsize=14)
-    return Drawing(figure, table[columns])
+    return Drawing(figure, table[columns], OF_DISTANCES)
 
 
 def attention(runs: RunSet, *, n_images: int = 8) -> Drawing:
@@ -110,7 +116,7 @@ def attention(runs: RunSet, *, n_images: int = 8) -> Drawing:
     for axes, name in zip(grid[0], ("image", *MAPS), strict=True):
         axes.set_title(name, fontsize=14)
     figure.suptitle(f"Grad-CAM, {heading(runs)}, seed {seed}", fontsize=13)
-    return Drawing(figure, pandas.DataFrame(rows, columns=columns))
+    return Drawing(figure, pandas.DataFrame(rows, columns=columns), OF_MAPS)
 
 
 def _first(runs: RunSet, part: str) -> tuple[int, Mapping[str, np.ndarray]] | None:

@@ -77,12 +77,12 @@ def _gap(runs: RunSet, k: int, value: str, sign: int = 1, *, last: str = "ccrnn"
 
 def _c1(e: Experiments) -> Iterator[Claim]:
     runs = e["linedraw"]
-    what = "simple line drawing: area under training error, cRNN - ccRNN"
+    text = "simple line drawing: area under training error, cRNN - ccRNN"
     note = "one hidden synthesiser layer, chosen after seeing that it holds"
-    yield _ordering(runs, "C1", what, 1, _gap(runs, 1, "area"), note=note)
+    yield _ordering(runs, "C1", text, 1, _gap(runs, 1, "area"), note=note)
     two = _gap(runs, 1, "area", last="ccrnn2")
-    what = "the same with two hidden synthesiser layers"
-    yield _ordering(runs, "C1, 2 layers", what, 1, two)
+    text = "the same with two hidden synthesiser layers"
+    yield _ordering(runs, "C1, 2 layers", text, 1, two)
     gap = differences(area(runs, "ccrnn-k1"), area(runs, "bptt"))
     yield _ordering(runs, "C1, full BPTT lowest", "area, ccRNN - full BPTT", 1, gap)
 
@@ -96,12 +96,12 @@ def _c2_to_c4(e: Experiments) -> Iterator[Claim]:
     for number, (name, metric) in plan.items():
         note = ONE_STEP_LAST if number == "C4" else ""
         for part, word in (("train", "training"), ("val", "validation")):
-            what = f"{TASKS[name]}: {word} {metric.upper()} after the last epoch, cRNN - ccRNN"
+            text = f"{TASKS[name]}: {word} {metric.upper()} after the last epoch, cRNN - ccRNN"
             gap = _gap(e[name], 3, f"{part}_{metric}")
-            yield _ordering(e[name], number, what, 3, gap, note=note)
+            yield _ordering(e[name], number, text, 3, gap, note=note)
     runs = e["discrimination"]
-    what = "discrimination: validation accuracy, ccRNN - cRNN"
-    yield _ordering(runs, "C4", what, 3, _gap(runs, 3, "val_accuracy", -1), note=ONE_STEP_LAST)
+    text = "discrimination: validation accuracy, ccRNN - cRNN"
+    yield _ordering(runs, "C4", text, 3, _gap(runs, 3, "val_accuracy", -1), note=ONE_STEP_LAST)
 
 
 def _c5(e: Experiments) -> Iterator[Claim]:
@@ -115,22 +115,22 @@ def _c5(e: Experiments) -> Iterator[Claim]:
     for name, value in measures.items():
         runs, table = e[name], horizon(e[name], value)
         if len(table) < 2:
-            what = f"{TASKS[name]}: the advantage shrinks with K"
-            yield _ordering(runs, "C5", what, 1, [])
+            text = f"{TASKS[name]}: the advantage shrinks with K"
+            yield _ordering(runs, "C5", text, 1, [])
             continue
         low, high = int(table.K.iloc[0]), int(table.K.iloc[-1])
-        what = f"{TASKS[name]}: error ratio ccRNN / cRNN at K = {high} minus that at K = {low}"
+        text = f"{TASKS[name]}: error ratio ccRNN / cRNN at K = {high} minus that at K = {low}"
         change = differences(_ratios(runs, value, high), _ratios(runs, value, low))
-        yield _ordering(runs, "C5", what, high, change)
+        yield _ordering(runs, "C5", text, high, change)
         if name in p_published and not table.p.isna().all():
             k = int(table.K[table.p.idxmax()])
             note = (
                 f"published: p = {p_published[name]} at one horizon, ten seeds; here: the one with"
                 " the largest p"
             )
-            what = f"{TASKS[name]}: no difference at one horizon, cRNN - ccRNN"
+            text = f"{TASKS[name]}: no difference at one horizon, cRNN - ccRNN"
             gap = _gap(runs, k, value)
-            yield _ordering(runs, "C5", what, k, gap, is_equality=True, note=note)
+            yield _ordering(runs, "C5", text, k, gap, is_equality=True, note=note)
 
 
 def _ratios(runs: RunSet, value: str, k: int) -> dict[int, float]:
@@ -145,27 +145,27 @@ def _c6(e: Experiments) -> Iterator[Claim]:
             at_epoch(runs, entry, "train_mse") for entry in ("crnn-k3", "ccrnn-k3", "bptt")
         )
         above, below = differences(both, full), differences(cortex, both)
-        what = f"{TASKS[name]}: training MSE, ccRNN at K = 3 - full BPTT"
-        yield _ordering(runs, "C6", what, 3, above)
+        text = f"{TASKS[name]}: training MSE, ccRNN at K = 3 - full BPTT"
+        yield _ordering(runs, "C6", text, 3, above)
         note = ""
         if above and below:
             share = 100 * np.mean(below) / np.mean(differences(cortex, full))
             note = f"the cerebellum closes {share:.0f} % of the gap between cRNN and full BPTT"
-        what = f"{TASKS[name]}: ccRNN lies between full BPTT and cRNN"
-        yield _ordering(runs, "C6", what, 3, above, also=below, note=note)
+        text = f"{TASKS[name]}: ccRNN lies between full BPTT and cRNN"
+        yield _ordering(runs, "C6", text, 3, above, also=below, note=note)
 
 
 def _c7(e: Experiments) -> Iterator[Claim]:
     for name, k in (("linedraw", 1), ("draw-line", 3), ("draw-digit", 3)):
-        what = f"{TASKS[name]}: dysmetria at test, cRNN - ccRNN"
-        yield _ordering(e[name], "C7", what, k, _gap(e[name], k, "test_dysmetria"))
-    runs, what = e["discrimination"], "discrimination: certainty at test, ccRNN - cRNN"
-    yield _ordering(runs, "C7", what, 3, _gap(runs, 3, "test_certainty", -1))
+        text = f"{TASKS[name]}: dysmetria at test, cRNN - ccRNN"
+        yield _ordering(e[name], "C7", text, k, _gap(e[name], k, "test_dysmetria"))
+    runs, text = e["discrimination"], "discrimination: certainty at test, ccRNN - cRNN"
+    yield _ordering(runs, "C7", text, 3, _gap(runs, 3, "test_certainty", -1))
 
 
 def _c8(e: Experiments) -> Iterator[Claim]:
-    what = "captions: validation bits per word of the best epoch, cRNN - ccRNN"
-    yield _ordering(e["captions"], "C8", what, 4, _bits_gap(e["captions"], 4))
+    text = "captions: validation bits per word of the best epoch, cRNN - ccRNN"
+    yield _ordering(e["captions"], "C8", text, 4, _bits_gap(e["captions"], 4))
 
 
 def _c9(e: Experiments) -> Iterator[Claim]:
@@ -178,8 +178,8 @@ def _c9(e: Experiments) -> Iterator[Claim]:
             "published: none at 40 % (p = 0.891) and 45 % (p = 0.116) of the caption; which K these"
             " are is not known"
         )
-        what = "captions: no difference in validation bits per word, cRNN - ccRNN"
-        yield _ordering(runs, "C9", what, k, gap, is_equality=True, note=note)
+        text = "captions: no difference in validation bits per word, cRNN - ccRNN"
+        yield _ordering(runs, "C9", text, k, gap, is_equality=True, note=note)
 
 
 def _bits_gap(runs: RunSet, k: int) -> list[float]:
@@ -196,13 +196,13 @@ def _c10(e: Experiments) -> Iterator[Claim]:
             dict(zip(rows.seed, rows.value, strict=True))
             for rows in (part[part.network == "cRNN"], part[part.network == "ccRNN"])
         )
-        gap, what = differences(both, cortex), f"captions: CIDEr of {group} captions, ccRNN - cRNN"
+        gap, text = differences(both, cortex), f"captions: CIDEr of {group} captions, ccRNN - cRNN"
         if group in p_published:
             note = f"published: not significant, p = {p_published[group]}"
-            what = f"no difference in {what}"
-            yield _ordering(runs, "C10", what, 4, gap, is_equality=True, note=note)
+            text = f"no difference in {text}"
+            yield _ordering(runs, "C10", text, 4, gap, is_equality=True, note=note)
         else:
-            yield _ordering(runs, "C10", what, 4, gap)
+            yield _ordering(runs, "C10", text, 4, gap)
 
 
 def _c11(e: Experiments) -> Iterator[Claim]:
@@ -210,13 +210,13 @@ def _c11(e: Experiments) -> Iterator[Claim]:
     cerebellum, olive = (
         at_epoch(runs, f"{name}-20", "train_mse") for name in ("cerebellum", "olive")
     )
-    what = "simple line drawing: training MSE after the last epoch"
+    text = "simple line drawing: training MSE after the last epoch"
     gap = differences(olive, cerebellum)
-    yield _ordering(runs, "C11", f"{what}, inferior olive lesion - cerebellar lesion", 1, gap)
+    yield _ordering(runs, "C11", f"{text}, inferior olive lesion - cerebellar lesion", 1, gap)
     healthy = at_epoch(e["linedraw"], "ccrnn-k1", "train_mse")
     for name, lesioned in (("cerebellar", cerebellum), ("inferior olive", olive)):
         gap = differences(lesioned, healthy)
-        yield _ordering(runs, "C11", f"{what}, {name} lesion - intact", 1, gap)
+        yield _ordering(runs, "C11", f"{text}, {name} lesion - intact", 1, gap)
 
 
 def _c12(e: Experiments) -> Iterator[Claim]:
@@ -234,14 +234,14 @@ def _c12(e: Experiments) -> Iterator[Claim]:
             both, cortex = {}, {}
         reference[k] = dni - vanilla
         gaps[k] = {seed: both[seed] - cortex[seed] for seed in both.keys() & cortex.keys()}
-        what = f"discrimination: validation accuracy after {epoch} epochs, ccRNN - cRNN"
+        text = f"discrimination: validation accuracy after {epoch} epochs, ccRNN - cRNN"
         gap = differences(both, cortex)
-        yield _ordering(runs, "C12", what, k, gap, published=reference[k], note=note)
+        yield _ordering(runs, "C12", text, k, gap, published=reference[k], note=note)
     short, long = min(gaps), max(gaps)
-    what = f"discrimination: that gap at K = {short} minus the one at K = {long}"
+    text = f"discrimination: that gap at K = {short} minus the one at K = {long}"
     change = differences(gaps[short], gaps[long])
     gap_2019 = reference[short] - reference[long]
-    yield _ordering(runs, "C12", what, long, change, published=gap_2019, note=note)
+    yield _ordering(runs, "C12", text, long, change, published=gap_2019, note=note)
 
 
 def _c13(e: Experiments) -> Iterator[Claim]:
@@ -260,7 +260,7 @@ def _c13(e: Experiments) -> Iterator[Claim]:
     for name, number in rows.items():
         ours = list(measured.get(name, {}).values())
         reference = Published(float(number), float("nan"), None, "published: one seed, no spread")
-        what = f"discrimination, K = 3, 50 units: {name.removesuffix(' epoch 1')}"
+        text = f"discrimination, K = 3, 50 units: {name.removesuffix(' epoch 1')}"
         yield claims.value(
-            runs, "C13", what, "epoch", 1, ours, reference, label="C13", no_verdict=""
+            runs, "C13", text, "epoch", 1, ours, reference, label="C13", no_verdict=""
         )

@@ -19,7 +19,7 @@ class Export:
     its labels.
 
     NaN stands for what a run did not measure. (The published linedraw arrays lack the axis of
-    models, whatever their README says: `values[:, 0]` is theirs.)
+    models, whatever their README says: `values[:, 0]` is that layout.)
     """
 
     values: np.ndarray

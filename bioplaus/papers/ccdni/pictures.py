@@ -11,6 +11,14 @@ from bioplaus.analysis.plots import Drawing
 from bioplaus.papers.ccdni.measures import good
 from bioplaus.results import Outcome
 
+OF_DRAWINGS = (
+    "Lines: drawn; dots: asked for, filled at supervised steps. One network of each kind, the first"
+    " seed."
+)
+OF_SENTENCES = (
+    "The longest reference of each picture, and the captions of one network of each kind."
+)
+
 
 def drawings(
     runs: RunSet, entries: Sequence[str], *, title: str = "", apart: float = 0.0
@@ -72,7 +80,7 @@ def drawings(
     }
     grid[0, -1].legend(title="Cue" if runs.experiment == "linedraw" else "Digit", **beside)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    return Drawing(figure, pandas.DataFrame(rows))
+    return Drawing(figure, pandas.DataFrame(rows), OF_DRAWINGS)
 
 
 def described(runs: RunSet, entries: Sequence[str], n: int = 6) -> Drawing:
@@ -111,7 +119,7 @@ def described(runs: RunSet, entries: Sequence[str], n: int = 6) -> Drawing:
             {"picture": k, "reference": reference, "entry": name, "generated": sentence}
             for name, sentence in sentences.items()
         ]
-    return Drawing(figure, pandas.DataFrame(rows))
+    return Drawing(figure, pandas.DataFrame(rows), OF_SENTENCES)
 
 
 def _first(runs: RunSet, entries: Sequence[str]) -> dict[str, Outcome]:

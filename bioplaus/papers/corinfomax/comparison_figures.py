@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+OF_COSTS = (
+    "Validation accuracy of the chosen settings, every seed a line, against epochs, wall time of"
+    " training and operations that the rule's equations need. A dot is the epoch kept; seeds that"
+    " collapsed or diverged end in a marker and are counted, thin where their setting was not"
+    " chosen."
+)
+OF_CHOICE = (
+    "Validation accuracy at the best epoch of every run, by the size of the weight step relative to"
+    " the published one. Lines join means over seeds, dots are seeds; a ring is the setting chosen."
+)
 COSTS = {"epoch": "Epoch", "seconds": "Training time (s)", "gflop": "Useful arithmetic (GFLOP)"}
 
 
@@ -53,7 +63,7 @@ def draw(drawn: "pandas.DataFrame", of_runs: "pandas.DataFrame", *, title: str =
             labels.append(status)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_COSTS)
 
 
 def draw_choice(
@@ -98,7 +108,7 @@ def draw_choice(
         title=title,
     )
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return Drawing(figure, of_runs)
+    return Drawing(figure, of_runs, OF_CHOICE)
 
 
 def _line(axes: "Axes", one: "pandas.DataFrame", cost: str, look: Mapping[str, Any]) -> None:

@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 
     from bioplaus.rules._layered import Trajectory
 
+OF_RELAXATION = (
+    "Left: what the iterations change, mean over all test images, from its value at the first"
+    " iteration (the csv has the values themselves). The nudge is part of the energy, not of the"
+    " information. Each layer of CorInfoMax climbs its own term of the information, so the sum may"
+    " fall. Middle and right: every unit of the trained network for one image; the output of its"
+    " class is thick."
+)
+OF_INFORMATION = (
+    "A dot is the end of the first phase; from there the outputs are pulled towards the labels."
+)
+OF_WEIGHTS = "Grey: before learning. The density is drawn on a logarithmic axis."
+OF_PLANE = (
+    "A number stands at the median of its class. The percentage is counted in the space of all"
+    " hidden units, not in the plane."
+)
 _PHASES = {
     "free": "free",
     "nudged": "nudged",
@@ -61,7 +76,7 @@ def draw(drawn: "pandas.DataFrame", label: int, *, title: str = "") -> Drawing:
     for axes in np.atleast_2d(panels)[-1]:
         axes.set_xlabel("Iteration")
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_RELAXATION)
 
 
 def draw_information(drawn: "pandas.DataFrame", *, title: str = "") -> Drawing:
@@ -91,7 +106,7 @@ def draw_information(drawn: "pandas.DataFrame", *, title: str = "") -> Drawing:
         frameon=False,
     )
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_INFORMATION)
 
 
 def draw_weights(drawn: "pandas.DataFrame", rule: str, *, title: str = "") -> Drawing:
@@ -115,7 +130,7 @@ def draw_weights(drawn: "pandas.DataFrame", rule: str, *, title: str = "") -> Dr
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_WEIGHTS)
 
 
 def draw_plane(drawn: "pandas.DataFrame", *, title: str = "") -> Drawing:
@@ -145,7 +160,7 @@ def draw_plane(drawn: "pandas.DataFrame", *, title: str = "") -> Drawing:
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
     figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_PLANE)
 
 
 def explore(

@@ -119,8 +119,8 @@ def _pair(
     entries: tuple[str, ...] | None = None,
 ) -> Sequence[Curves]:
     """Test and training accuracy of the rules on one data set."""
-    what = {"test": ("Test accuracy", AFTER_EACH_EPOCH, test_top)}
-    what["train"] = ("Training accuracy", ON_TRAINING_SET, train_top)
+    splits = {"test": ("Test accuracy", AFTER_EACH_EPOCH, test_top)}
+    splits["train"] = ("Training accuracy", ON_TRAINING_SET, train_top)
     return tuple(
         Curves(
             name=f"{experiment}_{part}",
@@ -131,7 +131,7 @@ def _pair(
             top=top,
             rows=(Row(experiment, f"{part}_accuracy", entries, with_alone=entries is not None),),
         )
-        for part, (ylabel, caption, top) in what.items()
+        for part, (ylabel, caption, top) in splits.items()
     )
 
 

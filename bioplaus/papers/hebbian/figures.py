@@ -17,6 +17,13 @@ TYPICAL = (
     " their random start, do not hide the others: they are the saturated tiles."
 )
 ONE_SCALE = "One scale from the smallest to the largest weight shown, as published."
+OF_NORMS = (
+    "Left: mean and largest p-norm of all units, to the power p. Right: number of units that are"
+    " the most driven one for at least one of 1000 held-out (or, without any, training) inputs, so"
+    " at most 1000 of however many units there are. One line a seed."
+)
+OF_SNAPSHOTS = "Each panel has its own colours."
+OF_SPLITS = "A slow start of an accuracy, of the first two epochs, may lie below the axes."
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)))  # of splits, the last one solid
 
 
@@ -88,7 +95,7 @@ def evolution(run_set: RunSet, entry: str, most: int = 5) -> Drawing:
         mosaics.table(part, side**2, epoch=epoch)
         for part, epoch in zip(packed, epochs, strict=True)
     ]
-    return Drawing(figure, pandas.concat([pandas.DataFrame(), *tables]))
+    return Drawing(figure, pandas.concat([pandas.DataFrame(), *tables]), OF_SNAPSHOTS)
 
 
 def convergence(run_set: RunSet) -> Drawing:
@@ -123,7 +130,7 @@ def convergence(run_set: RunSet) -> Drawing:
         keys.append(Line2D([], [], color="0.4", label=name, linestyle=dash))
     norms.legend(handles=keys)
     figure.suptitle(run_set.heading)
-    return Drawing(figure, drawn)
+    return Drawing(figure, drawn, OF_NORMS)
 
 
 def curves(
@@ -181,7 +188,7 @@ def curves(
         low, high = late.value.min(), late.value.max()
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.legend(handles=handles)
-    return Drawing(figure, drawn, plots.reading(drawn))
+    return Drawing(figure, drawn, f"{plots.reading(drawn)} {OF_SPLITS}")
 
 
 def first_outcome(run_set: RunSet, entry: str) -> "Outcome | None":
