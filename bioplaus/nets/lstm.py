@@ -67,7 +67,7 @@ class Recurrent(nn.Module):
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W_ih, W_hh, b_ih and b_hh of the layer."""
-        w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
+        ((w_ih, w_hh, b_ih, b_hh),) = self.rnn.all_weights
         return w_ih, w_hh, b_ih, b_hh
 
     def step(self, x: Tensor, z: Tensor) -> Tensor:

@@ -127,17 +127,19 @@ class Rule(LayeredRule):
         c = self.config
         n_done = c.start_step + epoch * self.n_batches + step
         self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
+        weights = self._learned()
         with torch.enable_grad():
-            learned = [value.detach().requires_grad_() for value in self._learned()]
-            output, moments = self._forward(x, learned)
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            output, moments = self._forward(x, leaves)
             loss = functional.cross_entropy(output, y)
-            gradients = list(torch.autograd.grad(loss, learned))
+            gradients = list(torch.autograd.grad(loss, leaves))
         for k in self._idle_biases():  # exactly 0; what is there is rounding
-            gradients[c.n_layers + k] = torch.zeros_like(self.bias[k])
-        self.optimiser.step(self._learned(), gradients, self.lr_now[0])
-        for i, (mean, var) in enumerate(moments):
-            self.running_mean[i].mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
-            self.running_var[i].mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
+            gradients[c.n_layers + k].zero_()
+        self.optimiser.step(weights, gradients, self.lr_now[0])
+        running = zip(self.running_mean, self.running_var, moments, strict=True)
+        for running_mean, running_var, (mean, var) in running:
+            running_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
+            running_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
         return {"train_loss": loss.detach(), "train_accuracy": metrics.accuracy(output, y)}
 
     def _forward(
@@ -146,16 +148,16 @@ class Rule(LayeredRule):
         """Output (batch, n_L) before the softmax, and (mean, variance) over the batch of what each
         batch norm saw; in evaluation the running ones are used and none given.
         """
-        c, n, n_norms = self.config, self.config.n_layers, len(self.config.normed)
+        c, n, normed = self.config, self.config.n_layers, self.config.normed
         w, b = learned[:n], learned[n : 2 * n]
-        gamma, beta = learned[2 * n : 2 * n + n_norms], learned[2 * n + n_norms :]
+        gamma, beta = learned[2 * n : 2 * n + len(normed)], learned[2 * n + len(normed) :]
         moments = []
         for k in range(n):
             h = functional.linear(h, w[k], b[k])
             if k < n - 1 and c.activation == "relu":
                 h = h.relu()
-            if k in c.normed:
-                i = c.normed.index(k)
+            if k in normed:
+                i = normed.index(k)
                 running = (None, None)
                 if is_training:
                     var, mean = torch.var_mean(h.detach(), 0, correction=0)

@@ -86,7 +86,9 @@ class Rule(caption_bptt.Rule):
         theta, phi = list(self.net.parameters()), list(self.synthesiser.parameters())
         start = z.requires_grad_()
         loss, logits, end = self._run(inputs, words, start)
-        predicted, foreseen = self.synthesiser(start.detach()), self.synthesiser(end).detach()
+        predicted = self.synthesiser(start.detach())
+        with torch.no_grad():
+            foreseen = self.synthesiser(end)
         objective = loss
         if self.config.bootstrap_last or not is_last:
             objective = loss + self.config.bootstrap_scale * (foreseen * end).sum()
