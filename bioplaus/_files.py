@@ -273,11 +273,12 @@ class _Dtype:
     def __init__(self, spec: Any, align: Any = False, copy: Any = False) -> None:
         name = spec.decode("ascii", "replace") if isinstance(spec, bytes) else spec
         try:
-            self.dtype = np.dtype(name) if isinstance(name, str) else None
+            named = np.dtype(name) if isinstance(name, str) else None
         except Exception:  # no dtype at all
-            self.dtype = None
-        if self.dtype is None or self.dtype.kind not in "biufcU":
+            named = None
+        if named is None or named.kind not in "biufcU":
             raise _Refused(f"numpy.dtype({name!r:.40})")
+        self.dtype = named
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
@@ -311,7 +312,7 @@ class _Array:
         ):
             raise _Refused("an array whose state is not that of numbers or text")
         self.array = np.empty(0, spec.dtype)
-        self.array.__setstate__((1, shape, spec.dtype, bool(is_fortran), content))
+        self.array.__setstate__((1, shape, spec.dtype, np.bool(is_fortran), content))
 
 
 class _ArrayType:

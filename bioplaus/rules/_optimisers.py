@@ -117,7 +117,7 @@ class Adam(Optimiser):
             self._step_written_out(weights, gradients, mean, square, count, lr)
             return
         # what torch.optim.Adam(fused=True) calls: one pass over memory
-        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+        torch._fused_adam_(
             weights,
             gradients,
             mean,

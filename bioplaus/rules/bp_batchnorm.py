@@ -98,7 +98,7 @@ class Rule(LayeredRule):
     moments 0, yet bias corrections and rate those of step 225001. Left at 0 it is an ordinary Adam.
     """
 
-    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: Config
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)

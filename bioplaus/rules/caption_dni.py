@@ -65,7 +65,7 @@ class Rule(caption_bptt.Rule):
     `synth_last` "zero" mends it. `bootstrap_last` as in `dni`.
     """
 
-    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: Config
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)

@@ -180,7 +180,7 @@ class Rule(LearningRule):
         s = (g * current).sum(0)
         change = g.t() @ x - s[:, None] * self.weight
         largest = change.abs().max()
-        self.weight += self.lr_now * change / largest.clamp(min=PRECISION)
+        self.weight.add_(self.lr_now * change / largest.clamp(min=PRECISION))
         self._show(current, first[:, 0], kth[:, 0], change, largest)
         return {}
 

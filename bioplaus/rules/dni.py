@@ -128,7 +128,7 @@ class Rule(bptt.Rule):
     neither unless asked. After a lesion Adam's momentum goes on moving phi, which is then unused.
     """
 
-    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: Config
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)

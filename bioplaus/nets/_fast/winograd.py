@@ -51,9 +51,7 @@ class Winograd(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, error: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, Tensor | None]:
         patches, filters = ctx.saved_tensors
         errors = _outputs_transposed(error.permute(0, 2, 3, 1).contiguous())  # (16, blocks, n_out)
         dx = dw = None

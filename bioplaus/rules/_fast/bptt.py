@@ -110,10 +110,10 @@ class Rule(bptt.Rule):
 
     def _clip_(self, gradients: list[Tensor]) -> Tensor:
         """Clip in place; the norm of each gradient before."""
-        norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
+        norms = torch.stack(torch._foreach_norm(gradients))
         if self.config.clip > 0:
             factor = (self.config.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp_(max=1)
-            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(gradients, factor)
         return norms
 
     def __getstate__(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bioplaus.rules._fast import bptt
 class Rule(bptt.Rule, dni.Rule):
     """The rule of `dni`."""
 
-    config: dni.Config  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: dni.Config
 
     @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
