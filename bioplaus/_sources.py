@@ -25,8 +25,8 @@ def code(source: str | Path) -> str | None:
     -------
     None where there is no such file.
     """
-    found = sources(source)
-    return digest_of(found) if found else None
+    files = sources(source)
+    return digest_of(files) if files else None
 
 
 def sources(source: str | Path) -> dict[Path, str]:
@@ -52,10 +52,10 @@ def sources(source: str | Path) -> dict[Path, str]:
     return files
 
 
-def digest_of(found: Mapping[Path, str]) -> str:
+def digest_of(files: Mapping[Path, str]) -> str:
     """What `code` gives for these `sources`."""
     package = Path(__file__).resolve().parent
-    own, *others = found.items()
+    own, *others = files.items()
     digests = [own[1], *sorted(f"{path.relative_to(package)} {digest}" for path, digest in others)]
     # its own without its path, whatever its folder is called
     return _files.sha256("\n".join(digests).encode())
@@ -82,17 +82,15 @@ def _source(path: Path, changed: int, package: Path) -> tuple[str, tuple[Path, .
     for name in names:
         root, *parts = name.split(".")
         if root == "bioplaus" and parts[:1] in (["rules"], ["nets"]):
-            module, parent = (
-                package.joinpath(*parts),
-                package.joinpath(*parts[:-1]),
-            )  # its last part may be a function
-            places = (
+            # the last part may be a function
+            module, parent = package.joinpath(*parts), package.joinpath(*parts[:-1])
+            candidates = (
                 module.with_suffix(".py"),
                 module / "__init__.py",
                 parent.with_suffix(".py"),
                 parent / "__init__.py",
             )
-            imported += [place for place in places if place.is_file()][:1]
+            imported += [candidate for candidate in candidates if candidate.is_file()][:1]
     return _files.sha256(content), tuple(dict.fromkeys(imported))
 
 

@@ -11,8 +11,8 @@ paper is a new module. An adapter defines
                                      every `expect.*` key once
 
 and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. `make(values, dtype=dtype)` gives
-the rule to replay, as `rules.make` does, in the form that was asked for. The adapter must go the way
-training goes: `begin_epoch`, `fit_batch`, `predict`.
+the rule to replay, as `rules.make` does, in the form that was asked for. The adapter must go the
+way that training goes: `begin_epoch`, `fit_batch`, `predict`.
 """
 
 import importlib
@@ -133,18 +133,11 @@ class Report:
     problem: str = ""
 
     def __str__(self) -> str:
-        what = (
-            f"{self.algorithm} by rule {self.rule}, "
-            if self.rule
-            else f"{self.algorithm}, "
-            if self.algorithm
-            else ""
-        )
-        found = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
-        return (
-            f"{'ok  ' if self.ok else 'FAIL'} {self.path}:"
-            f" {what}{found}{'. ' + self.problem if self.problem else ''}"
-        )
+        by = f" by rule {self.rule}" if self.rule else ""
+        subject = f"{self.algorithm}{by}, " if self.algorithm or by else ""
+        outcome = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
+        problem = f". {self.problem}" if self.problem else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.path}: {subject}{outcome}{problem}"
 
 
 def adapters() -> list[str]:
@@ -206,29 +199,29 @@ def render(reports: list[Report], *, as_json: bool = False) -> str:
 
 
 def _replay(path: Path, rule: str | None, dtype: str | None, plain: bool) -> Report:
-    found: dict[str, Any] = {"path": str(path)}
+    known: dict[str, Any] = {"path": str(path)}
     try:
         golden = Golden(path)
-        found["algorithm"] = str(golden.meta["algorithm"])
+        known["algorithm"] = str(golden.meta["algorithm"])
         module = adapter(golden.meta["paper"])
-        found["rule"] = rule or module.rule_of(golden)
+        known["rule"] = rule or module.rule_of(golden)
         # a remark may follow it
         name = dtype or str(golden.meta.get("dtype", "float64")).partition(" ")[0]
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)
-        make = partial(rules.make, found["rule"], plain=plain)
-        return _compare(golden, module, found, make, DTYPES[name])
+        make = partial(rules.make, known["rule"], plain=plain)
+        return _compare(golden, module, known, make, DTYPES[name])
     except Exception as error:  # a broken file or variant fails its own report and never the others
         problem = (
             str(error)
             if isinstance(error, BioplausError)
             else f"Replay stopped with {type(error).__name__}: {error}"
         )
-        return Report(**found, problem=problem)
+        return Report(**known, problem=problem)
 
 
 def _compare(
-    golden: Golden, module: ModuleType, found: dict[str, Any], make: Make, dtype: torch.dtype
+    golden: Golden, module: ModuleType, known: dict[str, Any], make: Make, dtype: torch.dtype
 ) -> Report:
     """Compare everything the adapter computes with the file, and see that neither has a key the
     other lacks.
@@ -249,11 +242,12 @@ def _compare(
             first, problem = key, f"First difference: {key} {trouble}."
     if missing:
         first = first or next(iter(missing))
-        problem = f"{problem} Never computed: {', '.join(list(missing)[:5])} ({len(missing)} keys).".strip()
+        some = ", ".join(list(missing)[:5])
+        problem = f"{problem} Never computed: {some} ({len(missing)} keys).".strip()
     elif n_keys == 0:
         problem = "The file expects nothing: there is no expect.* key."
     return Report(
-        **found,
+        **known,
         ok=not problem,
         n_keys=n_keys,
         largest_error=largest,

@@ -2,8 +2,8 @@
 between the weights.
 
 Every hidden layer is predicted from below by W and from above by V, and spreads through B, a
-running inverse of its correlation matrix (Bozkurt, Pehlevan and Erdogan 2023). With r_0 = x, one-hot
-target y, N the batch size, hs(u) = clip(u, 0, 1) and gamma = (1 - lambda)/lambda:
+running inverse of its correlation matrix (Bozkurt, Pehlevan and Erdogan 2023). With r_0 = x,
+one-hot target y, N the batch size, hs(u) = clip(u, 0, 1) and gamma = (1 - lambda)/lambda:
 
     du_k/dt =  (W_k r_{k-1} - u_k)/eps + (V_k r_{k+1} - u_k)/eps
                + 2 gamma B_k r_k + g (r_k - u_k)                                    k < L

@@ -2,18 +2,16 @@
 themselves.
 
 Every hidden layer has a lateral matrix M (Qin, Mudur and Pehlevan 2021), here as trained beside
-CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With E of `ep`, s' the nudged states and N the batch
-size:
+CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With E and its slopes as in `ep`, s' the nudged
+states, N the batch size, alpha_k = lr_lateral[k] < 0, and a_k the same after the decay of the
+learning rates:
 
-    E_csm(s) =  E(s)  +  sum_{k<L} s_k^T M_k s_k / 2        in both phases
+    E(s) +=  sum_{k<L} s_k^T M_k s_k / 2                                    in both phases
 
-    dE_csm/ds_k =  dE/ds_k + (M_k + M_k^T)/2 s_k            k < L
+    dE/ds_k +=  (M_k + M_k^T)/2 s_k                                         k < L
 
-    W, b as in `ep`, then
-    M_k <-  (1 + alpha_k / (2 |beta|)) (M_k - a_k / (2 beta) s'_k s'_k^T / N)       k < L
-
-where alpha_k = lr_lateral[k] < 0, and a_k is alpha_k with the decay of the learning rates: the first
-bracket keeps the undecayed alpha_k.
+    W_k, b_k as in `ep`, then
+    M_k <-  (1 + alpha_k / (2 |beta|)) (M_k - a_k / (2 beta) s'_k s'_k^T / N)
 """
 
 import dataclasses
@@ -89,10 +87,10 @@ class Rule(ep.Rule):
     def _learn(self, free: Layers, nudged: Layers, beta: Tensor) -> None:
         super()._learn(free, nudged, beta)
         c, m, n = self.config, numbered(self.m_lateral), len(free[0])
-        nudge = beta if c.use_signed_lateral else beta.abs()
+        divisor = beta if c.use_signed_lateral else beta.abs()
         for k in m:
             bracket = 1 + c.lr_lateral[k - 1] / (2 * c.beta_nudge)
-            gain = self.lr_lateral_now[k - 1] / (2 * nudge)
+            gain = self.lr_lateral_now[k - 1] / (2 * divisor)
             m[k].sub_(gain * outer(nudged[k], nudged[k]) / n).mul_(bracket)
 
     def _objective_of(

@@ -71,7 +71,7 @@ class Rule(PredictiveRule):
     -----
     At the published setting on MNIST the test accuracy of a seed falls by 0.01 to 0.02 now and
     then, the squared errors double, and both recover over the next epochs; three of our four seeds
-    did so within ten. In the seed looked at, the weights of W_2 had drifted together: its largest
+    did so within ten. In the seed examined, the weights of W_2 had drifted together: its largest
     singular value s was 66 then, 22 in a seed that had not fallen. An iteration multiplies a state
     along that direction by about 1 - lr_neural (1 + f'^2 s^2), which is below -1 once s is large:
     the relaxation overshoots instead of settling. The published mean falls likewise, from 0.9805 to
@@ -147,10 +147,8 @@ class Rule(PredictiveRule):
 
     def _objective(self, x: Layers) -> Tensor:
         """Minus the squared errors with the present weights, mean over the batch."""
-        e, total = (
-            self._errors(x, linear(x[0], self.w_ff[0], self.bias[0])),
-            x[0].new_zeros(len(x[0])),
-        )
+        e = self._errors(x, linear(x[0], self.w_ff[0], self.bias[0]))
+        total = x[0].new_zeros(len(x[0]))
         for k in e:
             total += e[k].square().sum(1)
         return -total.mean()

@@ -153,7 +153,8 @@ class Rule(NudgedRule, PredictiveRule):
     ) -> Tensor:
         """E, mean over the batch; without `y` minus the squared errors alone."""
         states = numbered([x, *state["x"]], 0)
-        e, total = self._errors(states, linear(x, self.w_ff[0], self.bias[0])), x.new_zeros(len(x))
+        e = self._errors(states, linear(x, self.w_ff[0], self.bias[0]))
+        total = x.new_zeros(len(x))
         for k in e:
             total -= e[k].square().sum(1)
         if y is not None:

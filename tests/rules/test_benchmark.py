@@ -53,6 +53,17 @@ def test_a_rule_that_lists_no_case_is_timed_at_its_default_parameters(quick, mon
     assert row.useful_mflop == default.useful_flops(row.batch_size) / 1e6
 
 
+def test_the_plain_form_is_timed_beside_the_fast_one_where_asked_for(quick):
+    rows = benchmark.run(["ep", "bp"], rounds=1, plain=True)
+    assert [(row.rule, row.form) for row in rows] == [
+        ("ep", "fast"),
+        ("ep", "plain"),
+        ("bp", "plain"),
+    ]
+    assert rows[0].useful_mflop == rows[1].useful_mflop
+    assert [row.form for row in benchmark.run(["ep"], rounds=1)] == ["fast"]
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(BioplausError, match="unknown rule"):
         benchmark.run(["no_such_rule"], rounds=1)

@@ -5,12 +5,13 @@ The plain form is the oracle: it is the rule's equations, which goldens of the p
 closed forms hold to the papers.
 """
 
+import copy
 import typing
 
 import pytest
 import torch
 
-from bioplaus import device, rules
+from bioplaus import device, rules, weights
 from bioplaus.errors import BioplausError
 
 F64 = torch.float64
@@ -191,7 +192,7 @@ def test_a_fast_form_learns_shows_and_predicts_what_the_plain_form_does(case):
     check_equal(plain.run(), fast.run())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", FAST)
 def test_a_fast_form_is_the_plain_form_at_settings_drawn_at_random(name, seed):
     plain, fast = both(name, drawn(name, seed))
@@ -252,3 +253,32 @@ def test_a_fast_form_that_learns_another_rule_is_found(monkeypatch):
     monkeypatch.setattr(type(fast.rule), "_change_lateral", lambda *_: None)
     with pytest.raises(AssertionError, match="b_lateral|free|nudged"):
         check_equal(plain.run(), fast.run())
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_network_saved_in_one_form_is_loaded_as_the_one_that_runs(name, tmp_path):
+    plain, fast = both(name, rules.example(name)[0])
+    plain.run()
+    weights.save(name, plain.rule, tmp_path / "network.pt")
+    loaded = weights.load(tmp_path / "network.pt", dtype=F64)
+    assert type(loaded) is type(fast.rule)
+    x = plain.batches[0][0]
+    torch.testing.assert_close(
+        loaded.predict(x), plain.rule.eval().predict(x), rtol=0, atol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("name", RELAXING)
+def test_a_copy_of_either_form_goes_on_alone_and_unwatched(name, plain):
+    training = Training(name, rules.example(name)[0], plain=plain).run()
+    copied = copy.deepcopy(training.rule)
+    assert type(copied) is type(training.rule) and copied.watch is None
+    n_shown = len(training.shown)
+    for rule in (copied, training.rule):
+        rule.watch = None
+        rule.begin_epoch(2, 1)
+        rule.fit_batch(*training.batches[0], epoch=2, step=0)
+    assert len(training.shown) == n_shown
+    for a, b in zip(copied.parameters(), training.rule.parameters(), strict=True):
+        assert a is not b and torch.equal(a, b)
