@@ -54,7 +54,18 @@ def outcomes(experiment: str | Path) -> Iterator[Outcome]:
     runs = {run["id"]: (run, result) for run, result in _stored(experiment)}
     for run_id in sorted(runs):
         run, result = runs[run_id]
-        yield Outcome(run, parse(result, experiment / run_id / "result.pkl"))
+        yield Outcome(run, _named(parse(result, experiment / run_id / "result.pkl")))
+
+
+def _named(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose epochs are named as all code names them: the records of some tasks call the
+    split "validation" "val" (`Task.recorded_names`).
+    """
+    epochs = record.get("epochs")
+    if not isinstance(epochs, dict):
+        return record
+    names = {name: f"validation{name[3:]}" if name.startswith("val_") else name for name in epochs}
+    return {**record, "epochs": {names[name]: column for name, column in epochs.items()}}
 
 
 def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:
