@@ -151,7 +151,7 @@ def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
     write("linedraw", "ccrnn-k1", {2: 4.0}, n_epochs=2)
     found = export(
         analysis.load("ccdni", "linedraw", "desk"),
-        ["train_mse", "val_mse"],
+        ["train_mse", "validation_mse"],
         ["crnn-k1", "ccrnn-k1"],
     )
     assert found.values.shape == (10, 2, 2, 3)
@@ -160,7 +160,7 @@ def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
         np.isnan(found.values[found.seeds.index(2), 1, 0, 2])
         and np.isnan(found.values[0, 0, 1]).all()
     )
-    assert found.metrics == ["train_mse", "val_mse"] and found.epochs == [1, 2, 3]
+    assert found.metrics == ["train_mse", "validation_mse"] and found.epochs == [1, 2, 3]
 
 
 def test_a_saved_export_is_a_plain_numpy_array_with_its_axes_beside_it(tmp_path):
@@ -179,9 +179,9 @@ def test_runs_of_unequal_length_are_compared_at_the_last_epoch_that_all_have():
         factor = 0.5 if entry.startswith("cc") else 1.0
         epochs = {"epoch": np.arange(n), "val_nll": factor * falling[:n]}
         write("discrimination", entry, dict.fromkeys(seeds, 0.0), epochs=epochs)
-    table = tables.horizon(analysis.load("ccdni", "discrimination", "desk"), "val_nll").set_index(
-        "K"
-    )
+    table = tables.horizon(
+        analysis.load("ccdni", "discrimination", "desk"), "validation_nll"
+    ).set_index("K")
     assert table.crnn.to_dict() == {1: 2.0, 5: 2.0} and table.ratio.to_dict() == {1: 0.5, 5: 0.5}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -375,6 +376,20 @@ def test_a_run_that_diverged_is_still_said_to_when_only_its_collected_copy_is_le
     _complete(tmp_path / "mnist" / "ep-s0", 0, {**RECORD, "status": "diverged"})
     results.collect(tmp_path / "mnist")
     assert _ended(tmp_path / "mnist") == {"ep-s0": "diverged"}
+
+
+def test_a_split_that_records_call_val_is_read_as_validation_and_its_bytes_stay(tmp_path):
+    epochs = {"epoch": np.arange(2), "val_mse": np.array([3.0, 2.0]), "value": np.zeros(2)}
+    run = tmp_path / "linedraw" / "dni-s0"
+    _complete(run, 0, {**RECORD, "epochs": epochs})
+    for _ in range(2):  # from its folder, and from the collected file
+        (outcome,) = results.outcomes(tmp_path / "linedraw")
+        assert set(outcome.record["epochs"]) == {"epoch", "validation_mse", "value"}
+        assert list(outcome.record["epochs"]["validation_mse"]) == [3.0, 2.0]
+        if run.is_dir():
+            assert "val_mse" in results.load(run / "result.pkl")["epochs"]
+            results.collect(tmp_path / "linedraw")
+            shutil.rmtree(run)
 
 
 def test_collecting_nothing_writes_nothing(tmp_path):

@@ -95,21 +95,22 @@ def _c2_to_c4(e: Experiments) -> Iterator[Claim]:
     }
     for number, (name, metric) in plan.items():
         note = ONE_STEP_LAST if number == "C4" else ""
-        for part, word in (("train", "training"), ("val", "validation")):
+        for part, word in (("train", "training"), ("validation", "validation")):
             text = f"{TASKS[name]}: {word} {metric.upper()} after the last epoch, cRNN - ccRNN"
             gap = _gap(e[name], 3, f"{part}_{metric}")
             yield _ordering(e[name], number, text, 3, gap, note=note)
     runs = e["discrimination"]
     text = "discrimination: validation accuracy, ccRNN - cRNN"
-    yield _ordering(runs, "C4", text, 3, _gap(runs, 3, "val_accuracy", -1), note=ONE_STEP_LAST)
+    gap = _gap(runs, 3, "validation_accuracy", -1)
+    yield _ordering(runs, "C4", text, 3, gap, note=ONE_STEP_LAST)
 
 
 def _c5(e: Experiments) -> Iterator[Claim]:
     measures = {
         "linedraw": "area",
-        "draw-line": "val_mse",
-        "draw-digit": "val_mse",
-        "discrimination": "val_nll",
+        "draw-line": "validation_mse",
+        "draw-digit": "validation_mse",
+        "discrimination": "validation_nll",
     }
     p_published = {"draw-line": 0.921, "draw-digit": 0.567}
     for name, value in measures.items():
@@ -183,7 +184,9 @@ def _c9(e: Experiments) -> Iterator[Claim]:
 
 
 def _bits_gap(runs: RunSet, k: int) -> list[float]:
-    return differences(*(best(runs, f"{name}-k{k}", "val_bits") for name in ("crnn", "ccrnn")))
+    return differences(
+        *(best(runs, f"{name}-k{k}", "validation_bits") for name in ("crnn", "ccrnn"))
+    )
 
 
 def _c10(e: Experiments) -> Iterator[Claim]:
@@ -228,7 +231,8 @@ def _c12(e: Experiments) -> Iterator[Claim]:
     for k in sorted({k for k, _ in accuracies}):
         (epoch, vanilla), (_, dni) = accuracies[k, "Vanilla"], accuracies[k, "DNI"]
         both, cortex = (
-            at_epoch(runs, f"{name}-k{k}", "val_accuracy", epoch) for name in ("ccrnn", "crnn")
+            at_epoch(runs, f"{name}-k{k}", "validation_accuracy", epoch)
+            for name in ("ccrnn", "crnn")
         )
         if runs.datasets != ("mnist",):  # epochs of another data set are no counterpart
             both, cortex = {}, {}
@@ -251,8 +255,8 @@ def _c13(e: Experiments) -> Iterator[Claim]:
     measured: dict[str, dict[int, float]] = {}
     if runs.runs:
         measured = {
-            "validation NLL epoch 1": at_epoch(runs, "ccrnn", "val_nll", 1),
-            "validation accuracy epoch 1": at_epoch(runs, "ccrnn", "val_accuracy", 1),
+            "validation NLL epoch 1": at_epoch(runs, "ccrnn", "validation_nll", 1),
+            "validation accuracy epoch 1": at_epoch(runs, "ccrnn", "validation_accuracy", 1),
             "train NLL epoch 1": at_epoch(runs, "ccrnn", "train_nll", 1),
             "test accuracy": tested(runs, "ccrnn", "test_accuracy"),
             "test NLL": tested(runs, "ccrnn", "test_nll"),

@@ -40,8 +40,8 @@ def horizon(runs: RunSet, value: str, *, cerebellum: str = "ccrnn") -> "pandas.D
 
     Parameters
     ----------
-    value : as in `values`: "area", a metric of the epochs ("val_mse", ...), or one of the test
-        ("test_dysmetria", ...).
+    value : as in `values`: "area", a metric of the epochs ("validation_mse", ...), or one of the
+        test ("test_dysmetria", ...).
 
     Returns
     -------
@@ -210,6 +210,9 @@ def captions_by_k(runs: RunSet) -> "pandas.DataFrame":
             "network": network.replace("rnn", "RNN"),
             "rule": runs.rule(entry),
         }
-        rows += [{**named, "seed": s, "value": v} for s, v in best(runs, entry, "val_bits").items()]
+        rows += [
+            {**named, "seed": s, "value": v}
+            for s, v in best(runs, entry, "validation_bits").items()
+        ]
     table = pandas.DataFrame(rows, columns=["entry", "K", "network", "rule", "seed", "value"])
     return table.sort_values("K", kind="stable", ignore_index=True)
