@@ -11,6 +11,7 @@ SCHEDULER ?= local
 DEVICE ?=
 AGAIN ?=
 GOLDEN ?= tests/golden
+FAULTS ?=
 BOOTSTRAP ?= python3
 
 ifdef PYTHON
@@ -26,7 +27,7 @@ SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--r
 ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE)) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results bioplaus-in-$(notdir $(PYTHON))
+.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-$(notdir $(PYTHON))
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -61,6 +62,9 @@ report: $(READY)  ## draw figures, tables and the report from the results there 
 test: $(READY)  ## run all tests: pytest, then the notebooks
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory nbval
+
+faults: $(READY)  ## kill, fill, cut, flip and forge: every fault at its full count, about an hour (FAULTS="--only pickle")
+	@$(ONE_THREAD) $(RUN) tests/faults $(FAULTS)
 
 nbval: $(READY)  ## execute every notebook at its small defaults
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
