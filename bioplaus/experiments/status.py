@@ -1,11 +1,11 @@
 """What state every run is in: one row a run; everything here reads and changes nothing."""
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from bioplaus import _files
 from bioplaus.experiments.completion import Completed, completed
@@ -32,7 +32,7 @@ def _row(run: Run, known: Completed) -> dict[str, Any]:
     if record:
         state = record["status"]
         progress = _progress(folder) if run.key in known.in_folder else ""
-    elif not folder.is_dir() or held.problem:
+    elif held.problem or not os.path.isdir(folder):
         state = held.status
     else:
         record, progress = held.run, _progress(folder)
@@ -57,12 +57,11 @@ def _progress(folder: Path) -> str:
 
 
 def _is_locked(folder: Path) -> bool:
-    if not (folder / ".lock").exists():
-        return False
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
+    """Whether a live process holds a run's lock; asked for without writing anything."""
+    with contextlib.suppress(OSError):  # there is no lock, or nobody but its owner may read it
+        with open(folder / ".lock", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
     return False

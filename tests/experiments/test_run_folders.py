@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from toy import digests, silent
 
-from bioplaus import __main__ as command_line
 from bioplaus import _sources, results
+from bioplaus.cli import app
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import completion, manifest, status, sweep
 
@@ -55,7 +55,7 @@ def _states(runs):
 def _command(capsys, *arguments):
     """What a command prints of the runs, and its exit code."""
     with pytest.raises(SystemExit) as ended:
-        command_line.app([*arguments, "--preset", "paper"])
+        app([*arguments, "--preset", "paper"])
     return ended.value.code or 0, capsys.readouterr().out
 
 
