@@ -15,9 +15,8 @@ def project_root() -> Path:
     BioplausError
         Where there is no `Simulations` folder in it.
     """
-    home = Path(
-        os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent
-    ).expanduser()
+    given = os.environ.get("BIOPLAUS_HOME")
+    home = Path(os.path.expanduser(given) if given else Path(__file__).resolve().parent.parent)
     if not (home / "Simulations").is_dir():
         raise BioplausError(
             f"{home} has no folder Simulations; work in a clone of the project (pip install -e .),"
@@ -39,4 +38,5 @@ def check_inside(folder: Path, parent: Path) -> None:
 
 def root() -> Path:
     """The folder of all results: BIOPLAUS_RESULTS, or `Results` of the project."""
-    return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results").expanduser()
+    given = os.environ.get("BIOPLAUS_RESULTS")
+    return Path(os.path.expanduser(given)) if given else project_root() / "Results"

@@ -15,7 +15,7 @@ import torch
 from bioplaus import device as _device
 from bioplaus import rules
 from bioplaus.checkpoints import Checkpoints
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Task, renamed
 
@@ -388,6 +388,6 @@ def _show(bar: Any, metrics: dict[str, float]) -> None:
 def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     if not progress:
         return epochs
-    from tqdm.auto import tqdm
-
+    with extra():
+        from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bioplaus.cli import options
-from bioplaus.cli.output import console
+from bioplaus.cli.output import say, write
 
 
 def conform(
@@ -26,7 +26,7 @@ def conform(
     from bioplaus.experiments import conformance
 
     reports = conformance.conform(paths, rule=rule, plain=plain)
-    typer.echo(conformance.render(reports, as_json=json))
+    write(conformance.render(reports, as_json=json))
     if not all(found.ok for found in reports):
         raise typer.Exit(1)
 
@@ -47,7 +47,7 @@ def benchmark(
     rows = measuring.run(
         names or None, rounds=rounds, plain=plain, report=partial(typer.echo, err=True)
     )
-    typer.echo(measuring.render(rows, as_json=json))
+    write(measuring.render(rows, as_json=json))
 
 
 def doctor(results_folder: options.Results = None) -> None:
@@ -55,5 +55,5 @@ def doctor(results_folder: options.Results = None) -> None:
     from bioplaus.experiments import doctor as checking
 
     options.use_results_folder(results_folder)
-    if not checking.show(console):
+    if not checking.show(say):
         raise typer.Exit(1)

@@ -21,6 +21,7 @@ from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
 from bioplaus.experiments import files, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
+from bioplaus.experiments.portable import portable
 from bioplaus.experiments.run import Run
 
 PATIENCE = 3.0  # seconds to wait for a lock before saying so
@@ -215,7 +216,7 @@ def _start(run: Run, folder: Path, kernel: str | None) -> None:
         try:
             notebook.run(parameters)
         except (Exception, SystemExit):
-            traceback.print_exc(file=file)
+            file.write(portable(traceback.format_exc(), folder))
             raise
 
 
@@ -229,7 +230,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "preset": run.preset,
         "simulation": run.simulation,
         "seed": run.seed,
-        "parameters": run.parameters,
+        "parameters": portable(run.parameters),
         **({"files": run.files} if run.files else {}),
         **({"rule": run.rule} if run.rule else {}),
         **({"code": digest} if (digest := code(run)) else {}),
@@ -239,7 +240,7 @@ def _identity(run: Run) -> dict[str, Any]:
 def _note_failure(folder: Path, identity: Mapping[str, Any], message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
     try:
-        results.fail(folder, identity, message, trace)
+        results.fail(folder, identity, portable(message, folder), portable(trace, folder))
     except BioplausError as error:  # a full disk, say; the first failure is the one to know of
         return f"{message} (and it could not be noted: {error})"
     return message

@@ -69,6 +69,11 @@ def check(
         alike.setdefault(_without_seed(run), run)
     for run in alike.values():
         run.check()
+    if scheduler in (None, "local"):  # other machines may have another device
+        from bioplaus import device  # here, so that the command line need not wait for torch
+
+        for name in {run.inputs.get("device", "cpu") for run in alike.values()}:
+            device.pick(name)
     for folder in {run.experiment_folder for run in runs}:
         paths.check_inside(folder, paths.root())
         try:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import _idx
 from bioplaus.tasks._npz import check_levels, class_indices, labelled
 from bioplaus.tasks._pixels import About, Images, divided, spread
@@ -87,7 +87,8 @@ class _Picture:
         self.path = path
 
     def __enter__(self) -> "_Picture":
-        from PIL import Image
+        with extra():
+            from PIL import Image
 
         try:
             self._image = Image.open(self.path)

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import _idx
 
 QUIET = 20.0  # seconds in which LEAST_RATE is asked for; also of silence
@@ -38,7 +38,8 @@ def fetch(url: str, path: Path, *, most: int, quiet: float = QUIET) -> None:
     BioplausError
         If it sends more than `most` bytes.
     """
-    from tqdm.auto import tqdm
+    with extra():
+        from tqdm.auto import tqdm
 
     transfer = _Transfer(url, path, most, quiet)
     transfer.start()

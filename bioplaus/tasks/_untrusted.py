@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,7 +90,8 @@ def picture(source: Path | io.BytesIO, name: str) -> "Image":
     BioplausError
         If it is no whole picture.
     """
-    from PIL import Image
+    with extra():
+        from PIL import Image
 
     try:
         image = Image.open(source)

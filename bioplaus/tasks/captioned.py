@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import scenes
 from bioplaus.tasks._untrusted import inside, opened, picture
 
@@ -48,7 +48,8 @@ def drawn(n_train: int, n_validation: int, seed: int) -> dict[str, Source]:
 
 
 def _drawn(n: int, seed: int) -> Source:
-    from PIL import Image
+    with extra():
+        from PIL import Image
 
     pixels, sentences = scenes.generate(n, seed)
     pairs = [(i, text) for i, texts in enumerate(sentences) for text in texts]

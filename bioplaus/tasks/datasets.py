@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.tasks import _folders, _idx, _network, _npz, _pixels
 from bioplaus.tasks._catalogue import CATALOGUE as _CATALOGUE
 from bioplaus.tasks._catalogue import Entry, File, Shuffled
@@ -228,7 +228,8 @@ def _own(name: str) -> Path:
 
 
 def _cache() -> Path:
-    import platformdirs
+    with extra():
+        import platformdirs
 
     return platformdirs.user_cache_path("bioplaus", appauthor=False)
 
@@ -317,7 +318,8 @@ def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
 
 
 def _download(entry: Entry, folder: Path) -> None:
-    from filelock import FileLock
+    with extra():
+        from filelock import FileLock
 
     from bioplaus._torchvision import datasets
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bioplaus import _files, tasks
 from bioplaus import device as _device
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import _network, scenes
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 def _download(url: str, path: Path) -> None:
     """Fetch the weights, checked before they get their name."""
-    from filelock import FileLock
+    with extra():
+        from filelock import FileLock
 
     scratch = path.with_name(f".bioplaus-{path.name}")
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bioplaus import config, tasks
 from bioplaus import device as _device
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import Spec
 from bioplaus.tasks._inputs import FeatureTask, Inputs, check_order, digest
 from bioplaus.tasks._pixels import scikit_learn
@@ -146,7 +146,8 @@ def _cut(photo: np.ndarray, settings: Config, n: int, draw: np.random.RandomStat
 
 def _photograph(name: str) -> np.ndarray:
     """(height, width, 3) uint8."""
-    from PIL import Image
+    with extra():
+        from PIL import Image
 
     path = scikit_learn("datasets", "images", name)
     if path is None or not path.is_file():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import datasets as data
 from bioplaus.tasks.captioned import Source
 from bioplaus.tasks.encoders import ENCODERS, Encoder
@@ -69,7 +69,8 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file of features; where its folder cannot be written nothing is kept, so
     nothing is locked.
     """
-    from filelock import FileLock
+    with extra():
+        from filelock import FileLock
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

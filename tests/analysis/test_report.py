@@ -294,6 +294,14 @@ def test_a_damaged_result_is_on_the_page_and_does_not_take_the_rest_with_it(home
     assert "Could not be read: corinfomax, mnist:" in page().text
 
 
+def test_a_damaged_run_is_named_on_the_page_and_does_not_take_the_rest_with_it(home, write):
+    good, bad = (write("desk", "corinfomax", seed, LEARNED) for seed in (0, 10))
+    (bad.folder / "result.pkl").write_bytes(b"")
+    text = page().text
+    assert "1 / 9 runs finished" in text and "Could not be read: corinfomax, mnist:" in text
+    assert bad.folder.name in text and "is damaged or was changed" in text
+
+
 def test_equal_results_give_an_equal_page(home, write, inline):
     write("desk", "corinfomax", 0, LEARNED)
     notebook(home, "corinfomax_fig_a", FIGURE)

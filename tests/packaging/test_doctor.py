@@ -21,7 +21,7 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
     monkeypatch.setattr(doctor, "LEAST_FREE", 0)
     text = io.StringIO()
-    assert doctor.show(Console(file=text, width=200))
+    assert doctor.show(_console(text).print)
     assert (
         "torch: " in text.getvalue()
         and str(tmp_path) in text.getvalue()
@@ -29,10 +29,20 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     )
 
 
+def _console(file):
+    return Console(file=file, width=200, markup=False, soft_wrap=True)
+
+
 def _no_nbval(name):
     if name == "nbval":
         raise importlib.metadata.PackageNotFoundError
     return "1.0"
+
+
+def _read_only(**options):
+    if "dir" in options:
+        raise PermissionError(13, "Permission denied")
+    return io.BytesIO()
 
 
 def _no_kernel(name):
@@ -44,7 +54,10 @@ def _no_kernel(name):
     [
         ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
         ("Jupyter kernel python3", ("bioplaus.experiments.jupyter.check_kernel", _no_kernel)),
-        ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
+        (
+            "results folder",
+            ("bioplaus.experiments.doctor.tempfile.TemporaryFile", _read_only),
+        ),
         (
             "results folder",
             (
@@ -61,7 +74,7 @@ def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, subjec
     check = _checks()[subject]
     assert not check.is_fine and check.advice
     text = io.StringIO()
-    assert not doctor.show(Console(file=text, width=200)) and check.advice in text.getvalue()
+    assert not doctor.show(_console(text).print) and check.advice in text.getvalue()
 
 
 def test_no_advice_deletes_results(monkeypatch):
@@ -78,3 +91,12 @@ def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp
     checks = _checks()
     assert checks["data set digits"].state == "built in"
     assert "data get mnist" in checks["data set mnist"].state
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling", "x" * 300])
+def test_a_results_folder_that_is_none_is_not_fine(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / name))
+    check = doctor._results_folder()
+    assert not check.is_fine and check.advice and str(tmp_path) in check.state

@@ -1,12 +1,15 @@
 """Reading manifest files: safe YAML 1.2, checked, and one sentence for every mistake in one."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from bioplaus import paths
 from bioplaus.errors import BioplausError, unknown
@@ -15,8 +18,8 @@ from bioplaus.experiments.manifest.parameters import check_json, check_size, ref
 
 
 def papers() -> list[str]:
-    """The papers that have a manifest, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    """The papers that have a manifest, sorted; a hidden file is none."""
+    return sorted(path.stem for path in _folder().glob("[!.]*.yaml"))
 
 
 def load(paper: str) -> Manifest:
@@ -34,23 +37,41 @@ def load(paper: str) -> Manifest:
     return _read(path, path.stat().st_mtime_ns)
 
 
+def parse_yaml(text: str, context: str) -> Any:
+    """The value of a text in YAML 1.2, in which `1e-4` is a number; nothing in it is executed.
+
+    Raises
+    ------
+    BioplausError
+        For what is not YAML, and a key given twice; `context` and the line are named.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'key "(.*?)"', str(error.problem))
+        line = error.problem_mark.line + 1
+        named = f" {key[1]}" if key else ""
+        raise BioplausError(f"{context}, line {line}: the key{named} is given twice.") from None
+    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: no such date, say
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error or type(error).__name__)
+        raise BioplausError(
+            f"{context}{line} is not valid YAML: {problem.splitlines()[0].rstrip('.')}."
+        ) from None
+
+
 def _folder() -> Path:
     return paths.project_root() / "Simulations" / "manifests"
 
 
 @cache
 def _read(path: Path, changed: int) -> Manifest:
-    """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it
-    `changed`.
-    """
-    yaml = YAML(typ="safe", pure=True)
+    """Read and check one manifest file, again only after it `changed`."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = (getattr(error, "problem", None) or type(error).__name__).splitlines()[0]
-        raise BioplausError(f"{path.name}{line} is not valid YAML: {problem}.") from None
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"), path.name)
+    except UnicodeDecodeError:
+        raise BioplausError(f"{path.name} is not UTF-8 text; save it with that encoding.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
     check_size(content, path.name)
