@@ -25,7 +25,7 @@ class RunError(BioplausError):
     exit_code = 1
 
 
-def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> BioplausError:
+def unknown(kind: str, name: object, known: Iterable[str], context: str = "") -> BioplausError:
     """The error for a name that is not in `known`, with the nearest match suggested; of many, the
     nearest are listed.
 
@@ -34,7 +34,7 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
     kind : what the name should have been, for instance "rule" or "parameter of rule ep".
     name : the name as given.
     known : every allowed name.
-    where : optional place of the mistake (file, entry), put in front of the sentence.
+    context : optional position of the mistake (file, entry), put in front of the sentence.
     """
     known = sorted(known)
     lower = {each.lower(): each for each in reversed(known)}
@@ -46,11 +46,11 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> B
         known = [*nearest[:MOST_NAMES], f"and {len(known) - MOST_NAMES} more"]
     allowed = ", ".join(known) if known else "none"
     return BioplausError(
-        f"{where + ': ' if where else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}."
+        f"{context + ': ' if context else ''}unknown {kind} {name!r}; {hint}Allowed: {allowed}."
     )
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """The sentence of a `BioplausError`; of any other error its kind and the first line of what it
     says.
     """
@@ -60,11 +60,11 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
-def where(error: BaseException) -> str:
-    """The innermost place outside libraries that an error came from, as in "ep.py, line 47, in
+def location(error: BaseException) -> str:
+    """The innermost line outside libraries that an error came from, as in "ep.py, line 47, in
     fit_batch"; or nothing.
 
-    A file that Python could not read is the place of its `SyntaxError`.
+    A file that Python could not read is the location of its `SyntaxError`.
     """
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{Path(error.filename).name}, line {error.lineno}"

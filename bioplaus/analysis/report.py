@@ -32,7 +32,7 @@ from bioplaus import results as _results
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import published, tables
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import engine, manifest
+from bioplaus.experiments import cluster, manifest
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas")  # a new version may draw differently
 
@@ -77,7 +77,7 @@ def draw(
         yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
     if not todo:
         return
-    drawn = _draw_all(todo, min(workers or engine.cores(), len(todo)))
+    drawn = _draw_all(todo, min(workers or cluster.cores(), len(todo)))
     with contextlib.closing(drawn):
         for number, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
@@ -266,9 +266,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import notebooks as kernels
+    from bioplaus.experiments import notebooks
 
-    os.environ.update(engine.environment())
+    os.environ.update(notebooks.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {
         about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns
@@ -279,7 +279,7 @@ def _draw_one(notebook: Notebook) -> str:
     with tempfile.TemporaryDirectory(prefix="bioplaus-") as folder:
         copy = Path(folder) / notebook.copy.name
         try:
-            kernels.execute(notebook.path, copy, {"preset": notebook.preset})
+            notebooks.execute(notebook.path, copy, {"preset": notebook.preset})
         except (
             Exception
         ) as error:  # whatever it is, it belongs on the page and stops no other notebook

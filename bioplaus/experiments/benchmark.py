@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bioplaus import device, rules
 from bioplaus.config import Config
-from bioplaus.errors import BioplausError, told, unknown
+from bioplaus.errors import BioplausError, describe, unknown
 from bioplaus.rules import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
@@ -82,7 +82,7 @@ def run(
             except Exception as error:
                 if names is not None:
                     raise
-                report(f"rule {name} is left out: {told(error)}")
+                report(f"rule {name} is left out: {describe(error)}")
             else:
                 cases += [(name, case) for case in found]
         flops = [flop for _, flop in steps]

@@ -14,9 +14,23 @@ from bioplaus import _files
 from bioplaus.errors import BioplausError, RunError, unknown
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FOLDERS = ("BIOPLAUS_DATA", "BIOPLAUS_HOME", "BIOPLAUS_RESULTS")
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-def check(kernel: str = "python3") -> None:
+def environment() -> dict[str, str]:
+    """The environment of processes that execute notebooks: one compute thread, and this process's
+    folders, resolved.
+
+    Kernels start in the run's folder: a relative path would be another one there.
+    """
+    given = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
+    return _ONE_THREAD | {
+        name: str(Path(path).expanduser().resolve()) for name, path in given.items()
+    }
+
+
+def check_kernel(name: str = "python3") -> None:
     """Raise `BioplausError` unless Jupyter knows a kernel of this name."""
     from jupyter_client.kernelspec import KernelSpecManager
 
@@ -25,8 +39,8 @@ def check(kernel: str = "python3") -> None:
         raise BioplausError(
             "Jupyter finds no kernel at all; install one with `pip install ipykernel`."
         )
-    if kernel not in known:
-        raise unknown("kernel", kernel, known)
+    if name not in known:
+        raise unknown("kernel", name, known)
 
 
 def execute(
@@ -91,10 +105,10 @@ def _with(error: BioplausError, traceback: str) -> BioplausError:
 
 
 def _explain(name: str, error: Any) -> str:
-    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
+    sentence = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
     if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
-        what += "; use a smaller batch_size or fewer WORKERS"
-    return f"{name}, cell {error.cell_index}: {what}"
+        sentence += "; use a smaller batch_size or fewer WORKERS"
+    return f"{name}, cell {error.cell_index}: {sentence}"
 
 
 def _printed(notebook: Path) -> str:

@@ -19,7 +19,7 @@ import torch
 from bioplaus import _sources
 from bioplaus import device as _device
 from bioplaus.config import Config
-from bioplaus.errors import BioplausError, told, unknown, where
+from bioplaus.errors import BioplausError, describe, location, unknown
 from bioplaus.rules._base import BenchmarkCase, LearningRule
 from bioplaus.tasks import Spec
 
@@ -63,7 +63,7 @@ def get(name: str) -> ModuleType:
         raise BioplausError(f"rule {name}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever the file does
         raise BioplausError(
-            f"rule {name} ({where(error) or f'{name}.py'}): {told(error)}"
+            f"rule {name} ({location(error) or f'{name}.py'}): {describe(error)}"
         ) from error
     try:
         _check_contract(name, module)

@@ -2,18 +2,19 @@
 behind.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import sys
-import tempfile
 from types import SimpleNamespace
 
 import pytest
 
 from bioplaus import __main__ as command_line
 from bioplaus import device
-from bioplaus.tasks import captions
-from bioplaus.tasks import datasets as data
+from bioplaus.experiments import execution, sweep
+from bioplaus.tasks import captions, datasets
 
 SMOKE = ["run", "--preset", "smoke", "--inline"]
 EP = [*SMOKE, "--only", "mnist/ep"]
@@ -117,7 +118,7 @@ def test_the_data_of_a_preset_are_fetched_and_what_must_be_fetched_by_hand_is_na
     bioplaus, tmp_path, monkeypatch
 ):
     fetched = []
-    monkeypatch.setattr(data, "get", lambda name: fetched.append(name) or "here")
+    monkeypatch.setattr(datasets, "get", lambda name: fetched.append(name) or "here")
     weights = SimpleNamespace(build=lambda: fetched.append("weights") or "a network")
     monkeypatch.setitem(captions.ENCODERS, "resnet152", weights)
     code, _ = bioplaus("data", "get", "--preset", "paper", "--paper", "ccdni")
@@ -136,29 +137,44 @@ def test_debug_shows_the_traceback_too(bioplaus):
     assert code == 2 and "Traceback" in error and "did you mean 'smoke'" in error
 
 
-def test_a_read_only_results_folder_is_one_sentence_before_anything_starts(bioplaus):
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o555)
-        is_root = os.geteuid() == 0
-        if is_root:  # root ignores modes, so become nobody for a moment
-            os.seteuid(65534)
-        try:
-            code, error = bioplaus(*EP, "--results", folder)
-        finally:
-            if is_root:
-                os.seteuid(0)
-        assert (
-            code == 2
-            and error.startswith("error: Results cannot be written to")
-            and os.listdir(folder) == []
-        )
+@contextlib.contextmanager
+def _without_override():
+    """Root obeys the modes of folders for a while, and may still read everything: the project may
+    lie in a home folder that no other user can enter.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    if not sys.platform.startswith("linux"):
+        pytest.skip("root ignores modes, and only Linux can forbid it that")
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits each
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
+def test_a_read_only_results_folder_is_one_sentence_before_anything_starts(bioplaus, tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o555)
+    with _without_override():
+        code, error = bioplaus(*EP, "--results", str(folder))
+    assert code == 2 and error.startswith("error: Results cannot be written to")
+    assert "Permission denied" in error and os.listdir(folder) == []
 
 
 def test_ctrl_c_is_one_sentence_and_exit_130(bioplaus, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line.engine, "execute", interrupted)
+    monkeypatch.setattr(sweep, "execute", interrupted)
     code, error = bioplaus(*EP)
     assert code == 130 and error.strip().startswith("Interrupted.") and "Traceback" not in error
 
@@ -167,7 +183,7 @@ def test_a_failed_run_is_exit_1(bioplaus, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("something broke")
 
-    monkeypatch.setattr(command_line.engine, "_start", fail)
+    monkeypatch.setattr(execution, "_start", fail)
     code, error = bioplaus(*EP)
     assert code == 1 and "something broke" in error and error.count("\n") == 1
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bioplaus import errors
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import engine, manifest, simulation
+from bioplaus.experiments import manifest, simulation, status, sweep
 
 
 def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
@@ -106,9 +106,9 @@ def test_a_run_that_two_entries_share_is_executed_once_and_done_for_both(project
     rewrite("{label: Plain}", "{label: Plain}\n      twin: {label: Twin}")
     runs, said = manifest.runs("smoke"), []
     assert [run.entry for run in runs] == ["plain", "twin"] and runs[0].id == runs[1].id
-    assert engine.execute(runs, inline=True, report=said.append).done == [runs[0].id]
-    assert len(said) == 1 and [row["status"] for row in engine.status(runs)] == ["done", "done"]
-    again = engine.execute(runs, inline=True, report=said.append)
+    assert sweep.execute(runs, inline=True, report=said.append).done == [runs[0].id]
+    assert len(said) == 1 and [row["status"] for row in status.rows(runs)] == ["done", "done"]
+    again = sweep.execute(runs, inline=True, report=said.append)
     assert again.skipped == [runs[0].id] and not again.done
 
 

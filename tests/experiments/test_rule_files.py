@@ -12,7 +12,7 @@ import pytest
 
 from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark, engine, manifest
+from bioplaus.experiments import benchmark, execution, manifest, notebooks, sweep
 
 RULE = """
 import dataclasses
@@ -151,7 +151,7 @@ def test_a_run_in_this_process_never_records_code_that_did_not_run(project, writ
         " os.utime(file, (99, 99))"
     )
     runs = _use_rule(project, edit)
-    summary = engine.execute(runs, inline=True, report=str)
+    summary = sweep.execute(runs, inline=True, report=str)
     assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
     assert summary.failed == {
         runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."
@@ -165,10 +165,10 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
     run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
-    status, message, _ = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
+    outcome = execution.execute(run, str(run.folder), kernel, 0, notebooks.environment())
     log = run.folder / "run.log"
-    assert status == "failed"
-    assert message.endswith(
+    assert outcome.status == "failed"
+    assert outcome.message.endswith(
         f"AssertionError (dfa.py, line 12, in fit_batch; traceback in {log.relative_to(project)})"
     )
     assert "dfa.py" in log.read_text() and "AssertionError" in log.read_text()

@@ -13,8 +13,8 @@ from bioplaus.errors import BioplausError
 from bioplaus.experiments import doctor
 
 
-def _findings():
-    return {finding.what: finding for finding in doctor.examine()}
+def _checks():
+    return {check.subject: check for check in doctor.examine()}
 
 
 def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkeypatch):
@@ -40,10 +40,10 @@ def _no_kernel(name):
 
 
 @pytest.mark.parametrize(
-    ("what", "breakage"),
+    ("subject", "breakage"),
     [
         ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
-        ("Jupyter kernel python3", ("bioplaus.experiments.notebooks.check", _no_kernel)),
+        ("Jupyter kernel python3", ("bioplaus.experiments.notebooks.check_kernel", _no_kernel)),
         ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
         (
             "results folder",
@@ -55,13 +55,13 @@ def _no_kernel(name):
     ],
     ids=["package missing", "kernel missing", "folder locked", "disk full"],
 )
-def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, what, breakage):
+def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, subject, breakage):
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
     monkeypatch.setattr(*breakage)
-    finding = _findings()[what]
-    assert not finding.is_fine and finding.advice
+    check = _checks()[subject]
+    assert not check.is_fine and check.advice
     text = io.StringIO()
-    assert not doctor.show(Console(file=text, width=200)) and finding.advice in text.getvalue()
+    assert not doctor.show(Console(file=text, width=200)) and check.advice in text.getvalue()
 
 
 def test_no_advice_deletes_results(monkeypatch):
@@ -69,14 +69,12 @@ def test_no_advice_deletes_results(monkeypatch):
         raise BioplausError("it does not import")
 
     monkeypatch.setattr("bioplaus._torchvision.load", broken)
-    finding = _findings()["torchvision imports"]
-    assert not finding.is_fine and finding.advice == "rm -rf .venv && make env"
+    check = _checks()["torchvision imports"]
+    assert not check.is_fine and check.advice == "rm -rf .venv && make env"
 
 
 def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
-    found = _findings()
-    assert (
-        found["data set digits"].found == "built in"
-        and "data get mnist" in found["data set mnist"].found
-    )
+    checks = _checks()
+    assert checks["data set digits"].state == "built in"
+    assert "data get mnist" in checks["data set mnist"].state

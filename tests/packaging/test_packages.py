@@ -21,7 +21,7 @@ from packaging.version import Version
 from ruamel.yaml import YAML
 
 from bioplaus import _memory
-from bioplaus.__main__ import app
+from bioplaus.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,0 +1,202 @@
+"""Executing one run: its lock, its attempts, and what is noted when it fails.
+
+A run is idempotent: its folder is its identity, a lock keeps two executions apart, its checkpoint
+lets it go on after any kill, and its `run.json` alone says that it is complete.
+"""
+
+import contextlib
+import os
+import re
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+
+from bioplaus import _files, paths, results
+from bioplaus.errors import BioplausError, RunError, describe, is_library, location
+from bioplaus.experiments import notebooks, simulation
+from bioplaus.experiments.completion import code, is_outdated
+from bioplaus.experiments.run import Run
+
+# in a traceback as IPython writes it
+_FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
+# runs of one process: each sets environment and standard output of all its threads
+_one_at_once = threading.Lock()
+
+
+class Outcome(NamedTuple):
+    """How the execution of a run ended."""
+
+    status: str  # done, skipped (it was complete), diverged or failed
+    message: str  # what to say of it; empty where all is well
+    seconds: float  # wall time
+
+
+def execute(
+    run: Run,
+    folder: str,
+    kernel: str | None,
+    retries: int,
+    environment: Mapping[str, str],
+    needed: Sequence[Any] = (),
+    again: bool = False,
+) -> Outcome:
+    """Execute one run in this process (kernel None) or in a kernel.
+
+    Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes
+    back. `needed` makes Dask wait for other runs; what came of them is read from their folders, and
+    nothing starts if one is not done. Whatever goes wrong with a run is its own failure: nothing
+    but an interrupt is raised.
+    """
+    with _one_at_once:
+        started = time.monotonic()
+        path = Path(folder)
+        try:
+            os.environ.update(environment)
+            reasons = (why_blocked(path.parent / run_id) for run_id in run.needs.values())
+            if reason := next(filter(None, reasons), ""):
+                status, message = "failed", reason
+            else:
+                status, message = _execute_locked(run, path, kernel, retries, again)
+        except Exception as error:
+            status, message = "failed", describe(error)
+        return Outcome(status, message, time.monotonic() - started)
+
+
+def why_blocked(folder: Path) -> str:
+    """Why a run that needs the one in `folder` cannot start; empty if it can."""
+    record = results.about(folder)
+    state = record.get("status", "is missing")
+    if state == "done" and results.is_complete(folder):
+        return ""
+    name = f"{record['entry']} ({folder.name})" if "entry" in record else folder.name
+    ended = "did not end" if state in ("running", "done") else state
+    return f"not started: needs {name}, which {ended}"
+
+
+def _execute_locked(
+    run: Run, folder: Path, kernel: str | None, retries: int, again: bool
+) -> tuple[str, str]:
+    """Execute a run while holding its lock; its status and what to say of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # a second execution waits here, then finds the run complete
+        if results.is_complete(folder) and not (again and is_outdated(run, results.about(folder))):
+            return "skipped", ""
+        _files.sweep(folder)
+        for attempt in range(1, retries + 2):
+            results.begin(folder, {**_identity(run), "attempt": attempt})
+            message, trace = _attempt(run, folder, kernel)
+            if results.is_complete(folder) or "kernel died" not in message:
+                break
+        if not results.is_complete(folder):
+            message = message or f"{run.simulation}.ipynb ended without saving a result"
+            return "failed", _note_failure(folder, message, trace)
+        record = results.about(folder)
+        notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
+        notes += _divergence(folder) if record["status"] == "diverged" else []
+        if notes:
+            _files.write_json(folder / "run.json", {**record, "error": "; ".join(notes)})
+    return record["status"], "; ".join([*_restart(folder), *notes])
+
+
+def _attempt(run: Run, folder: Path, kernel: str | None) -> tuple[str, str]:
+    """Execute a run once; the sentence and the traceback of what it raised, or nothing."""
+    try:
+        _start(run, folder, kernel)
+    except (Exception, SystemExit) as error:  # one failure never stops the sweep
+        trace = getattr(error, "traceback", "")  # of a kernel
+        sentence = describe(error) + _pointer(error, trace, run, folder)
+        return sentence, trace or traceback.format_exc()
+    return "", ""
+
+
+def _start(run: Run, folder: Path, kernel: str | None) -> None:
+    notebook = simulation.load(run.simulation)
+    parameters = {**run.inputs, "folder": str(folder)}
+    log = folder / "run.log"
+    if kernel is not None:
+        notebooks.execute(notebook.path, folder / "run.ipynb", parameters, kernel=kernel, log=log)
+        return
+    from bioplaus import rules  # here, so that the command line need not wait for torch
+
+    if run.rule:
+        rules.check_unedited(run.rule)
+    with open(log, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        try:
+            notebook.run(parameters)
+        except (Exception, SystemExit):
+            traceback.print_exc(file=file)
+            raise
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "paper": run.paper,
+        "experiment": run.experiment,
+        "entry": run.entry,
+        "label": run.label,
+        "preset": run.preset,
+        "simulation": run.simulation,
+        "seed": run.seed,
+        "parameters": run.parameters,
+        **({"rule": run.rule} if run.rule else {}),
+        **({"code": digest} if (digest := code(run)) else {}),
+    }
+
+
+def _note_failure(folder: Path, message: str, trace: str) -> str:
+    """Note in `run.json` that a run failed, and return what to say of it."""
+    record = {name: value for name, value in results.about(folder).items() if name != "sha256"}
+    failure = {"status": "failed", "error": message, "traceback": trace}
+    try:
+        _files.write_json(folder / "run.json", {**record, **failure})
+    except BioplausError as error:  # a full disk, say; the first failure is the one to know of
+        return f"{message} (and it could not be noted: {error})"
+    return message
+
+
+def _pointer(error: BaseException, trace: str, run: Run, folder: Path) -> str:
+    """Where a run raised, and where its traceback is; empty for errors that say all there is to
+    say.
+    """
+    if isinstance(error, BioplausError) and (
+        not isinstance(error, RunError) or trace in ("", str(error))
+    ):
+        return ""
+    parts = [_kernel_location(trace) if trace else location(error)]
+    if (folder / "run.log").is_file():
+        root = paths.root().name
+        log = Path(root, run.preset, run.paper, run.experiment, folder.name, "run.log")
+        parts.append(f"traceback in {log}")
+    return f" ({'; '.join(filter(None, parts))})"
+
+
+def _kernel_location(trace: str) -> str:
+    """What `errors.location` says, of a traceback that a kernel wrote: the last frame outside
+    libraries.
+    """
+    for path, line, function in reversed(_FRAME.findall(trace)):
+        if not is_library(os.path.expanduser(path)):
+            return f"{Path(path).name}, line {line}, in {function.rpartition('.')[2]}"
+    return ""
+
+
+def _divergence(folder: Path) -> list[str]:
+    """Where the numbers of a diverged run stopped being finite, epoch and batch counted from 1."""
+    match results.load(folder / "result.pkl").get("divergence"):
+        case {"epoch": epoch, "batch": batch, "tensor": tensor}:
+            return [f"{tensor} not finite in epoch {epoch + 1}, batch {batch + 1}"]
+    return []
+
+
+def _restart(folder: Path) -> list[str]:
+    """Why training began at its first epoch although there was a checkpoint, if it did."""
+    match _files.read_json(folder / "progress.json"):
+        case {"passed_over": str(reason)} if reason:
+            return [f"started anew: {reason}"]
+    return []

@@ -1,0 +1,173 @@
+"""A sweep: validate everything, skip what is done, execute the rest on Dask or in this process.
+
+A dead worker, a killed driver or a lost node costs at most the time since the last checkpoint, and
+the same command again does what is left.
+"""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bioplaus.errors import BioplausError, RunError
+from bioplaus.experiments import cluster, execution, notebooks
+from bioplaus.experiments.completion import pending
+from bioplaus.experiments.execution import Outcome
+from bioplaus.experiments.run import Run
+from bioplaus.experiments.signals import sigterm_interrupts
+
+
+class SweepError(RunError):
+    """Some runs of a sweep failed; the others are kept."""
+
+
+@dataclass
+class Summary:
+    """What came of a sweep: run ids by outcome, and the sentence for each failure."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, run_id: str, outcome: Outcome) -> None:
+        """File one outcome."""
+        if outcome.status == "failed":
+            self.failed[run_id] = outcome.message
+        else:
+            getattr(self, outcome.status).append(run_id)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.done)} done", f"{len(self.skipped)} already there"]
+        parts += [f"{len(self.diverged)} diverged"] if self.diverged else []
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        return ", ".join(parts)
+
+
+def check(runs: Sequence[Run], kernel: str | None = None) -> None:
+    """Raise `BioplausError` if any run cannot work, or nothing could be written, before anything is
+    started.
+
+    Parameters
+    ----------
+    kernel : name of the Jupyter kernel that will be used; None where none is.
+    """
+    alike: dict[str, Run] = {}
+    for run in runs:
+        alike.setdefault(_without_seed(run), run)
+    for run in alike.values():
+        run.check()
+    if kernel is not None:
+        notebooks.check_kernel(kernel)
+    for folder in {run.experiment_folder for run in runs}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise BioplausError(
+                f"Results cannot be written to {folder}: {error.strerror}."
+            ) from error
+
+
+def execute(
+    runs: Sequence[Run],
+    *,
+    workers: int = 0,
+    scheduler: str = "local",
+    inline: bool = False,
+    kernel: str = "python3",
+    retries: int = 1,
+    again: bool = False,
+    todo: Sequence[Run] | None = None,
+    report: Callable[[str], None] = print,
+) -> Summary:
+    """Execute the runs that are not done yet; a failure is recorded and never stops the others.
+
+    Parameters
+    ----------
+    workers : processes at once, one compute thread each; 0 means one per core of this machine.
+    scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...),
+        configured as dask-jobqueue documents, where each job executes one run at a time (configure
+        it with one core) and is replaced when it ends while there are runs left; or the address of
+        a running Dask scheduler ("tcp://host:8786"), whose worker processes execute one run at a
+        time (start them with `--nthreads 1`).
+    inline : run one after the other in this process, without papermill, kernels and Dask.
+    kernel : Jupyter kernel that executes the notebooks.
+    retries : how often a run is tried again whose kernel or worker died; code that raised would
+        raise again.
+    again : also run again what is complete, but was made with other code of its rule
+        (`completion.outdated`).
+    todo : those of `runs` that are to do, from `completion.pending`, after `check`; None: both are
+        asked here.
+    report : receives one line for every event.
+
+    Raises
+    ------
+    BioplausError
+        From `check`, and for an unknown scheduler or a queue without `workers`, before anything has
+        started.
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after the workers have been stopped; checkpoints stay.
+    """
+    if todo is None:
+        check(runs, None if inline else kernel)
+        todo = pending(runs, again)
+    left = {run.id for run in todo}
+    summary = Summary(skipped=[*dict.fromkeys(run.id for run in runs if run.id not in left)])
+    ordered = in_order(todo)
+    if inline:
+        outcomes = _execute_inline([run for run, _ in ordered], again)
+    else:
+        outcomes = cluster.execute(
+            ordered,
+            workers=workers,
+            scheduler=scheduler,
+            kernel=kernel,
+            retries=retries,
+            again=again,
+        )
+    with contextlib.closing(outcomes), sigterm_interrupts():
+        for number, (run, outcome) in enumerate(outcomes, start=1):
+            summary.add(run.id, outcome)
+            detail = f": {outcome.message}" if outcome.message else ""
+            report(
+                f"[{number}/{len(todo)}] {outcome.status:8} {run.experiment}/{run.entry} seed"
+                f" {run.seed}, {outcome.seconds:.0f} s ({run.id}){detail}"
+            )
+    return summary
+
+
+def in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
+    """Each run with those of `todo` that it needs, after all of these; else in the order given."""
+    by_folder = {run.folder: run for run in todo}
+    needs = {
+        run.folder: [by_folder[folder] for folder in run.needed_folders if folder in by_folder]
+        for run in todo
+    }
+    ordered: dict[str, tuple[Run, list[Run]]] = {}
+
+    def append(run: Run) -> None:
+        for needed in needs[run.folder]:
+            append(needed)
+        ordered.setdefault(run.key, (run, needs[run.folder]))
+
+    for run in todo:
+        append(run)
+    return list(ordered.values())
+
+
+def _execute_inline(todo: Sequence[Run], again: bool) -> Iterator[tuple[Run, Outcome]]:
+    for run in todo:
+        yield run, execution.execute(run, str(run.folder), None, 0, {}, again=again)
+
+
+def _without_seed(run: Run) -> str:
+    """What decides whether a run can work: notebook and parameters, but for the seed and the ids of
+    needed runs.
+    """
+    parameters = json.dumps([run.simulation, {**run.parameters, "seed": 0}], sort_keys=True)
+    for run_id in run.needs.values():
+        parameters = parameters.replace(run_id, "")
+    return parameters
