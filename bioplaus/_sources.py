@@ -1,4 +1,6 @@
-"""Digests of the code that a learning rule runs: its own file and all it is built from."""
+"""Digests of code: of a learning rule, which is its own file and all it is built from, and of the
+whole package.
+"""
 
 import ast
 from collections.abc import Mapping
@@ -6,6 +8,32 @@ from functools import cache
 from pathlib import Path
 
 from bioplaus import _files
+from bioplaus.errors import BioplausError
+
+# variable of the environment of kernels and workers: the package of the process that started them
+PACKAGE = "BIOPLAUS_PACKAGE"
+
+
+@cache
+def package() -> str:
+    """`<sha256>:<folder>` of this package: of all its modules, as they were at the first call."""
+    folder = Path(__file__).resolve().parent
+    files = sorted(folder.rglob("*.py"))
+    lines = [f"{file.relative_to(folder)} {_files.sha256(file.read_bytes())}" for file in files]
+    return f"{_files.sha256(chr(10).join(lines).encode())}:{folder}"
+
+
+def check_package(expected: str) -> None:
+    """Raise `BioplausError` unless this package is the `expected` one (`package` of another
+    process): it lies in the same folder, or its modules have the same content.
+    """
+    digest, _, folder = expected.partition(":")
+    here = Path(__file__).resolve().parent
+    if str(here) != folder and package().partition(":")[0] != digest:
+        raise BioplausError(
+            f"bioplaus was imported from {here} here, but the command runs the other code in"
+            f" {folder}; install that one here too, or run the command from the folder of this one."
+        )
 
 
 def code(source: str | Path) -> str | None:

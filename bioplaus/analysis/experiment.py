@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bioplaus import paths, results
-from bioplaus.analysis import published
+from bioplaus.analysis import frames, published
 from bioplaus.errors import unknown
 from bioplaus.experiments import manifest
 from bioplaus.experiments.manifest import Run
@@ -70,15 +70,15 @@ class Analysis:
 
     @cached_property
     def epochs(self) -> "pandas.DataFrame":
-        """One row an epoch and run (`results.frame`), its status as defined above."""
-        return self._with_status(results.frame(self.outcomes))
+        """One row an epoch and run (`frames.epochs`), its status as defined above."""
+        return self._with_status(frames.epochs(self.outcomes))
 
     @cached_property
     def diagnostics(self) -> "pandas.DataFrame":
-        """One row a log entry and run (`results.diagnostics_frame`), its status as defined
+        """One row a log entry and run (`frames.diagnostics`), its status as defined
         above.
         """
-        return self._with_status(results.diagnostics_frame(self.outcomes))
+        return self._with_status(frames.diagnostics(self.outcomes))
 
     @cached_property
     def status(self) -> dict[str, str]:

@@ -165,7 +165,7 @@ class Notebook:
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
-            run, result = _results.about(path.parent), path.with_name("result.pkl")
+            run, result = _results.read_run(path.parent), path.with_name("result.pkl")
             if run.get("sha256") and result.is_file():
                 digest.update(
                     f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode()
@@ -266,9 +266,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import notebooks
+    from bioplaus.experiments import jupyter, notebooks
 
-    os.environ.update(notebooks.environment())
+    os.environ.update(jupyter.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {
         about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns
@@ -384,7 +384,7 @@ def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
     """
     states, errors = dict(found.status), {}
     for run in found.runs:
-        last = _results.about(run.folder) if states[run.id] == "missing" else {}
+        last = _results.read_run(run.folder) if states[run.id] == "missing" else {}
         if last.get("status") == "failed":
             states[run.id], errors[run.id] = "failed", last.get("error", "")
     return {

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from bioplaus import results
 from bioplaus.errors import BioplausError, describe, unknown
-from bioplaus.experiments import execution, notebooks
+from bioplaus.experiments import execution, jupyter
 from bioplaus.experiments.execution import Outcome
 from bioplaus.experiments.run import Run
 
@@ -54,7 +54,7 @@ def execute(
     from distributed import Client, as_completed
 
     sweep = uuid4().hex  # two sweeps may share a scheduler: equal keys would be one task
-    environment = notebooks.environment()
+    environment = jupyter.environment()
     with _cluster(workers, len(todo), scheduler) as cluster, Client(cluster) as client:
         submitted: dict[Path, Any] = {}
         runs: dict[Any, tuple[Run, Sequence[Run]]] = {}

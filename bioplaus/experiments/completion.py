@@ -27,7 +27,9 @@ def completed(runs: Sequence[Run]) -> Completed:
     """
     folders = {run.key: run.folder for run in runs}
     in_folder = {
-        key: results.about(folder) for key, folder in folders.items() if results.is_complete(folder)
+        key: results.read_run(folder)
+        for key, folder in folders.items()
+        if results.is_complete(folder)
     }
     experiments = {run.experiment_folder for run in runs}
     collections = {folder: results.collected(folder) for folder in experiments}

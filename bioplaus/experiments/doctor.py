@@ -98,10 +98,10 @@ def _kernel() -> Check:
         return Check(
             "Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel"
         )
-    from bioplaus.experiments import notebooks
+    from bioplaus.experiments import jupyter
 
     try:
-        notebooks.check_kernel("python3")
+        jupyter.check_kernel("python3")
     except BioplausError as error:
         return Check("Jupyter kernel python3", False, str(error), advice)
     return Check("Jupyter kernel python3", True, "found")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from bioplaus import _files, paths, results
+from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
-from bioplaus.experiments import notebooks, simulation
+from bioplaus.experiments import files, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
 from bioplaus.experiments.run import Run
 
@@ -56,9 +56,10 @@ def execute(
         started = time.monotonic()
         path = Path(folder)
         try:
+            _sources.check_package(environment.get(_sources.PACKAGE, _sources.package()))
             os.environ.update(environment)
-            reasons = (why_blocked(path.parent / run_id) for run_id in run.needs.values())
-            if reason := next(filter(None, reasons), ""):
+            reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
+            if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
                 status, message = "failed", reason
             else:
                 status, message = _execute_locked(run, path, kernel, retries, again)
@@ -69,7 +70,7 @@ def execute(
 
 def why_blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    record = results.about(folder)
+    record = results.read_run(folder)
     state = record.get("status", "is missing")
     if state == "done" and results.is_complete(folder):
         return ""
@@ -78,13 +79,25 @@ def why_blocked(folder: Path) -> str:
     return f"not started: needs {name}, which {ended}"
 
 
+def _changed_file(run: Run) -> str:
+    """Which file that a parameter names is not the one the run was planned with; empty if none."""
+    now = files.digests(run.parameters)
+    for name, sha256 in run.files.items():
+        if now.get(name) != sha256:
+            state = "was changed since the command began" if name in now else "cannot be read"
+            return f"not started: the file that {name} names {state}; run the command again"
+    return ""
+
+
 def _execute_locked(
     run: Run, folder: Path, kernel: str | None, retries: int, again: bool
 ) -> tuple[str, str]:
     """Execute a run while holding its lock; its status and what to say of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second execution waits here, then finds the run complete
-        if results.is_complete(folder) and not (again and is_outdated(run, results.about(folder))):
+        if results.is_complete(folder) and not (
+            again and is_outdated(run, results.read_run(folder))
+        ):
             return "skipped", ""
         _files.sweep(folder)
         for attempt in range(1, retries + 2):
@@ -95,7 +108,7 @@ def _execute_locked(
         if not results.is_complete(folder):
             message = message or f"{run.simulation}.ipynb ended without saving a result"
             return "failed", _note_failure(folder, message, trace)
-        record = results.about(folder)
+        record = results.read_run(folder)
         notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
         notes += _divergence(folder) if record["status"] == "diverged" else []
         if notes:
@@ -144,6 +157,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "simulation": run.simulation,
         "seed": run.seed,
         "parameters": run.parameters,
+        **({"files": run.files} if run.files else {}),
         **({"rule": run.rule} if run.rule else {}),
         **({"code": digest} if (digest := code(run)) else {}),
     }
@@ -151,7 +165,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _note_failure(folder: Path, message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
-    record = {name: value for name, value in results.about(folder).items() if name != "sha256"}
+    record = {name: value for name, value in results.read_run(folder).items() if name != "sha256"}
     failure = {"status": "failed", "error": message, "traceback": trace}
     try:
         _files.write_json(folder / "run.json", {**record, **failure})
@@ -169,10 +183,10 @@ def _pointer(error: BaseException, trace: str, run: Run, folder: Path) -> str:
     ):
         return ""
     parts = [_kernel_location(trace) if trace else location(error)]
-    if (folder / "run.log").is_file():
-        root = paths.root().name
-        log = Path(root, run.preset, run.paper, run.experiment, folder.name, "run.log")
-        parts.append(f"traceback in {log}")
+    log = folder / "run.log"
+    if log.is_file() and log.stat().st_size:
+        names = (paths.root().name, run.preset, run.paper, run.experiment, folder.name, log.name)
+        parts.append(f"traceback in {Path(*names)}")
     return f" ({'; '.join(filter(None, parts))})"
 
 

@@ -42,7 +42,7 @@ def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
     """
     by_entry: dict[str, tuple[float, Any]] = {}
     for path in sorted(experiment.glob("*/run.json")):
-        record = results.about(path.parent)
+        record = results.read_run(path.parent)
         if record.get("sha256") and record.get("entry") not in by_entry:
             wall = (
                 values

@@ -3,44 +3,16 @@ notebooks alike.
 """
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError, RunError, unknown
+from bioplaus.errors import BioplausError, RunError
+from bioplaus.experiments import jupyter
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_FOLDERS = ("BIOPLAUS_DATA", "BIOPLAUS_HOME", "BIOPLAUS_RESULTS")
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-
-
-def environment() -> dict[str, str]:
-    """The environment of processes that execute notebooks: one compute thread, and this process's
-    folders, resolved.
-
-    Kernels start in the run's folder: a relative path would be another one there.
-    """
-    given = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
-    return _ONE_THREAD | {
-        name: str(Path(path).expanduser().resolve()) for name, path in given.items()
-    }
-
-
-def check_kernel(name: str = "python3") -> None:
-    """Raise `BioplausError` unless Jupyter knows a kernel of this name."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    known = KernelSpecManager().find_kernel_specs()
-    if not known:
-        raise BioplausError(
-            "Jupyter finds no kernel at all; install one with `pip install ipykernel`."
-        )
-    if name not in known:
-        raise unknown("kernel", name, known)
 
 
 def execute(
@@ -71,7 +43,7 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as sockets:
+        with jupyter.kernel_options() as options:
             papermill.execute_notebook(
                 str(source),
                 str(output),
@@ -79,10 +51,8 @@ def execute(
                 kernel_name=kernel,
                 progress_bar=False,
                 cwd=str(output.parent),
-                config=Config(
-                    {"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}
-                ),
-                extra_arguments=["--log-level=50"],
+                config=Config(options["config"]),
+                extra_arguments=options["extra_arguments"],
             )
     except papermill.exceptions.PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback))

@@ -11,7 +11,7 @@ from typing import Any
 
 from bioplaus import paths
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import simulation
+from bioplaus.experiments import files, simulation
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,23 @@ class Run:
     @cached_property
     def id(self) -> str:
         """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same
-        everywhere.
+        everywhere; of a file that a parameter names, its content counts.
         """
-        canonical = json.dumps(
-            [self.simulation, self.parameters], sort_keys=True, separators=(",", ":")
-        )
+        parameters = files.by_content(self.parameters, self.files)
+        canonical = json.dumps([self.simulation, parameters], sort_keys=True, separators=(",", ":"))
         words = [
             self.parameters.get("rule", self.entry),
             Path(str(self.parameters.get("dataset", self.simulation))).stem,
         ]
         clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
         return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The sha256 of each file that a parameter names, by the parameter's dotted name; as it was
+        when this was first asked for.
+        """
+        return files.digests(self.parameters)
 
     @property
     def rule(self) -> str | None:

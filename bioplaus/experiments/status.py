@@ -33,7 +33,7 @@ def _row(run: Run, known: Completed) -> dict[str, Any]:
     elif not folder.is_dir():
         state = "missing"
     else:
-        record, progress = results.about(folder), _progress(folder)
+        record, progress = results.read_run(folder), _progress(folder)
         ended = _STATES.get(str(record.get("status")), "missing")
         state = "running" if _is_locked(folder) else ended
     return {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bioplaus.errors import BioplausError, RunError
-from bioplaus.experiments import cluster, execution, notebooks
+from bioplaus.experiments import cluster, execution, jupyter
 from bioplaus.experiments.completion import pending
 from bioplaus.experiments.execution import Outcome
 from bioplaus.experiments.run import Run
@@ -59,7 +59,7 @@ def check(runs: Sequence[Run], kernel: str | None = None) -> None:
     for run in alike.values():
         run.check()
     if kernel is not None:
-        notebooks.check_kernel(kernel)
+        jupyter.check_kernel(kernel)
     for folder in {run.experiment_folder for run in runs}:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def test_a_finished_run_made_with_other_code_of_its_rule_is_told_of_and_made_aga
     assert completion.outdated(runs) == runs[:1] and completion.pending(runs) == []
     assert sweep.execute(runs, inline=True, report=silent).done == []
     assert sweep.execute(runs, inline=True, again=True, report=silent).done == [runs[0].id]
-    assert results.about(runs[0].folder)["code"] == "2" * 64 and completion.outdated(runs) == []
+    assert results.read_run(runs[0].folder)["code"] == "2" * 64 and completion.outdated(runs) == []
     assert sweep.execute(runs, inline=True, again=True, report=silent).done == []
 
 
@@ -53,7 +53,7 @@ def test_a_result_that_does_not_say_its_code_is_never_made_again_and_is_told_of(
 ):
     runs = manifest.runs("paper", only="plain")
     sweep.execute(runs, inline=True, report=silent)  # there is no rule "toy", so no code of it
-    assert "code" not in results.about(runs[0].folder)
+    assert "code" not in results.read_run(runs[0].folder)
     sentence = "2 finished runs do not say which code made them"
     commands = (["status"], ["run", "--inline"], ["run", "--inline", "--again"])
     assert not any(sentence in printed(capsys, *command) for command in commands)
@@ -70,7 +70,7 @@ def test_the_code_of_a_rule_that_only_the_experiment_names_is_recorded(
     monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "1" * 64}.get(rule))
     runs = manifest.runs("smoke")
     sweep.execute(runs, inline=True, report=silent)
-    about = results.about(runs[0].folder)
+    about = results.read_run(runs[0].folder)
     assert (about["code"], about["rule"], "rule" in about["parameters"]) == ("1" * 64, "toy", False)
     monkeypatch.setattr(_sources, "code", lambda rule: {"toy": "2" * 64}.get(rule))
     assert completion.outdated(runs) == runs

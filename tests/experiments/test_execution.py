@@ -7,9 +7,10 @@ import sys
 import pytest
 from toy import add_cells, on_dask, silent, start
 
-from bioplaus import results
+from bioplaus import _files, results
+from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import completion, execution, manifest, notebooks, status, sweep
+from bioplaus.experiments import completion, execution, jupyter, manifest, status, sweep
 from bioplaus.experiments.forecast import forecast
 
 
@@ -24,14 +25,14 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
     add_cells(project, ("show", show))
     runs = manifest.runs("paper", only="plain")
     for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
-        outcome = execution.execute(run, str(run.folder), "python3", 1, notebooks.environment())
+        outcome = execution.execute(run, str(run.folder), "python3", 1, jupyter.environment())
         assert outcome.status == "done"
         assert "a later cell failed" in outcome.message and sentence in outcome.message
-        record = results.about(run.folder)
+        record = results.read_run(run.folder)
         assert record["attempt"] == 1 and sentence in record["error"]
         assert results.is_complete(run.folder)
     assert completion.pending(runs) == []
-    assert len(results.frame(results.outcomes(runs[0].experiment_folder))) == 4
+    assert len(frames.epochs(results.outcomes(runs[0].experiment_folder))) == 4
     rows = status.rows(runs)
     assert [row["status"] for row in rows] == ["done", "done"]
     assert "no such colour" in rows[0]["error"]
@@ -41,7 +42,7 @@ def test_a_failed_run_never_keeps_a_digest(project):
     add_cells(project, ("", "Path(folder, 'result.pkl').unlink()\nraise RuntimeError('gone')"))
     run = manifest.runs("smoke")[0]
     assert "gone" in sweep.execute([run], inline=True, report=silent).failed[run.id]
-    assert results.about(run.folder)["status"] == "failed" and "sha256" not in results.about(
+    assert results.read_run(run.folder)["status"] == "failed" and "sha256" not in results.read_run(
         run.folder
     )
 
@@ -67,14 +68,14 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
 
 def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, monkeypatch):
     rewrite("plain: {label: Plain}", 'plain: {label: Plain, parameters: {mishap: "raise"}}')
-    whole = results._files.write_json
+    whole = _files.write_json
 
     def full_disk(path, value):
         if value["status"] == "failed":
             raise BioplausError("No space left on device.")
         whole(path, value)
 
-    monkeypatch.setattr(results._files, "write_json", full_disk)
+    monkeypatch.setattr(_files, "write_json", full_disk)
     (message,) = sweep.execute(manifest.runs("smoke"), inline=True, report=silent).failed.values()
     assert "unlucky" in message and "No space" in message
 
@@ -118,7 +119,7 @@ def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     add_cells(project, ("", f"{seen}\nassert paths.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
-    assert execution.execute(run, str(place), "python3", 0, notebooks.environment())[:2] == (
+    assert execution.execute(run, str(place), "python3", 0, jupyter.environment())[:2] == (
         "done",
         "",
     )
@@ -149,12 +150,13 @@ def test_a_diverged_run_says_where_counted_from_one(project):
 def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     reason = "its checkpoint was made with other code of rule toy"
     note = (
-        f"results._files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
+        "from bioplaus import _files\n"
+        f"_files.write_json(Path(folder, 'progress.json'), {{'passed_over': {reason!r}}})"
     )
     add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
-    ended = execution.execute(run, str(run.folder), kernel, 0, notebooks.environment())
-    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.about(
+    ended = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
+    assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.read_run(
         run.folder
     )
 

@@ -31,7 +31,7 @@ def test_a_forecast_is_in_proportion_to_the_epochs(project):
 def test_a_forecast_reads_each_run_once(project, monkeypatch):
     runs = manifest.runs("paper")
     sweep.execute(runs, inline=True, report=silent)
-    read, about = [], results.about
-    monkeypatch.setattr(results, "about", lambda folder: read.append(folder) or about(folder))
+    read, read_run = [], results.read_run
+    monkeypatch.setattr(results, "read_run", lambda folder: read.append(folder) or read_run(folder))
     assert forecast(runs, 1) is not None
     assert sorted(read) == sorted(run.folder for run in runs)

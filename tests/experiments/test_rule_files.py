@@ -12,7 +12,7 @@ import pytest
 
 from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark, execution, manifest, notebooks, sweep
+from bioplaus.experiments import benchmark, execution, jupyter, manifest, sweep
 
 RULE = """
 import dataclasses
@@ -152,7 +152,7 @@ def test_a_run_in_this_process_never_records_code_that_did_not_run(project, writ
     )
     runs = _use_rule(project, edit)
     summary = sweep.execute(runs, inline=True, report=str)
-    assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
+    assert summary.done == [runs[0].id] and results.read_run(runs[0].folder)["code"] == written
     assert summary.failed == {
         runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."
     }
@@ -165,7 +165,7 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
     run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
-    outcome = execution.execute(run, str(run.folder), kernel, 0, notebooks.environment())
+    outcome = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
     log = run.folder / "run.log"
     assert outcome.status == "failed"
     assert outcome.message.endswith(

@@ -43,7 +43,7 @@ def _no_kernel(name):
     ("subject", "breakage"),
     [
         ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
-        ("Jupyter kernel python3", ("bioplaus.experiments.notebooks.check_kernel", _no_kernel)),
+        ("Jupyter kernel python3", ("bioplaus.experiments.jupyter.check_kernel", _no_kernel)),
         ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
         (
             "results folder",

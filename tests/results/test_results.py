@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bioplaus import _sources, paths, results
+from bioplaus import _files, _sources, paths, results
+from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
+from bioplaus.results import record as record_file
 
 RECORD = {
     "status": "done",
@@ -144,7 +146,7 @@ def test_a_malicious_pickle_is_refused_by_name_and_nothing_is_executed(tmp_path)
     canary = tmp_path / "canary"
     path = tmp_path / "evil.pkl"
     for name, content in _hostile(canary):
-        for sealed in (content, results._files.seal(content)):  # a digest does not make it trusted
+        for sealed in (content, _files.seal(content)):  # a digest does not make it trusted
             path.write_bytes(sealed)
             with pytest.raises(BioplausError, match=name) as caught:
                 results.load(path)
@@ -183,7 +185,7 @@ def test_every_truncation_and_a_thousand_flipped_bits_are_seen(tmp_path):
 
 
 def test_a_record_of_a_newer_bioplaus_is_refused_saying_so(tmp_path):
-    content = results._files.seal(results._dump({"schema": results.SCHEMA + 1}))
+    content = _files.seal(record_file.dump({"schema": results.SCHEMA + 1}))
     (tmp_path / "new.pkl").write_bytes(content)
     with pytest.raises(BioplausError, match="update"):
         results.load(tmp_path / "new.pkl")
@@ -224,7 +226,7 @@ def test_a_run_that_says_it_failed_or_runs_is_not_complete_whatever_digest_it_ha
 def test_a_run_json_that_is_no_table_is_as_none_at_all(tmp_path, content):
     _complete(tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text(content)
-    assert results.about(tmp_path / "run") == {} and not results.is_complete(tmp_path / "run")
+    assert results.read_run(tmp_path / "run") == {} and not results.is_complete(tmp_path / "run")
     assert results.load(tmp_path / "run" / "result.pkl")["status"] == "done"
     results.finish(tmp_path / "run", RECORD)
     assert results.is_complete(tmp_path / "run")
@@ -315,7 +317,7 @@ def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
     for seed in (0, 10):
         _complete(experiment / f"ep-s{seed}", seed)
     (experiment / "half").mkdir()
-    before = results.frame(results.outcomes(experiment))
+    before = frames.epochs(results.outcomes(experiment))
     path = results.collect(experiment)
     assert path == tmp_path / "mnist.pkl"
     assert _ended(experiment) == {"ep-s0": "done", "ep-s10": "done"}
@@ -323,7 +325,7 @@ def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
-    after = results.frame(results.outcomes(experiment))
+    after = frames.epochs(results.outcomes(experiment))
     assert before.equals(after) and len(after) == 6 and list(after["epoch"])[:3] == [1, 2, 3]
 
 
@@ -362,7 +364,7 @@ def test_a_frame_says_the_rule_that_ran_where_the_parameters_name_none(tmp_path)
             {"id": name, "parameters": {"rule": "x"} if name == "c" else {}, **run},
         )
         results.finish(tmp_path / "mnist" / name, {**RECORD, **record})
-    assert set(results.frame(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}
+    assert set(frames.epochs(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}
 
 
 @pytest.mark.parametrize("name", ["BIOPLAUS_RESULTS", "BIOPLAUS_HOME"])

@@ -3,9 +3,12 @@
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+from bioplaus import paths
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments import files
 from bioplaus.experiments.manifest import reading
 from bioplaus.experiments.manifest.model import PRESETS, Manifest, Override
 from bioplaus.experiments.manifest.parameters import (
@@ -39,7 +42,7 @@ def runs(
         it; the runs that the matching ones need come with them.
     seeds : in place of the manifest's.
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the
-        manifest's.
+        manifest's. Paths are relative to the current folder; in a manifest, to the project's.
     experiment : expand this one only, by its key; a large manifest has thousands of runs.
     execution : "device" and "n_threads" of every run, in place of what its notebook says; no part
         of an id.
@@ -88,7 +91,7 @@ def _checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
                 f"--set gives {name} the value {value!r}, and sets {inside[0]} inside it; leave"
                 " one."
             )
-    return nested(overrides)
+    return files.resolve(nested(overrides), Path.cwd())
 
 
 def _expand(
@@ -124,6 +127,7 @@ def _expand_without_ids(
     manifest: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]
 ) -> Iterator[Run]:
     """Every run at a preset; its `needs` hold names of entries, until `_expand` puts ids there."""
+    base = paths.project_root()
     for name, experiment in manifest.experiments.items():
         at_preset = experiment.presets.get(preset, Override() if preset == "paper" else False)
         for key, entry in experiment.entries.items():
@@ -142,6 +146,7 @@ def _expand_without_ids(
                     entry_at_preset.parameters,
                     overrides,
                 )
+                parameters = files.resolve(parameters, base)
                 for seed in dict.fromkeys(_first(seeds, *(layer.seeds for layer in layers)) or ()):
                     yield Run(
                         paper=manifest.paper,
