@@ -63,7 +63,7 @@ test: $(READY)  ## run all tests: pytest, then the notebooks
 	@$(MAKE) --no-print-directory nbval
 
 nbval: $(READY)  ## execute every notebook at its small defaults
-	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
+	@$(ONE_THREAD) $(RUN) -m pytest -p bioplaus.experiments.nbval_plugin -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
 
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark

@@ -32,7 +32,7 @@ from bioplaus import results as _results
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import published, tables
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import cluster, manifest
+from bioplaus.experiments import cluster, jupyter, manifest
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas")  # a new version may draw differently
 
@@ -78,7 +78,7 @@ def draw(
     if not todo:
         return
     drawn = _draw_all(todo, min(workers or cluster.cores(), len(todo)))
-    with contextlib.closing(drawn):
+    with jupyter.warm_kernels(len(todo)), contextlib.closing(drawn):
         for number, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
             yield f"[{number}/{len(todo)}] {ended}"
@@ -266,7 +266,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import jupyter, notebooks
+    from bioplaus.experiments import notebooks
 
     os.environ.update(jupyter.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date

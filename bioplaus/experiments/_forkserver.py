@@ -33,9 +33,11 @@ LIBRARIES = (
     *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "ipykernel.debugger"),
 )
 KERNEL = [sys.executable, "-m", "ipykernel_launcher"]  # how the command of a kernel begins
-# what may differ: bioplaus is not imported here, and Jupyter, pytest and Dask (which sets the
-# threshold, of the C library, in its workers) write to their own processes
-INDIVIDUAL = ("BIOPLAUS_", "JPY_", "PYTEST_", "__DASK_", "MALLOC_TRIM_THRESHOLD_")
+# what may differ: bioplaus is not imported here, and no import reads what Jupyter, pytest and Dask
+# note, the size of the terminal, or a threshold of the C library, which Dask sets
+INDIVIDUAL = (
+    *("BIOPLAUS_", "JPY_", "PYTEST_", "__DASK_", "MALLOC_TRIM_THRESHOLD_", "COLUMNS", "LINES"),
+)
 _MOST_BYTES = 2**20  # of a request; what the system lets through as one message is less
 
 

@@ -55,7 +55,13 @@ def execute(
 
     sweep = uuid4().hex  # two sweeps may share a scheduler: equal keys would be one task
     environment = jupyter.environment()
-    with _cluster(workers, len(todo), scheduler) as cluster, Client(cluster) as client:
+    is_cpu = all(run.inputs.get("device", "cpu") == "cpu" for run, _ in todo)
+    is_warm = kernel is not None and scheduler == "local" and is_cpu
+    with (
+        jupyter.warm_kernels(len(todo) if is_warm else 0),
+        _cluster(workers, len(todo), scheduler) as cluster,
+        Client(cluster) as client,
+    ):
         submitted: dict[Path, Any] = {}
         runs: dict[Any, tuple[Run, Sequence[Run]]] = {}
         for run, needs in todo:

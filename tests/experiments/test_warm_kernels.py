@@ -19,10 +19,11 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
-from toy import write_notebook
+from toy import add_cells, silent, write_notebook
 
+from bioplaus.analysis import report
 from bioplaus.errors import RunError
-from bioplaus.experiments import notebooks, warm
+from bioplaus.experiments import cluster, jupyter, manifest, notebooks, sweep, warm
 
 COMMAND = [sys.executable, "-m", "ipykernel_launcher"]
 pytestmark = pytest.mark.xdist_group("warm kernels")
@@ -441,3 +442,77 @@ def test_the_provisioner_that_a_user_has_chosen_stays(monkeypatch):
     monkeypatch.setattr(factory, "default_provisioner_name", "of-the-user")
     warm.provide()
     assert factory.default_provisioner_name == "of-the-user"
+
+
+IS_FORKED = "import os, psutil\nforked = '_forkserver' in psutil.Process(os.getppid()).cmdline()[1]"
+
+
+def test_the_kernels_of_a_sweep_are_forked(alone, project):
+    add_cells(project, ("", f"{IS_FORKED}\nprint(f'{{forked=}}')"))
+    runs = manifest.runs("quick")[:3]
+    assert len(sweep.execute(runs, workers=1, report=silent).done) == 3
+    assert all("forked=True" in (run.folder / "run.log").read_text() for run in runs)
+
+
+class Counted(Exception):
+    """So many kernels would be forked."""
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Nothing is executed: how many kernels would be forked is raised."""
+
+    def raise_count(count):
+        raise Counted(count)
+
+    monkeypatch.setattr(jupyter, "warm_kernels", raise_count)
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (10, {}),
+        (10, {"device": "cpu"}),
+        (0, {"device": "cuda"}),
+        (0, {"device": "auto"}),
+        (0, {"scheduler": "slurm"}),
+        (0, {"kernel": None}),
+    ],
+)
+def test_kernels_of_a_gpu_of_a_queue_or_of_none_are_not_forked(project, counted, count, options):
+    execution = {"device": options["device"]} if "device" in options else {}
+    runs = sweep.in_order(manifest.runs("quick", execution=execution))
+    arguments = {"workers": 1, "scheduler": "local", "kernel": "python3", "retries": 0} | options
+    arguments.pop("device", None)
+    with pytest.raises(Counted, match=f"^{count}$"):
+        next(cluster.execute(runs, **arguments))
+
+
+def test_the_kernels_of_figure_notebooks_are_forked(counted, tmp_path):
+    with pytest.raises(Counted) as caught:
+        next(report.draw("smoke", ["hebbian"], results=tmp_path, force=True))
+    assert caught.value.args[0] > 3
+
+
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_nbval_forks_its_kernels(alone, tmp_path, processes):
+    for name in ("one", "two"):
+        write_notebook(tmp_path / f"{name}.ipynb", ("", f"{IS_FORKED}\nassert forked"))
+    plugin = ["-p", "bioplaus.experiments.nbval_plugin", "--nbval-lax", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", *plugin, "-n", processes, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "2 passed" in done.stdout, done.stdout
+
+
+def test_papermill_is_imported_without_a_grammar_that_nobody_needs():
+    code = """
+import sys
+from bioplaus.experiments import jupyter
+with jupyter.without_iri_grammar():
+    import papermill
+assert not [name for name in sys.modules if name.startswith("rfc3987_syntax")]
+import rfc3987_syntax
+with jupyter.without_iri_grammar():
+    assert sys.modules["rfc3987_syntax"] is rfc3987_syntax
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
