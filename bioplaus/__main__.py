@@ -2,45 +2,52 @@
 sentence and an exit code.
 """
 
+import signal
 import sys
 import traceback
+from functools import partial
 
-from bioplaus.cli import app
 from bioplaus.errors import BioplausError
+from bioplaus.experiments import signals
 
-INTERRUPTED = 130  # exit code after Ctrl-C
+_INTERRUPTED = (
+    "Interrupted. What is done is kept; the same command resumes from the last checkpoints."
+)
 
 
 def main() -> None:
-    """Run a command; errors end in one sentence and an exit code (2 input, 1 failed run, 130
+    """Run a command; errors end in one sentence and an exit code (2 input, 1 failed run, 130 or 143
     interrupted).
     """
     is_debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    try:
-        app()
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            print(
-                "Interrupted. What is done is kept; the same command resumes from the last"
-                " checkpoints.",
-                file=sys.stderr,
+    say = partial(print, file=sys.stderr)
+    with signals.orderly_stop(at_last=lambda: say(_INTERRUPTED)) as interruption:
+        try:
+            from bioplaus.cli import app
+
+            app()
+        except SystemExit as stop:
+            if stop.code != 128 + signal.SIGINT:
+                raise
+            say(_INTERRUPTED)
+            sys.exit(interruption.exit_code)
+        except KeyboardInterrupt:
+            say(_INTERRUPTED)
+            sys.exit(interruption.exit_code)
+        except BioplausError as error:
+            if is_debug:
+                traceback.print_exc()
+            say(f"error: {error}")
+            sys.exit(error.exit_code)
+        except Exception as error:  # a fault of bioplaus itself
+            if is_debug:
+                raise
+            say(
+                f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please"
+                " report it)"
             )
-        raise
-    except BioplausError as error:
-        if is_debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except Exception as error:  # a fault of bioplaus itself
-        if is_debug:
-            raise
-        print(
-            f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please"
-            " report it)",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

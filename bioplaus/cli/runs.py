@@ -114,7 +114,10 @@ def _sweep(
     kernel: str,
     again: bool,
 ) -> None:
-    sweep.check(runs, None if inline else kernel)
+    if inline:
+        sweep.check(runs)
+    else:
+        sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
     known = completion.completed(runs)
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)

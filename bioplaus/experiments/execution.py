@@ -10,11 +10,12 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
@@ -22,10 +23,25 @@ from bioplaus.experiments import files, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
 from bioplaus.experiments.run import Run
 
+PATIENCE = 3.0  # seconds to wait for a lock before saying so
 # in a traceback as IPython writes it
 _FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
 # runs of one process: each sets environment and standard output of all its threads
 _one_at_once = threading.Lock()
+_stopped: set[str] = (
+    set()
+)  # sweeps that were interrupted, whose runs this process no longer executes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the runs of a sweep are executed."""
+
+    kernel: str | None = None  # of Jupyter; None: in this process
+    retries: int = 0  # after a kernel died
+    again: bool = False  # also what is complete, but was made with other code of its rule
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the process
+    sweep: str = ""  # a key of its own, by which its runs can be stopped
 
 
 class Outcome(NamedTuple):
@@ -39,33 +55,74 @@ class Outcome(NamedTuple):
 def execute(
     run: Run,
     folder: str,
-    kernel: str | None,
-    retries: int,
-    environment: Mapping[str, str],
+    settings: Settings,
     needed: Sequence[Any] = (),
-    again: bool = False,
+    notify: Callable[[str], None] = print,
 ) -> Outcome:
-    """Execute one run in this process (kernel None) or in a kernel.
+    """Execute one run in this process or in a kernel.
 
     Runs on a Dask worker, so everything it needs comes with its arguments and next to nothing goes
     back. `needed` makes Dask wait for other runs; what came of them is read from their folders, and
     nothing starts if one is not done. Whatever goes wrong with a run is its own failure: nothing
-    but an interrupt is raised.
+    but an interrupt is raised. `notify` is told what the run waits for.
     """
     with _one_at_once:
         started = time.monotonic()
         path = Path(folder)
         try:
-            _sources.check_package(environment.get(_sources.PACKAGE, _sources.package()))
-            os.environ.update(environment)
+            _sources.check_package(settings.environment.get(_sources.PACKAGE, _sources.package()))
+            os.environ.update(settings.environment)
             reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
             if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
                 status, message = "failed", reason
             else:
-                status, message = _execute_locked(run, path, kernel, retries, again)
+                path.mkdir(parents=True, exist_ok=True)
+                with locked(path, lambda: notify(_waiting(run))):
+                    status, message = _execute_locked(run, path, settings)
         except Exception as error:
             status, message = "failed", describe(error)
         return Outcome(status, message, time.monotonic() - started)
+
+
+def stop(sweep: str) -> None:
+    """Stop what this process executes of a sweep, and execute no more of it: its kernel is killed,
+    its checkpoint stays.
+    """
+    import psutil
+
+    _stopped.add(sweep)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a run's folder; `waiting` is called where another process holds it for more
+    than some seconds.
+
+    Raises
+    ------
+    BioplausError
+        Where the file system has no locks, or the lock cannot be opened.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or "there are no locks on this file system"
+        raise BioplausError(
+            f"{folder} cannot be locked ({reason}); choose a folder for results on another disk,"
+            " with --results."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def why_blocked(folder: Path) -> str:
@@ -89,30 +146,37 @@ def _changed_file(run: Run) -> str:
     return ""
 
 
-def _execute_locked(
-    run: Run, folder: Path, kernel: str | None, retries: int, again: bool
-) -> tuple[str, str]:
-    """Execute a run while holding its lock; its status and what to say of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # a second execution waits here, then finds the run complete
-        if results.is_complete(folder) and not (
-            again and is_outdated(run, results.read_run(folder))
-        ):
-            return "skipped", ""
-        _files.sweep(folder)
-        for attempt in range(1, retries + 2):
-            results.begin(folder, {**_identity(run), "attempt": attempt})
-            message, trace = _attempt(run, folder, kernel)
-            if results.is_complete(folder) or "kernel died" not in message:
-                break
-        if not results.is_complete(folder):
-            message = message or f"{run.simulation}.ipynb ended without saving a result"
-            return "failed", _note_failure(folder, message, trace)
+def _waiting(run: Run) -> str:
+    return (
+        f"{run.experiment}/{run.entry} seed {run.seed} ({run.id}) is being executed by another"
+        " command; waiting until it is done."
+    )
+
+
+def _execute_locked(run: Run, folder: Path, settings: Settings) -> tuple[str, str]:
+    """Execute a run whose lock is held; its status and what to say of it."""
+    if results.is_complete(folder):
         record = results.read_run(folder)
-        notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
-        notes += _divergence(folder) if record["status"] == "diverged" else []
-        if notes:
-            _files.write_json(folder / "run.json", {**record, "error": "; ".join(notes)})
+        if settings.sweep and record.get("sweep") == settings.sweep:
+            return record["status"], record.get("error", "")  # an earlier worker had done it
+        if not (settings.again and is_outdated(run, record)):
+            return "skipped", ""
+    _files.sweep(folder)
+    for attempt in range(1, settings.retries + 2):
+        results.begin(folder, {**_identity(run), "attempt": attempt, "sweep": settings.sweep})
+        message, trace = _attempt(run, folder, settings.kernel)
+        if results.is_complete(folder) or "kernel died" not in message:
+            break
+        if settings.sweep in _stopped:  # as after any kill: the checkpoint is the last word
+            return "failed", "stopped"
+    if not results.is_complete(folder):
+        message = message or f"{run.simulation}.ipynb ended without saving a result"
+        return "failed", _note_failure(folder, message, trace)
+    record = results.read_run(folder)
+    notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
+    notes += _divergence(folder) if record["status"] == "diverged" else []
+    if notes:
+        _files.write_json(folder / "run.json", {**record, "error": "; ".join(notes)})
     return record["status"], "; ".join([*_restart(folder), *notes])
 
 

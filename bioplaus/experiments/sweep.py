@@ -9,13 +9,14 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
 
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import cluster, execution, jupyter
 from bioplaus.experiments.completion import pending
-from bioplaus.experiments.execution import Outcome
+from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
-from bioplaus.experiments.signals import sigterm_interrupts
 
 
 class SweepError(RunError):
@@ -45,30 +46,40 @@ class Summary:
         return ", ".join(parts)
 
 
-def check(runs: Sequence[Run], kernel: str | None = None) -> None:
+def check(
+    runs: Sequence[Run],
+    kernel: str | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int = 0,
+) -> None:
     """Raise `BioplausError` if any run cannot work, or nothing could be written, before anything is
     started.
 
     Parameters
     ----------
     kernel : name of the Jupyter kernel that will be used; None where none is.
+    scheduler, workers : what will execute runs; None where this process does.
     """
+    if scheduler is not None:
+        cluster.check(scheduler, workers)
     alike: dict[str, Run] = {}
     for run in runs:
         alike.setdefault(_without_seed(run), run)
     for run in alike.values():
         run.check()
-    if kernel is not None:
-        jupyter.check_kernel(kernel)
     for folder in {run.experiment_folder for run in runs}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".bioplaus-") as trial:
+                with execution.locked(Path(trial)):
+                    pass
         except OSError as error:
             raise BioplausError(
                 f"Results cannot be written to {folder}: {error.strerror}."
             ) from error
+    if kernel is not None:
+        jupyter.check_kernel(kernel)
 
 
 def execute(
@@ -109,26 +120,36 @@ def execute(
         From `check`, and for an unknown scheduler or a queue without `workers`, before anything has
         started.
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM, after the workers have been stopped; checkpoints stay.
+        On Ctrl-C, after the workers have been stopped; checkpoints stay.
     """
     if todo is None:
-        check(runs, None if inline else kernel)
+        if inline:
+            check(runs)
+        else:
+            check(runs, kernel, scheduler=scheduler, workers=workers)
         todo = pending(runs, again)
     left = {run.id for run in todo}
     summary = Summary(skipped=[*dict.fromkeys(run.id for run in runs if run.id not in left)])
+    settings = Settings(
+        kernel=None if inline else kernel,
+        retries=0 if inline else retries,
+        again=again,
+        environment={} if inline else jupyter.environment(),
+        sweep=uuid4().hex,
+    )
     ordered = in_order(todo)
     if inline:
-        outcomes = _execute_inline([run for run, _ in ordered], again)
+        outcomes = _execute_inline(ordered, settings, report)
     else:
         outcomes = cluster.execute(
             ordered,
+            settings,
             workers=workers,
             scheduler=scheduler,
-            kernel=kernel,
             retries=retries,
-            again=again,
+            report=report,
         )
-    with contextlib.closing(outcomes), sigterm_interrupts():
+    with contextlib.closing(outcomes):
         for number, (run, outcome) in enumerate(outcomes, start=1):
             summary.add(run.id, outcome)
             detail = f": {outcome.message}" if outcome.message else ""
@@ -158,9 +179,11 @@ def in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
     return list(ordered.values())
 
 
-def _execute_inline(todo: Sequence[Run], again: bool) -> Iterator[tuple[Run, Outcome]]:
-    for run in todo:
-        yield run, execution.execute(run, str(run.folder), None, 0, {}, again=again)
+def _execute_inline(
+    todo: Sequence[tuple[Run, Sequence[Run]]], settings: Settings, report: Callable[[str], None]
+) -> Iterator[tuple[Run, Outcome]]:
+    for run, _ in todo:
+        yield run, execution.execute(run, str(run.folder), settings, notify=report)
 
 
 def _without_seed(run: Run) -> str:

@@ -1,5 +1,8 @@
 """A small project for every test that asks for it, and a Dask scheduler in this process."""
 
+import os
+from unittest import mock
+
 import pytest
 from toy import BODY, CHECK, MANIFEST, PARAMETERS, write_notebook
 
@@ -38,7 +41,10 @@ def scheduler():
     """The address of a Dask scheduler with one worker of two threads in this process."""
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-    ) as cluster:
+    with (
+        mock.patch.dict(os.environ),  # this process is its worker
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+    ):
         yield cluster.scheduler_address

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from toy import add_cells, on_dask, silent, start
+from toy import add_cells, execute_run, in_this_process, on_dask, silent, start
 
 from bioplaus import _files, results
 from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import completion, execution, jupyter, manifest, status, sweep
+from bioplaus.experiments import completion, manifest, status, sweep
 from bioplaus.experiments.forecast import forecast
 
 
@@ -25,7 +25,7 @@ def test_a_run_whose_show_cell_raises_or_kills_the_kernel_is_done_and_says_so(pr
     add_cells(project, ("show", show))
     runs = manifest.runs("paper", only="plain")
     for run, sentence in zip(runs, ("no such colour", "kernel died"), strict=True):
-        outcome = execution.execute(run, str(run.folder), "python3", 1, jupyter.environment())
+        outcome = execute_run(run, "python3", 1)
         assert outcome.status == "done"
         assert "a later cell failed" in outcome.message and sentence in outcome.message
         record = results.read_run(run.folder)
@@ -58,7 +58,7 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
         runs[0].folder.write_text("in the way")
     else:
         (runs[0].folder / where / "in the way").mkdir(parents=True)
-    outcomes = sweep._execute_inline(runs, False) if is_inline else on_dask(runs, scheduler)
+    outcomes = in_this_process(runs) if is_inline else on_dask(runs, scheduler)
     ended = {run.key: outcome for run, outcome in outcomes}
     failed = ended.pop(runs[0].key)
     assert failed.status == "failed" and runs[0].id in failed.message
@@ -119,7 +119,7 @@ def test_relative_folders_are_the_same_ones_in_a_kernel(project, monkeypatch):
     add_cells(project, ("", f"{seen}\nassert paths.project_root().is_absolute()"))
     run = manifest.runs("smoke")[0]
     place = run.folder.resolve()
-    assert execution.execute(run, str(place), "python3", 0, jupyter.environment())[:2] == (
+    assert execute_run(run, "python3", folder=place)[:2] == (
         "done",
         "",
     )
@@ -155,7 +155,7 @@ def test_a_run_that_did_not_go_on_from_its_checkpoint_says_why(project, kernel):
     )
     add_cells(project, ("", note))
     run = manifest.runs("smoke")[0]
-    ended = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
+    ended = execute_run(run, kernel, 0)
     assert ended[:2] == ("done", f"started anew: {reason}") and "error" not in results.read_run(
         run.folder
     )

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from toy import silent
+from toy import execute_run, silent
 
 from bioplaus import results
-from bioplaus.experiments import completion, execution, files, manifest, sweep
+from bioplaus.experiments import completion, files, manifest, sweep
 
 
 def _runs(**overrides):
@@ -50,13 +50,13 @@ def test_a_file_that_is_changed_while_a_sweep_waits_fails_the_run_in_a_sentence(
     (run,) = _runs(dataset=str(path))
     folder = run.folder
     path.write_bytes(b"another")
-    assert execution.execute(run, str(folder), None, 0, {})[:2] == (
+    assert execute_run(run, folder=folder)[:2] == (
         "failed",
         "not started: the file that dataset names was changed since the command began; run the"
         " command again",
     )
     path.unlink()
-    assert "cannot be read" in execution.execute(run, str(folder), None, 0, {}).message
+    assert "cannot be read" in execute_run(run, folder=folder).message
 
 
 def test_a_relative_path_is_the_one_of_the_current_folder_in_a_kernel_too(project, monkeypatch):

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy import add_cells, digests, silent
+from toy import add_cells, digests, execute_run, silent
 
 from bioplaus import _sources, results
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import execution, jupyter, manifest, sweep
+from bioplaus.experiments.execution import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +84,7 @@ def test_a_copy_of_the_same_code_is_the_same_package(kernelspec, tmp_path):
 def test_a_worker_that_has_other_code_fails_the_run_in_a_sentence(project):
     run = manifest.runs("smoke")[0]
     environment = {_sources.PACKAGE: f"{'0' * 64}:/elsewhere/bioplaus"}
-    outcome = execution.execute(run, str(run.folder), None, 0, environment)
+    outcome = execution.execute(run, str(run.folder), Settings(environment=environment))
     assert outcome.status == "failed" and "the other code in /elsewhere/bioplaus" in outcome.message
 
 
@@ -121,7 +122,7 @@ def test_nothing_of_a_users_configuration_reaches_a_kernel(project, tmp_path, mo
         "assert pyplot.figure().get_facecolor() == (1.0, 1.0, 1.0, 1.0)"
     )
     add_cells(project, ("", look))
-    outcome = execution.execute(run, str(run.folder), "python3", 0, jupyter.environment())
+    outcome = execute_run(run, "python3", 0)
     assert outcome[:2] == ("done", "") and digests([run]) == plain
 
 
@@ -178,7 +179,7 @@ def test_sockets_of_kernels_lie_under_a_short_path(project, tmp_path, monkeypatc
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setattr("tempfile.tempdir", None)
     run = manifest.runs("smoke")[0]
-    outcome = execution.execute(run, str(run.folder), "python3", 0, jupyter.environment())
+    outcome = execute_run(run, "python3", 0)
     assert outcome[:2] == ("done", "")
 
 

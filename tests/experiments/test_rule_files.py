@@ -9,10 +9,11 @@ import os
 import sys
 
 import pytest
+from toy import execute_run
 
 from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark, execution, jupyter, manifest, sweep
+from bioplaus.experiments import benchmark, manifest, sweep
 
 RULE = """
 import dataclasses
@@ -165,7 +166,7 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
     run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
-    outcome = execution.execute(run, str(run.folder), kernel, 0, jupyter.environment())
+    outcome = execute_run(run, kernel, 0)
     log = run.folder / "run.log"
     assert outcome.status == "failed"
     assert outcome.message.endswith(

@@ -4,11 +4,15 @@ manifest, and short ways to run them.
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
+from unittest import mock
+from uuid import uuid4
 
-from bioplaus.experiments import cluster, sweep
+from bioplaus.experiments import cluster, execution, jupyter, sweep
+from bioplaus.experiments.execution import Settings
 
 PARAMETERS = """
 rule: str = "toy"
@@ -113,8 +117,24 @@ def digests(runs):
 def on_dask(runs, scheduler, workers=1):
     """Execute runs on Dask, without kernels; (run, outcome) as each ends."""
     return cluster.execute(
-        sweep.in_order(runs), workers=workers, scheduler=scheduler, kernel=None, retries=0
+        sweep.in_order(runs),
+        Settings(environment=jupyter.environment(), sweep=uuid4().hex),
+        workers=workers,
+        scheduler=scheduler,
+        retries=0,
     )
+
+
+def in_this_process(runs):
+    """Execute runs without kernels and Dask; (run, outcome) as each ends."""
+    return sweep._execute_inline(sweep.in_order(runs), Settings(), silent)
+
+
+def execute_run(run, kernel=None, retries=0, folder=None):
+    """Execute one run in this process or in a kernel; its outcome."""
+    settings = Settings(kernel=kernel, retries=retries, environment=jupyter.environment())
+    with mock.patch.dict(os.environ):  # a worker would keep it
+        return execution.execute(run, str(folder or run.folder), settings)
 
 
 def silent(line):
