@@ -24,6 +24,7 @@ from toy import add_cells, silent, write_notebook
 from bioplaus.analysis import report
 from bioplaus.errors import RunError
 from bioplaus.experiments import cluster, jupyter, manifest, notebooks, sweep, warm
+from bioplaus.experiments.execution import Settings
 
 COMMAND = [sys.executable, "-m", "ipykernel_launcher"]
 pytestmark = pytest.mark.xdist_group("warm kernels")
@@ -469,23 +470,25 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "options"),
+    ("count", "device", "scheduler", "kernel"),
     [
-        (10, {}),
-        (10, {"device": "cpu"}),
-        (0, {"device": "cuda"}),
-        (0, {"device": "auto"}),
-        (0, {"scheduler": "slurm"}),
-        (0, {"kernel": None}),
+        (10, None, "local", "python3"),
+        (10, "cpu", "local", "python3"),
+        (0, "cuda", "local", "python3"),
+        (0, "auto", "local", "python3"),
+        (0, None, "slurm", "python3"),
+        (0, None, "tcp://127.0.0.1:8786", "python3"),
+        (0, None, "local", None),
     ],
 )
-def test_kernels_of_a_gpu_of_a_queue_or_of_none_are_not_forked(project, counted, count, options):
-    execution = {"device": options["device"]} if "device" in options else {}
+def test_kernels_of_a_gpu_or_of_another_machine_are_not_forked(
+    project, counted, count, device, scheduler, kernel
+):
+    execution = {"device": device} if device else {}
     runs = sweep.in_order(manifest.runs("quick", execution=execution))
-    arguments = {"workers": 1, "scheduler": "local", "kernel": "python3", "retries": 0} | options
-    arguments.pop("device", None)
+    settings = Settings(kernel=kernel, sweep="this one")
     with pytest.raises(Counted, match=f"^{count}$"):
-        next(cluster.execute(runs, **arguments))
+        next(cluster.execute(runs, settings, workers=1, scheduler=scheduler, retries=0))
 
 
 def test_the_kernels_of_figure_notebooks_are_forked(counted, tmp_path):
