@@ -1,14 +1,17 @@
 """Reading manifest files: safe YAML 1.2, checked, and one sentence for every mistake in one."""
 
+import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML, YAMLError
 
-from bioplaus import paths
+from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments.manifest.model import PRESETS, Entry, Experiment, Manifest, Override
 from bioplaus.experiments.manifest.parameters import check_json, check_size, refuse_options
@@ -43,9 +46,9 @@ def _read(path: Path, changed: int) -> Manifest:
     """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it
     `changed`.
     """
-    yaml = YAML(typ="safe", pure=True)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = _parsed(path, text)
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -53,7 +56,6 @@ def _read(path: Path, changed: int) -> Manifest:
         raise BioplausError(f"{path.name}{line} is not valid YAML: {problem}.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
-    check_size(content, path.name)
     for key, part in content.items() if isinstance(content, dict) else ():
         check_json(part, f"{path.name}, {key}")
     try:
@@ -70,6 +72,25 @@ def _read(path: Path, changed: int) -> Manifest:
         for key, entry in experiment.entries.items():
             _check_lists(entry, f"{path.name}, {name}/{key}")
     return manifest
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """What the text of a manifest says.
+
+    Parsing takes 0.3 s for the longest, in every kernel that draws. So what it gave is kept beside
+    the manifest, as Python keeps a module's, with the digest of the text, if JSON can say the same.
+    """
+    kept, digest = path.parent / "__pycache__" / f"{path.stem}.json", _files.sha256(text.encode())
+    match _files.read_json(kept):
+        case {"sha256": str(other), "content": content} if other == digest:
+            return content
+    content = YAML(typ="safe", pure=True).load(text)
+    check_size(content, path.name)
+    with contextlib.suppress(BioplausError, TypeError, ValueError):  # a read-only folder, a date
+        encoded = json.dumps({"sha256": digest, "content": content}, allow_nan=False)
+        if json.loads(encoded)["content"] == content:  # keys that are numbers become texts
+            _files.write_atomic(kept, encoded.encode())
+    return content
 
 
 def _check_names(experiment: Experiment, context: str) -> None:
