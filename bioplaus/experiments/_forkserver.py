@@ -25,12 +25,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-# what simulations (torch.optim imports torch._dynamo), figures and every kernel import; not
+# what simulations (torch.optim imports torch._dynamo), figures, manifests and kernels import; not
 # matplotlib_inline, which asks for the shell of its kernel when it is imported
 LIBRARIES = (
     *("numpy", "torch", "torch._dynamo", "pandas", "scipy.stats", "matplotlib.pyplot", "seaborn"),
-    *("PIL.Image", "tqdm.auto", "sqlite3", "psutil", "tornado.platform.asyncio", "IPython.core"),
-    *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "ipykernel.debugger"),
+    *("matplotlib.backends.backend_pdf", "pydantic", "ruamel.yaml", "tqdm.auto", "sqlite3"),
+    *("psutil", "tornado.platform.asyncio", "ipykernel.kernelapp", "ipykernel.debugger"),
 )
 KERNEL = [sys.executable, "-m", "ipykernel_launcher"]  # how the command of a kernel begins
 # what may differ: bioplaus is not imported here, and no import reads what Jupyter, pytest and Dask
@@ -185,7 +185,8 @@ def run_kernel(request: Request, imported: Mapping[str, str]) -> None:
     # seeds of its own, as for every process that imports these libraries
     sys.modules["numpy"].random.seed()
     sys.modules["torch"].default_generator.seed()
-    _send(request.connection, pid=os.getpid())
+    # raises if the other side waits no more: it has started the kernel itself
+    request.connection.send(json.dumps({"pid": os.getpid()}).encode())
     request.connection.close()
     sys.modules["ipykernel.kernelapp"].launch_new_instance()
 

@@ -2,9 +2,9 @@
 
 A kernel spends two seconds of a core on such imports; a forked one is ready after 0.3, and has 65
 MB of its own instead of 190. What it computes is the same to the byte: a kernel that might differ
-(another interpreter, other environment variables, a GPU) is started as ever, and so are all where
-forking is not possible or not safe (another system than Linux, threads). `BIOPLAUS_WARM=0` starts
-every kernel as ever.
+(another interpreter, other environment variables) is started as usual, and so are all where forking
+is not possible or not safe (another system than Linux, threads, a GPU). `BIOPLAUS_WARM=0` starts
+every kernel as usual.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-SWITCH = "BIOPLAUS_WARM"  # 0: every kernel is started as ever
+SWITCH = "BIOPLAUS_WARM"  # 0: every kernel is started as usual
 SOCKET = "BIOPLAUS_WARM_SOCKET"  # where the fork server listens; set within `kernels`
 FEWEST = 3  # kernels that are worth the imports of a fork server
 PATIENCE = 60.0  # seconds a fork server may take for its imports, or for an answer
@@ -69,7 +69,7 @@ def provide() -> None:
 
 
 class WarmProvisioner(LocalProvisioner):
-    """Asks the fork server for a kernel, and starts it as ever where there is none to be had."""
+    """Asks the fork server for a kernel, and starts it as usual where there is none to be had."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start a kernel with the command `cmd`."""

@@ -1,5 +1,5 @@
 """Forked kernels: they are and do what started kernels are and do, end when these would, and are
-started as ever wherever they could differ.
+started as usual wherever they could differ.
 """
 
 import ast
@@ -422,7 +422,7 @@ def test_few_kernels_are_not_worth_a_server(alone, count):
         assert warm.SOCKET not in os.environ
 
 
-def test_the_switch_keeps_every_kernel_as_it_was(alone, monkeypatch):
+def test_the_switch_starts_every_kernel_as_usual(alone, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_WARM", "0")
     with warm.kernels({}):
         assert warm.SOCKET not in os.environ
