@@ -7,7 +7,7 @@ import sys
 import traceback
 from functools import partial
 
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, missing_package
 from bioplaus.experiments import signals
 
 _INTERRUPTED = (
@@ -40,8 +40,12 @@ def main() -> None:
                 traceback.print_exc()
             say(f"error: {error}")
             sys.exit(error.exit_code)
-        except Exception as error:  # a fault of bioplaus itself
-            if is_debug:
+        except Exception as error:
+            missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+            if missing:
+                say(f"error: {missing}")
+                sys.exit(missing.exit_code)
+            if is_debug:  # a fault of bioplaus itself
                 raise
             say(
                 f"error: unexpected {type(error).__name__}: {error} (--debug shows where; please"

@@ -18,7 +18,7 @@ PACKAGE = "BIOPLAUS_PACKAGE"
 def package() -> str:
     """`<sha256>:<folder>` of this package: of all its modules, as they were at the first call."""
     folder = Path(__file__).resolve().parent
-    files = sorted(folder.rglob("*.py"))
+    files = sorted(folder.rglob("[!.]*.py"))
     lines = [f"{file.relative_to(folder)} {_files.sha256(file.read_bytes())}" for file in files]
     return f"{_files.sha256(chr(10).join(lines).encode())}:{folder}"
 

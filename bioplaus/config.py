@@ -7,6 +7,7 @@ ranges are checked there, before anything runs.
 
 import dataclasses
 import math
+import numbers
 import sys
 import types
 import typing
@@ -14,6 +15,20 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from bioplaus.errors import BioplausError, unknown
+
+# the largest seed, of every rule, task and sweep: tasks derive two seeds of numpy's generator, of
+# 32 bits, from each, and one is left for what no seed may draw
+MOST_SEED = 2**31 - 2
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `BioplausError` unless `seed` is a whole number from 0 to `MOST_SEED`.
+
+    1000.0 and True are none: a stream is derived from the text of its seed, and theirs are others.
+    """
+    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not (is_whole and 0 <= seed <= MOST_SEED):
+        raise BioplausError(f"seed is {seed!r}, but must be a whole number from 0 to {MOST_SEED}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,22 @@ The command line prints that sentence without a traceback and exits with `exit_c
 shows the traceback).
 """
 
+import contextlib
 import difflib
+import re
+import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MOST_NAMES = 20  # listed in a sentence
+# as torch, numpy, Python and the system say it, on a GPU or not
+_NO_MEMORY = re.compile(
+    r"MemoryError|OutOfMemory|out of memory|not enough memory|unable to allocate|bad_alloc"
+    r"|can(no|')t allocate memory",
+    re.IGNORECASE,
+)
 
 
 class BioplausError(Exception):
@@ -52,12 +61,49 @@ def unknown(kind: str, name: object, known: Iterable[str], context: str = "") ->
 
 def describe(error: BaseException) -> str:
     """The sentence of a `BioplausError`; of any other error its kind and the first line of what it
-    says.
+    says, and what to do where memory ran out.
     """
     if isinstance(error, BioplausError):
         return str(error)
-    text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    text = str(error.msg if isinstance(error, SyntaxError) else error)
+    return summary(type(error).__name__, text)
+
+
+def summary(kind: str, text: str) -> str:
+    """The kind of an error and the first line of its text, and what to do where memory ran out."""
+    first = f"{kind}: {text.strip()}".splitlines()[0].removesuffix(": ")
+    if _NO_MEMORY.search(f"{kind}: {text}"):
+        first += "; use a smaller batch_size or network, or fewer WORKERS"
+    return first
+
+
+def missing_package(error: ModuleNotFoundError) -> BioplausError | None:
+    """The error for a package that is not installed; None for a module of Python or of bioplaus,
+    which is a fault of another kind.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not package or package == "bioplaus" or package in sys.stdlib_module_names:
+        return None
+    extra = "cluster" if package == "dask_jobqueue" else "lab"
+    return BioplausError(
+        f"This needs the package {package}, which is not installed; install what belongs to it with"
+        f" `pip install -e '.[{extra}]'` in a clone of the project."
+    )
+
+
+@contextlib.contextmanager
+def extra() -> Iterator[None]:
+    """Around imports of packages that `import bioplaus` does not need.
+
+    Raises
+    ------
+    BioplausError
+        Where one is not installed; the extra that holds it is named.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_package(error) or error from None
 
 
 def location(error: BaseException) -> str:

@@ -4,6 +4,7 @@ diverges.
 
 import copy
 import io
+import numbers
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import torch
 
 from bioplaus import _files, rules
 from bioplaus import device as _device
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.config import check_seed
+from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Task
 
@@ -85,8 +87,12 @@ class History:
 
 
 def check(**counts: int) -> None:
-    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is at least 1."""
+    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is a whole number, at
+    least 1.
+    """
     for name, value in counts.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise BioplausError(f"{name} is {value!r}, but must be a whole number.")
         if value < 1:
             raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
 
@@ -147,8 +153,8 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict
-        of 0-d tensors, or a folder that cannot be read or written.
+        For counts below 1, a seed that is no whole number, a `keep_best` that no epoch measures, a
+        `fit_batch` that gives no dict of 0-d tensors, or a folder that cannot be read or written.
     """
     check(
         n_epochs=n_epochs,
@@ -156,6 +162,7 @@ def fit(
         evaluate_every=evaluate_every,
         diagnose_every=diagnose_every,
     )
+    check_seed(seed)
     keeper = (
         _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
         if folder
@@ -325,7 +332,7 @@ class _Checkpoints:
         self.passed_over = ""  # why the first checkpoint found was not resumed, where none was
         self.is_newest_good = False  # whether the newest is one to fall back on
         self.saved_at = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        _files.make_folder(folder, parents=False)  # not the folder of a run that was moved away
         _files.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
@@ -334,11 +341,8 @@ class _Checkpoints:
         """
         reasons = []
         for path in (self.newest, self.previous):
-            if path.is_file():
-                try:
-                    sealed = path.read_bytes()
-                except OSError as error:  # it may be a good one: nothing is trained over it
-                    raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+            # one that cannot be read may be a good one: nothing is trained over it
+            if (sealed := _files.read(path)) is not None:
                 try:
                     content = _files.unseal(sealed, path)
                     saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -441,6 +445,6 @@ def _show(bar: Any, metrics: dict[str, float]) -> None:
 def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     if not progress:
         return epochs
-    from tqdm.auto import tqdm
-
+    with extra():
+        from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)

@@ -36,7 +36,7 @@ def _tidy(
     for outcome in outcomes:
         columns = {
             name: changes.get(name, lambda column: column)(values)
-            for name, values in outcome.record[part].items()
+            for name, values in outcome.record.get(part, {}).items()
         }
         parameters = outcome.run.get("parameters", {})
         identity = {

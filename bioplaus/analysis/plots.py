@@ -419,6 +419,7 @@ def store(
     What an earlier drawing left under this name is removed first.
     """
     folder = paths.root() / about["preset"] / f"{kind}s"
+    _files.make_folder(folder)
     for suffix in ("json", "png", "pdf", "csv", "md"):
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for suffix, content in files.items():

@@ -23,6 +23,7 @@ batch only, and only if data set, architecture and parameters are the published 
 """
 
 import dataclasses
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import paths
+from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
 
 if TYPE_CHECKING:
@@ -98,6 +99,36 @@ class Comparison:
         return next(
             (word for start, word in words.items() if self.verdict.startswith(start)), "open"
         )
+
+
+class MissingError(BioplausError):
+    """There is no file of published numbers of this kind."""
+
+
+def read(paper: str, kind: str) -> "pandas.DataFrame":
+    """The table `Results/published/<paper>_<kind>.csv`, checked against the digest that
+    `SHA256SUMS` beside it names.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    BioplausError
+        If it cannot be read, is not the one with that digest, or has none.
+    """
+    import pandas
+
+    path = _file(paper, kind)
+    content = _files.read(path)
+    if content is None:
+        raise MissingError(f"There are no published numbers of {paper}: {path} is missing.")
+    if (computed := _files.sha256(content)) != (expected := _digest(path)):
+        raise BioplausError(
+            f"{path} is damaged or was changed: its sha256 is {computed[:12]}..., but SHA256SUMS"
+            f" beside it says {expected[:12]}.... Put it back with `git checkout`, or note the new"
+            " digest there."
+        )
+    return pandas.read_csv(io.BytesIO(content))
 
 
 def values(paper: str) -> "pandas.DataFrame":
@@ -293,7 +324,7 @@ def compare(
 def _values(paper: str) -> "pandas.DataFrame":
     import pandas
 
-    table = pandas.read_csv(_file(paper, "published"))
+    table = read(paper, "published")
     text = table.figure_or_table.astype(str)
     table["setting"] = text.str.extract(r"\bsetting (\d+)")[0].astype("Float64").astype("Int64")
     table["pickle"] = text.str.extract(r"\bpickle (\S+)")[0]
@@ -313,9 +344,9 @@ def _curves(paper: str) -> "pandas.DataFrame":
 
     columns = ["figure", "dataset", "algorithm", "architecture", "setting", "pickle", "condition"]
     try:
-        table = pandas.read_csv(_file(paper, "published_curves"))
-        settings = pandas.read_csv(_file(paper, "published_curve_settings"))
-    except BioplausError:
+        table = read(paper, "published_curves")
+        settings = read(paper, "published_curve_settings")
+    except MissingError:
         return pandas.DataFrame(columns=[*columns, "metric", "axis", "x", "mean", "sd", "n"])
     table = table.rename(columns={"algorithm": "curve", "std_population": "sd", "n_seeds": "n"})
     table = table.merge(
@@ -335,10 +366,20 @@ def _curves(paper: str) -> "pandas.DataFrame":
 
 
 def _file(paper: str, kind: str) -> Path:
-    path = paths.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
-    if not path.is_file():
-        raise BioplausError(f"There are no published numbers of {paper}: {path} is missing.")
-    return path
+    return paths.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
+
+
+def _digest(path: Path) -> str:
+    """The sha256 that `SHA256SUMS` beside a file names for it."""
+    sums = path.with_name("SHA256SUMS")
+    for line in (_files.read(sums) or b"").decode("utf-8", "replace").splitlines():
+        digest, _, name = line.partition("  ")
+        if name == path.name:
+            return digest
+    raise BioplausError(
+        f"{sums} names no digest of {path.name}, so damage to it would not be noticed. Put one"
+        f" there with `sha256sum {path.name} >> {sums.name}`, in that folder."
+    )
 
 
 def _rows(table: "pandas.DataFrame", where: Mapping[str, Any], paper: str) -> "pandas.DataFrame":

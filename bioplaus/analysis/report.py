@@ -17,6 +17,7 @@ import os
 import re
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -105,6 +106,7 @@ def render(preset: str) -> Path:
     }
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = paths.root() / preset / "report" / "index.html"
+    _files.make_folder(path.parent)
     _files.write_atomic(path, page.encode())
     return path
 
@@ -165,11 +167,13 @@ class Notebook:
         for path in files:
             digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
         for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
-            run, result = _results.read_run(path.parent), path.with_name("result.pkl")
-            if run.get("sha256") and result.is_file():
-                digest.update(
-                    f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode()
-                )
+            result = path.with_name("result.pkl")
+            try:
+                state = str(_results.read_run(path.parent).get("sha256", ""))
+            except BioplausError as error:  # drawn anew once it is mended
+                state = str(error)
+            if state and result.is_file():
+                digest.update(f"{path.parent.name} {state} {result.stat().st_size}\n".encode())
         return digest.hexdigest()
 
     def outputs(self) -> list[dict[str, Any]]:
@@ -193,7 +197,9 @@ class Notebook:
 
     def note(self, state: dict[str, Any]) -> None:
         """Remember how its execution ended."""
-        _files.write_json(self.copy.with_suffix(".json"), {"notebook": self.name, **state})
+        path = self.copy.with_suffix(".json")
+        _files.make_folder(path.parent)
+        _files.write_json(path, {"notebook": self.name, **state})
 
 
 def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
@@ -293,6 +299,7 @@ def _draw_one(notebook: Notebook) -> str:
             return sentence
         finally:
             if copy.is_file():
+                _files.make_folder(notebook.copy.parent)
                 _files.write_atomic(notebook.copy, copy.read_bytes())
     for file, written in before.items():
         path = notebook._folder / file
@@ -338,11 +345,14 @@ def _contents(preset: str) -> dict[str, Any]:
                 )
                 claims.setdefault(key, claim)
         for experiment in described.experiments:
-            try:
-                found = analysis.load(paper, experiment, preset)
-            except BioplausError as error:
-                damaged.append(f"{paper}, {experiment}: {error}")
-                continue
+            with warnings.catch_warnings(record=True) as problems:
+                warnings.simplefilter("always")
+                try:
+                    found = analysis.load(paper, experiment, preset)
+                except BioplausError as error:
+                    damaged.append(f"{paper}, {experiment}: {error}")
+                    continue
+            damaged += [f"{paper}, {experiment}: {problem.message}" for problem in problems]
             if found.runs:
                 runs.append(_run_counts(found))
                 provenance += [outcome.run for outcome in found.outcomes]
@@ -384,9 +394,9 @@ def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
     """
     states, errors = dict(found.status), {}
     for run in found.runs:
-        last = _results.read_run(run.folder) if states[run.id] == "missing" else {}
-        if last.get("status") == "failed":
-            states[run.id], errors[run.id] = "failed", last.get("error", "")
+        last = _results.inspect(run.folder) if states[run.id] == "missing" else None
+        if last and last.status == "failed":
+            states[run.id], errors[run.id] = "failed", last.run.get("error", "")
     return {
         "paper": found.paper,
         "experiment": found.experiment,

@@ -4,7 +4,7 @@
 
 import typer
 
-from bioplaus.cli import checks, data, runs
+from bioplaus.cli import checks, data, options, runs
 
 app = typer.Typer(
     add_completion=False,
@@ -23,5 +23,5 @@ for _command in (
     checks.benchmark,
     checks.doctor,
 ):
-    app.command()(_command)
+    app.command(cls=options.Command)(_command)
 app.add_typer(data.app, name="data")

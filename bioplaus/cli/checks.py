@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bioplaus.cli import options
-from bioplaus.cli.output import console
+from bioplaus.cli.output import say, write
 
 
 def conform(
@@ -23,7 +23,7 @@ def conform(
     from bioplaus.experiments import conformance
 
     reports = conformance.conform(paths, rule=rule)
-    typer.echo(conformance.render(reports, as_json=json))
+    write(conformance.render(reports, as_json=json))
     if not all(found.ok for found in reports):
         raise typer.Exit(1)
 
@@ -39,7 +39,7 @@ def benchmark(
     from bioplaus.experiments import benchmark as measuring
 
     rows = measuring.run(names or None, rounds=rounds, report=partial(typer.echo, err=True))
-    typer.echo(measuring.render(rows, as_json=json))
+    write(measuring.render(rows, as_json=json))
 
 
 def doctor(results_folder: options.Results = None) -> None:
@@ -47,5 +47,5 @@ def doctor(results_folder: options.Results = None) -> None:
     from bioplaus.experiments import doctor as checking
 
     options.use_results_folder(results_folder)
-    if not checking.show(console):
+    if not checking.show(say):
         raise typer.Exit(1)

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from bioplaus.cli import options
-from bioplaus.cli.output import console, print_table
+from bioplaus.cli.output import print_table, say
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest, simulation
 
 app = typer.Typer(no_args_is_help=True, help="Find, download and check data sets.")
 
 
-@app.command("list")
+@app.command("list", cls=options.Command)
 def list_sets() -> None:
     """List the data sets, and where each was found."""
     from bioplaus.tasks import datasets
@@ -22,7 +22,7 @@ def list_sets() -> None:
     print_table([row._asdict() for row in datasets.catalogue()])
 
 
-@app.command()
+@app.command(cls=options.Command)
 def get(
     names: Annotated[
         list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")
@@ -42,16 +42,16 @@ def get(
             "data get needs the name of a data set, or --preset; `data list` shows the names."
         )
     for name in names or []:
-        console.print(f"{name}: {datasets.get(name)}")
+        say(f"{name}: {datasets.get(name)}")
     missing = {}
     runs = options.selected_runs(preset, paper) if preset is not None else []
     for name, fetch in _needed(runs).items():
         try:
-            console.print(f"{name}: {fetch()}")
+            say(f"{name}: {fetch()}")
         except BioplausError as error:
             missing[name] = error
     for name, error in missing.items():
-        console.print(f"missing {name}: {error}")
+        say(f"missing {name}: {error}")
     if missing:
         raise typer.Exit(1)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
@@ -12,8 +13,10 @@ from bioplaus.experiments import manifest
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
 Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
 Only = Annotated[
-    str | None,
-    typer.Option(help="A run id, or a glob over paper/experiment/entry/id or a part of it."),
+    list[str] | None,
+    typer.Option(
+        help="A run id, or a glob over paper/experiment/entry/id or a part of it; may be repeated."
+    ),
 ]
 Setting = Annotated[
     list[str] | None, typer.Option("--set", help="name=value, for every run; may be repeated.")
@@ -51,16 +54,33 @@ Again = Annotated[
 ]
 
 
+class Command(TyperCommand):
+    """A command that refuses an option given twice, where the first would be dropped silently."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in self.params:
+            may_repeat = option.nargs != 1 or getattr(option, "multiple", False)
+            is_flag = getattr(option, "is_flag", False)
+            if not may_repeat and not is_flag and given.count(option) > 1:
+                raise BioplausError(f"{option.opts[0]} is given twice; leave one.")
+        return super().parse_args(ctx, args)
+
+
 def use_results_folder(folder: Path | None) -> None:
     """Keep results in `folder` from now on; None keeps the folder that is set."""
-    if folder is not None:
+    if folder is None:
+        return
+    try:
         os.environ["BIOPLAUS_RESULTS"] = str(folder.expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # a circle of links; ~ of nobody
+        raise BioplausError(f"--results is {str(folder)!r}: {error}.") from error
 
 
 def selected_runs(
     preset: str,
     paper: str | None,
-    only: str | None = None,
+    only: list[str] | None = None,
     setting: list[str] | None = None,
     seeds: str | None = None,
     device: str | None = None,
@@ -102,6 +122,8 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
             raise BioplausError(
                 f"--set is {pair!r}, but must be name=value, as in n_epochs=5 or config.lr=1e-3."
             )
+        if name in settings:
+            raise BioplausError(f"--set gives {name} twice; leave one.")
         try:
             settings[name] = YAML(typ="safe", pure=True).load(value)
         except (YAMLError, RecursionError):

@@ -4,8 +4,8 @@ from collections import Counter
 
 from bioplaus import paths, results
 from bioplaus.cli import options
-from bioplaus.cli.output import console, print_table
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.cli.output import print_table, say
+from bioplaus.errors import BioplausError, RunError, unknown
 from bioplaus.experiments import cluster, completion, manifest, sweep
 from bioplaus.experiments import forecast as forecasting
 from bioplaus.experiments import status as states
@@ -54,8 +54,10 @@ def reproduce(
         if error.exit_code != 1:
             raise
         failure = error  # some runs failed: draw the others, then say so
-    # drawing is done here, whatever a cluster can take
-    _draw(preset, paper, workers if scheduler == "local" else 0)
+    try:  # drawing is done here, whatever a cluster can take
+        _draw(preset, paper, workers if scheduler == "local" else 0)
+    except RunError as error:
+        failure = failure or error
     if failure:
         raise failure
 
@@ -82,12 +84,12 @@ def status(
     """List every run of a preset: done, running, interrupted, failed or missing."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper, only, setting, seeds)
-    known = completion.completed(runs)
+    known = completion.completed(runs, report=say)
     rows = states.rows(runs, known)
-    console.print(f"Preset {preset}:")
+    say(f"Preset {preset}:")
     print_table(rows)
     counts = Counter(row["status"] for row in rows)
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
     _print_code(runs, known)
 
 
@@ -99,11 +101,18 @@ def collect(
     """Put all complete runs of each experiment into one small file beside its folder."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper)
+    failure: BioplausError | None = None
     for folder in dict.fromkeys(run.experiment_folder for run in runs):
-        if path := results.collect(folder):
-            console.print(
-                f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes"
-            )
+        try:
+            path = results.collect(folder, report=say)
+        except BioplausError as error:  # one bad file hides none of the others
+            failure = error
+            say(str(error))
+            continue
+        if path:
+            say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+    if failure:
+        raise failure
 
 
 def _sweep(
@@ -122,9 +131,7 @@ def _sweep(
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)
     at_once = 1 if inline else workers or cluster.cores()
-    console.print(
-        f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}."
-    )
+    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
     summary = sweep.execute(
         runs,
         workers=workers,
@@ -133,9 +140,9 @@ def _sweep(
         kernel=kernel,
         again=again,
         todo=todo,
-        report=console.print,
+        report=say,
     )
-    console.print(f"Runs: {summary}. Results are in {paths.root()}.")
+    say(f"Runs: {summary}. Results are in {paths.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
         raise sweep.SweepError(
@@ -149,10 +156,10 @@ def _print_code(runs: list[manifest.Run], known: completion.Completed, again: bo
     """
     if count := 0 if again else len(completion.outdated(runs, known)):
         made = "1 finished run was" if count == 1 else f"{count} finished runs were"
-        console.print(f"{made} made with other code of their rule; --again runs them again.")
+        say(f"{made} made with other code of their rule; --again runs them again.")
     if count := len(completion.without_code(runs, known)):
         they = "1 finished run does" if count == 1 else f"{count} finished runs do"
-        console.print(f"{they} not say which code made them; --again leaves them.")
+        say(f"{they} not say which code made them; --again leaves them.")
 
 
 def _duration(todo: list[manifest.Run], at_once: int) -> str:
@@ -168,6 +175,12 @@ def _draw(preset: str, paper: str | None, workers: int) -> None:
 
     if preset not in manifest.PRESETS:
         raise unknown("preset", preset, manifest.PRESETS)
+    lines = []
     for line in reporting.draw(preset, [paper] if paper else None, workers=workers):
-        console.print(line)
-    console.print(f"Report: {reporting.render(preset)}")
+        lines.append(line)
+        say(line)
+    say(f"Report: {reporting.render(preset)}")
+    failed = [line for line in lines if line.partition("] ")[2].startswith("failed ")]
+    if failed:
+        first = failed[0].partition("] failed ")[2]
+        raise RunError(f"{len(failed)} of {len(lines)} notebooks failed, first {first}")

@@ -151,7 +151,7 @@ def _outcome(future: Any, run: Run, lost: Sequence[Run]) -> Outcome:
         else:  # it says what it is
             message = describe(error)
         return Outcome("failed", message, 0.0)
-    if outcome.status == "failed" or results.is_complete(run.folder):
+    if outcome.status == "failed" or results.inspect(run.folder).is_complete:
         return outcome
     message = (
         f"its worker says {outcome.status}, but {run.folder} has no whole result; do both see one"

@@ -9,36 +9,47 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bioplaus import _sources, results
+from bioplaus.errors import BioplausError
 from bioplaus.experiments.run import Run
 
 
 class Completed(NamedTuple):
-    """The `run.json` of complete runs by key: of those with their files in their folder, and of the
-    collected ones.
+    """What is known of runs by key: the `run.json` of the complete ones, of those with their files
+    in their folder and of the collected ones; and what the folder of each run holds.
     """
 
     in_folder: dict[str, dict[str, Any]]
     collected: dict[str, dict[str, Any]]
+    states: dict[str, results.RunState]
 
 
-def completed(runs: Sequence[Run]) -> Completed:
+def completed(runs: Sequence[Run], report: Callable[[str], object] | None = None) -> Completed:
     """Read which of these runs are complete; the functions below read it themselves where it is not
     given.
+
+    Parameters
+    ----------
+    report : receives a sentence for each collected file that cannot be read; without it that is an
+        error, as all its runs would count as missing.
     """
-    folders = {run.key: run.folder for run in runs}
-    in_folder = {
-        key: results.read_run(folder)
-        for key, folder in folders.items()
-        if results.is_complete(folder)
-    }
-    experiments = {run.experiment_folder for run in runs}
-    collections = {folder: results.collected(folder) for folder in experiments}
+    states = {run.key: results.inspect(run.folder) for run in runs}
+    in_folder = {key: state.run for key, state in states.items() if state.is_complete}
+    collections = {}
+    for folder in {run.experiment_folder for run in runs}:
+        try:
+            collections[folder] = results.collected(folder)
+        except BioplausError as error:
+            if report is None:
+                raise
+            collections[folder] = {}
+            report(str(error))
     collected = (
         {run.key: collections[run.experiment_folder].get(run.id) for run in runs}
         if any(collections.values())
         else {}
     )
-    return Completed(in_folder, {key: record for key, record in collected.items() if record})
+    collected = {key: record for key, record in collected.items() if record}
+    return Completed(in_folder, collected, states)
 
 
 def pending(runs: Sequence[Run], again: bool = False, known: Completed | None = None) -> list[Run]:

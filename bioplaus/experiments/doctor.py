@@ -6,11 +6,10 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 
 from bioplaus import device, paths
 from bioplaus.errors import BioplausError
@@ -53,15 +52,15 @@ def examine() -> Iterator[Check]:
     yield _threads()
 
 
-def show(console: Console) -> bool:
-    """Print every check; True if all are fine."""
+def show(say: Callable[..., None]) -> bool:
+    """Say every check with `say(text, style=, end=)`, as rich prints; True if all are fine."""
     checks = list(examine())
     for check in checks:
         word, colour = ("ok  ", "green") if check.is_fine else ("MEND", "red")
-        console.print(word, style=colour, end=" ")
-        console.print(f"{check.subject}: {check.state}", markup=False)
+        say(word, style=colour, end=" ")
+        say(f"{check.subject}: {check.state}")
         if not check.is_fine:
-            console.print(f"     -> {check.advice}", markup=False)
+            say(f"     -> {check.advice}")
     return all(check.is_fine for check in checks)
 
 

@@ -21,16 +21,22 @@ from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
 from bioplaus.experiments import files, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
+from bioplaus.experiments.portable import portable
 from bioplaus.experiments.run import Run
 
 PATIENCE = 3.0  # seconds to wait for a lock before saying so
 # in a traceback as IPython writes it
 _FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
+# of a run that another one needs, by its status
+_ENDED = {
+    "missing": "is missing",
+    "running": "did not end",
+    "damaged": "is damaged",
+    "unreadable": "cannot be read",
+}
 # runs of one process: each sets environment and standard output of all its threads
 _one_at_once = threading.Lock()
-_stopped: set[str] = (
-    set()
-)  # sweeps that were interrupted, whose runs this process no longer executes
+_stopped: set[str] = set()  # sweeps of which this process executes no more runs
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def execute(
             if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
                 status, message = "failed", reason
             else:
+                results.check_folder(path, run.id)
                 path.mkdir(parents=True, exist_ok=True)
                 with locked(path, lambda: notify(_waiting(run))):
                     status, message = _execute_locked(run, path, settings)
@@ -127,13 +134,12 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
 
 def why_blocked(folder: Path) -> str:
     """Why a run that needs the one in `folder` cannot start; empty if it can."""
-    record = results.read_run(folder)
-    state = record.get("status", "is missing")
-    if state == "done" and results.is_complete(folder):
+    state = results.inspect(folder)
+    if state.status == "done":
         return ""
-    name = f"{record['entry']} ({folder.name})" if "entry" in record else folder.name
-    ended = "did not end" if state in ("running", "done") else state
-    return f"not started: needs {name}, which {ended}"
+    entry = state.run.get("entry")
+    name = f"{entry} ({folder.name})" if entry else folder.name
+    return f"not started: needs {name}, which {_ENDED.get(state.status, state.status)}"
 
 
 def _changed_file(run: Run) -> str:
@@ -155,6 +161,7 @@ def _waiting(run: Run) -> str:
 
 def _execute_locked(run: Run, folder: Path, settings: Settings) -> tuple[str, str]:
     """Execute a run whose lock is held; its status and what to say of it."""
+    results.adopt(folder)
     if results.is_complete(folder):
         record = results.read_run(folder)
         if settings.sweep and record.get("sweep") == settings.sweep:
@@ -163,20 +170,23 @@ def _execute_locked(run: Run, folder: Path, settings: Settings) -> tuple[str, st
             return "skipped", ""
     _files.sweep(folder)
     for attempt in range(1, settings.retries + 2):
-        results.begin(folder, {**_identity(run), "attempt": attempt, "sweep": settings.sweep})
-        message, trace = _attempt(run, folder, settings.kernel)
-        if results.is_complete(folder) or "kernel died" not in message:
+        identity = {**_identity(run), "attempt": attempt, "sweep": settings.sweep}
+        work = results.begin(folder, identity)  # beside a complete run, which stays meanwhile
+        message, trace = _attempt(run, work, settings.kernel)
+        is_whole = results.is_complete(folder) if work == folder else results.adopt(folder)
+        if is_whole or "kernel died" not in message:
             break
         if settings.sweep in _stopped:  # as after any kill: the checkpoint is the last word
             return "failed", "stopped"
-    if not results.is_complete(folder):
+    if not is_whole:
         message = message or f"{run.simulation}.ipynb ended without saving a result"
-        return "failed", _note_failure(folder, message, trace)
+        message = _note_failure(work, identity, message, trace)
+        return "failed", message + ("" if work == folder else "; the earlier result is kept")
     record = results.read_run(folder)
     notes = [f"its result is whole, but a later cell failed: {message}"] if message else []
     notes += _divergence(folder) if record["status"] == "diverged" else []
     if notes:
-        _files.write_json(folder / "run.json", {**record, "error": "; ".join(notes)})
+        results.remark(folder, "; ".join(notes))
     return record["status"], "; ".join([*_restart(folder), *notes])
 
 
@@ -206,7 +216,7 @@ def _start(run: Run, folder: Path, kernel: str | None) -> None:
         try:
             notebook.run(parameters)
         except (Exception, SystemExit):
-            traceback.print_exc(file=file)
+            file.write(portable(traceback.format_exc(), folder))
             raise
 
 
@@ -220,19 +230,17 @@ def _identity(run: Run) -> dict[str, Any]:
         "preset": run.preset,
         "simulation": run.simulation,
         "seed": run.seed,
-        "parameters": run.parameters,
+        "parameters": portable(run.parameters),
         **({"files": run.files} if run.files else {}),
         **({"rule": run.rule} if run.rule else {}),
         **({"code": digest} if (digest := code(run)) else {}),
     }
 
 
-def _note_failure(folder: Path, message: str, trace: str) -> str:
+def _note_failure(folder: Path, identity: Mapping[str, Any], message: str, trace: str) -> str:
     """Note in `run.json` that a run failed, and return what to say of it."""
-    record = {name: value for name, value in results.read_run(folder).items() if name != "sha256"}
-    failure = {"status": "failed", "error": message, "traceback": trace}
     try:
-        _files.write_json(folder / "run.json", {**record, **failure})
+        results.fail(folder, identity, portable(message, folder), portable(trace, folder))
     except BioplausError as error:  # a full disk, say; the first failure is the one to know of
         return f"{message} (and it could not be noted: {error})"
     return message

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bioplaus import results
+from bioplaus.errors import BioplausError
 from bioplaus.experiments.run import Run
 
 KERNEL_SECONDS = 6.0  # to start a kernel and import torch
@@ -42,7 +43,10 @@ def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
     """
     by_entry: dict[str, tuple[float, Any]] = {}
     for path in sorted(experiment.glob("*/run.json")):
-        record = results.read_run(path.parent)
+        try:
+            record = results.read_run(path.parent)
+        except BioplausError:  # it is told of elsewhere, and says nothing of how long a run takes
+            continue
         if record.get("sha256") and record.get("entry") not in by_entry:
             wall = (
                 values

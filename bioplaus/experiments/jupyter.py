@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
     Kernels start in the run's folder: a relative path would be another one there.
     """
     given = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
-    folders = {name: str(Path(path).expanduser().resolve()) for name, path in given.items()}
+    folders = {name: os.path.realpath(os.path.expanduser(path)) for name, path in given.items()}
     return _ONE_THREAD | folders | {_sources.PACKAGE: _sources.package()}
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError, RunError
+from bioplaus.errors import BioplausError, RunError, summary
 from bioplaus.experiments import jupyter
+from bioplaus.experiments.portable import portable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -69,8 +70,18 @@ def execute(
         sentence = f"{source.name}: its kernel died ({error}); it was killed, or memory ran out."
         raise _with(RunError(sentence), sentence) from None
     finally:
-        if log is not None and output.is_file():
-            _files.write_atomic(log, _printed(output).encode())
+        if output.is_file():
+            _keep(output, log)
+
+
+def _keep(output: Path, log: Path | None) -> None:
+    """Leave an executed notebook without paths of this machine, and what it printed in `log`."""
+    notebook = _files.read_json(output)
+    if isinstance(notebook, dict):  # a kernel that was killed may leave none
+        notebook = portable(notebook, output.parent)
+        _files.write_json(output, notebook)
+    if log is not None:
+        _files.write_atomic(log, _printed(notebook or {}).encode())
 
 
 def _with(error: BioplausError, traceback: str) -> BioplausError:
@@ -79,15 +90,11 @@ def _with(error: BioplausError, traceback: str) -> BioplausError:
 
 
 def _explain(name: str, error: Any) -> str:
-    sentence = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
-    if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
-        sentence += "; use a smaller batch_size or fewer WORKERS"
-    return f"{name}, cell {error.cell_index}: {sentence}"
+    return f"{name}, cell {error.cell_index}: {summary(error.ename, error.evalue)}"
 
 
-def _printed(notebook: Path) -> str:
+def _printed(notebook: dict[str, Any]) -> str:
     """What the cells of an executed notebook printed, in order."""
-    cells = (_files.read_json(notebook) or {}).get("cells", [])
-    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    outputs = (output for cell in notebook.get("cells", []) for output in cell.get("outputs", []))
     texts = ("".join(o.get("text", "")) or "\n".join(o.get("traceback", [])) for o in outputs)
     return _COLOURS.sub("", "\n".join(text.rstrip() for text in texts if text))

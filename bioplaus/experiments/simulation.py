@@ -33,8 +33,8 @@ _TYPES = {
 
 
 def names() -> list[str]:
-    """The names of all simulation notebooks, sorted."""
-    return sorted(path.stem for path in (paths.project_root() / "Simulations").glob("*.ipynb"))
+    """The names of all simulation notebooks, sorted; a hidden file is none."""
+    return sorted(path.stem for path in (paths.project_root() / "Simulations").glob("[!.]*.ipynb"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,17 @@ class Simulation:
         """
         return getattr(self.parameters(), "rule", None)
 
+    def check_types(self, values: Mapping[str, Any]) -> None:
+        """Raise `BioplausError` unless the declared parameters among `values`, as the names of a
+        notebook (`globals()`), have their declared types.
+
+        For a notebook that another program gave parameters: papermill's `-p n_epochs 1.0` and `-r
+        n_epochs 3` give a float and a text.
+        """
+        names = (field.name for field in dataclasses.fields(self.parameters))
+        given = {name: values[name] for name in names if name in values}
+        self.parameters.from_dict(given, kind=f"parameter of {self.name}")
+
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the notebook can run with these parameters."""
         from bioplaus import device  # here, so that the command line need not wait for torch
@@ -62,6 +73,7 @@ class Simulation:
             namespace.get("device", "auto"),
             namespace.get("dtype", "float32"),
             namespace.get("n_threads", 1),
+            namespace.get("seed", 0),
         )
         for tags, source in self.cells:
             if "check" in tags:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from bioplaus import paths
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import cluster, execution, jupyter
 from bioplaus.experiments.completion import pending
@@ -68,7 +69,13 @@ def check(
         alike.setdefault(_without_seed(run), run)
     for run in alike.values():
         run.check()
+    if scheduler in (None, "local"):  # other machines may have another device
+        from bioplaus import device  # here, so that the command line need not wait for torch
+
+        for name in {run.inputs.get("device", "cpu") for run in alike.values()}:
+            device.pick(name)
     for folder in {run.experiment_folder for run in runs}:
+        paths.check_inside(folder, paths.root())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".bioplaus-") as trial:

@@ -1,6 +1,10 @@
-"""Many runs read together: from their folders, and from the collected file of their experiment."""
+"""Many runs read together: from their folders, and from the collected file of their experiment.
 
-from collections.abc import Iterator
+One bad entry hides none of the others: it is named in a sentence, and reading goes on.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +13,10 @@ import numpy as np
 
 from bioplaus import _files
 from bioplaus.errors import BioplausError
-from bioplaus.results.record import load, parse, save
-from bioplaus.results.run import is_complete
-from bioplaus.results.run_json import read_run
+from bioplaus.results.record import NAME as RESULT
+from bioplaus.results.record import parse, save
+from bioplaus.results.run import AGAIN, COMPLETE, examine
+from bioplaus.results.run_json import check_schema
 
 
 @dataclass(frozen=True)
@@ -22,67 +27,139 @@ class Outcome:
     record: dict[str, Any]
 
 
-def collect(experiment: str | Path) -> Path | None:
-    """Put every complete run of an experiment's folder into `<experiment>.pkl`, one small file with
-    their provenance.
+@dataclass(frozen=True)
+class _Stored:
+    """A complete run as it is stored: its `run.json` and the bytes of its `result.pkl`."""
 
-    Runs that are only in an earlier collection are kept. Each `result.pkl` is kept byte for byte,
-    so its digest can still be checked. Returns the file, or None where there is no complete run.
-    """
-    experiment = Path(experiment)
-    runs = {
-        run["id"]: {"run": run, "result": np.frombuffer(result, np.uint8)}
-        for run, result in _stored(experiment)
-    }
-    if not runs:
-        return None
-    path = experiment.with_name(experiment.name + ".pkl")
-    save({"runs": [runs[run_id] for run_id in sorted(runs)]}, path)
-    return path
+    run: dict[str, Any]
+    result: bytes
 
 
-def outcomes(experiment: str | Path) -> Iterator[Outcome]:
+def outcomes(
+    experiment: str | Path, report: Callable[[str], object] = warnings.warn
+) -> Iterator[Outcome]:
     """Every complete run of an experiment, from its folder and from the collected file beside it,
-    sorted by id.
+    sorted by id; a run's own folder wins.
 
     Parameters
     ----------
     experiment : `<root>/<preset>/<paper>/<experiment>`; neither the folder nor `<experiment>.pkl`
         need exist.
+    report : receives a sentence for everything that is damaged or cannot be read.
     """
     experiment = Path(experiment)
-    runs = {run["id"]: (run, result) for run, result in _stored(experiment)}
-    for run_id in sorted(runs):
-        run, result = runs[run_id]
-        yield Outcome(run, parse(result, experiment / run_id / "result.pkl"))
+    stored, problems = _stored(experiment)
+    for run_id in sorted(stored):
+        run = stored[run_id].run
+        try:
+            record = parse(stored[run_id].result, experiment / run_id / RESULT)
+        except BioplausError as error:
+            problems[run_id] = str(error)
+        else:
+            yield Outcome(run, record)
+    for problem in problems.values():
+        report(problem)
+
+
+def collect(experiment: str | Path, report: Callable[[str], object] = warnings.warn) -> Path | None:
+    """Put every complete run of an experiment's folder into `<experiment>.pkl`, one small file with
+    their provenance.
+
+    Runs that are only in an earlier collection are kept. Each `result.pkl` is kept byte for byte,
+    so its digest can still be checked.
+
+    Parameters
+    ----------
+    report : receives a sentence for each run that is damaged or cannot be read.
+
+    Returns
+    -------
+    The file, or None where there is no complete run.
+
+    Raises
+    ------
+    BioplausError
+        If an earlier collection is damaged or cannot be read: it stays as it is, as runs that are
+        only in it would be lost.
+    """
+    experiment = Path(experiment)
+    path = _collection(experiment)
+    stored, problems = _stored(experiment)
+    if path.name in problems:
+        raise BioplausError(problems[path.name])
+    for problem in problems.values():
+        report(problem)
+    runs = {
+        run_id: {"run": one.run, "result": np.frombuffer(one.result, np.uint8)}
+        for run_id, one in stored.items()
+    }
+    if runs:
+        save({"runs": [runs[run_id] for run_id in sorted(runs)]}, path)
+    return path if runs else None
 
 
 def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:
     """The `run.json` of each run in the collected file of an experiment, by id (empty where there
     is none).
+
+    Raises
+    ------
+    BioplausError
+        If that file is damaged or cannot be read.
     """
-    return {run["id"]: run for run, _ in _collected(Path(experiment))}
+    return {run_id: one.run for run_id, one in _collected(_collection(Path(experiment))).items()}
 
 
-def _stored(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """(run.json, bytes of result.pkl) of complete runs, collected ones first so that a run's own
-    folder wins.
+def _collection(experiment: Path) -> Path:
+    return experiment.with_name(experiment.name + ".pkl")
+
+
+def _stored(experiment: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
+    """Complete runs by id; and a sentence for everything that is damaged or cannot be read, by the
+    name of its folder or file.
     """
-    yield from _collected(experiment)
-    for folder in sorted(experiment.glob("*/")) if experiment.is_dir() else ():
-        if is_complete(folder):
-            yield read_run(folder), (folder / "result.pkl").read_bytes()
+    stored, problems = {}, {}
+    try:
+        stored |= _collected(_collection(experiment))
+    except BioplausError as error:
+        problems[_collection(experiment).name] = str(error)
+    try:
+        folders = sorted(
+            path for path in experiment.iterdir() if path.is_dir() and path.suffix != AGAIN
+        )
+    except FileNotFoundError:
+        folders = []
+    except OSError as error:
+        folders, problems[experiment.name] = [], str(_files.unreadable(experiment, error))
+    for folder in folders:
+        state, result = examine(folder, folder.name)
+        if state.problem:
+            problems[folder.name] = state.problem
+        elif state.is_complete:
+            stored[folder.name] = _Stored(state.run, result)
+    return stored, problems
 
 
-def _collected(experiment: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    path = experiment.with_name(experiment.name + ".pkl")
-    if not path.is_file():
-        return
-    for entry in load(path)["runs"]:
-        result = entry["result"].tobytes()
-        if _files.sha256(result) != entry["run"]["sha256"]:
-            raise BioplausError(
-                f"{path} holds run {entry['run']['id']} with a digest that is not its own. Delete"
-                " the file and run `python -m bioplaus collect` again."
-            )
-        yield entry["run"], result
+def _collected(path: Path) -> dict[str, _Stored]:
+    """The runs in a collected file, by id."""
+    content = _files.read(path)
+    if content is None:
+        return {}
+    stored = {}
+    for entry in parse(content, path).get("runs", []):
+        match entry:
+            case {
+                "run": {"id": str(run_id), "status": str(status), "sha256": digest, **rest},
+                "result": np.ndarray() as result,
+            }:
+                check_schema(rest, path)
+                content = result.tobytes()
+                if status not in COMPLETE or _files.sha256(content) != digest:
+                    raise BioplausError(
+                        f"{path} holds run {run_id} with a digest that is not its own. Delete the"
+                        " file and run `python -m bioplaus collect` again."
+                    )
+                stored[run_id] = _Stored(entry["run"], content)
+            case _:
+                raise BioplausError(f"{path} holds an entry that is no run of bioplaus.")
+    return stored

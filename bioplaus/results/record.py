@@ -14,8 +14,10 @@ import numpy as np
 
 from bioplaus import _files
 from bioplaus.errors import BioplausError
+from bioplaus.results.run_json import NAME as RUN_JSON
 from bioplaus.results.run_json import read_run
 
+NAME = "result.pkl"  # in a run's folder
 SCHEMA = 1  # of records; raise it when their meaning changes, and teach `load` the older one
 
 
@@ -28,8 +30,8 @@ def save(record: Mapping[str, Any], path: str | Path) -> str:
     Raises
     ------
     BioplausError
-        If the record holds anything but builtins and numpy arrays (the place is named), or cannot
-        be written.
+        If the record holds anything but builtins and numpy arrays (what is wrong is named by its
+        keys), or cannot be written.
     """
     content = _files.seal(dump({"schema": SCHEMA, **record}))
     _files.write_atomic(Path(path), content)
@@ -40,38 +42,37 @@ def load(path: str | Path) -> dict[str, Any]:
     """Load a record that `save` wrote, checking its digest, and that of `run.json` beside it if
     there is one.
 
-    Nothing in the file is executed: only the constructors of numpy arrays are let through, any
-    other name is refused.
+    Nothing in the file is executed: only arrays of numbers and text are built, any other name is
+    refused.
 
     Raises
     ------
     BioplausError
-        For a missing, truncated, damaged, foreign or malicious file, or one of a newer bioplaus;
-        the file is named.
+        For a missing, truncated, damaged, foreign or malicious file, one of a newer bioplaus, or
+        one beside a `run.json` that is damaged or of another result; the file is named.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
-    if path.name == "result.pkl":
+        raise _files.unreadable(path, error) from error
+    if path.name == NAME:
         expected = read_run(path.parent).get("sha256")
-        if expected and expected != (found := _files.sha256(content)):
+        if expected and expected != (computed := _files.sha256(content)):
             raise BioplausError(
-                f"{path} is damaged or was changed: its sha256 is {found[:12]}..., but run.json"
-                f" beside it says {expected[:12]}.... Delete the folder and run again."
+                f"{path} is damaged or was changed: its sha256 is {computed[:12]}..., but"
+                f" {RUN_JSON} beside it says {expected[:12]}.... Delete the folder and run again."
             )
     return parse(content, path)
 
 
 def parse(content: bytes, path: Path) -> dict[str, Any]:
-    if _files.is_sealed(content):
-        content = _files.unseal(content, path)
-        is_ours = True
-    else:
-        is_ours = False
+    """The record in `content`, the content of the file `path`, checked as `load` says."""
+    is_sealed = _files.is_sealed(content)
+    if is_sealed:
+        _files.check_seal(content, path)
     try:
-        record = _files.Unpickler(content, path).load()
+        record = _files.Unpickler(content, path).load()  # what follows its end is not read
     except BioplausError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -79,11 +80,11 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
             f"{path} is not a whole result ({len(content):,} bytes; {type(error).__name__}). Delete"
             " it and run again."
         ) from error
-    if not is_ours or not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+    if not is_sealed or not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise BioplausError(
             f"{path} was not written by bioplaus.results.save (no digest, or no schema in it)."
         )
-    if record["schema"] > SCHEMA:
+    if record["schema"] != SCHEMA:
         raise BioplausError(
             f"{path} has schema {record['schema']}, but this bioplaus reads up to {SCHEMA};"
             " update it."
@@ -91,30 +92,8 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
     return record
 
 
-def _canonical(value: Any, where: str) -> Any:
-    """`value` with sorted keys, lists for tuples, builtins for numpy scalars, contiguous native
-    arrays.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_canonical(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        for key in value:
-            if type(key) is not str:
-                raise BioplausError(f"A record's keys are texts, but {where} has the key {key!r}.")
-        return {key: _canonical(value[key], f"{where}.{key}") for key in sorted(value)}
-    if type(value) is np.ndarray and value.dtype.kind in "biufcU":
-        return np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)
-    kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise BioplausError(
-        f"A record holds builtins and numpy arrays of numbers or text, but {where} is a {kind}."
-    )
-
-
 def dump(record: Mapping[str, Any]) -> bytes:
+    """The pickle of `record` in canonical form, without a digest."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=4)
     pickler.fast = (
@@ -122,3 +101,31 @@ def dump(record: Mapping[str, Any]) -> bytes:
     )
     pickler.dump(_canonical(dict(record), "record"))
     return buffer.getvalue()
+
+
+def _canonical(value: Any, where: str, level: int = 0) -> Any:
+    """`value` with sorted keys, lists for tuples, builtins for numpy scalars, contiguous native
+    arrays.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if level > _files.MOST_LEVELS:
+        raise BioplausError(
+            f"A record has at most {_files.MOST_LEVELS} lists or tables inside one another, but"
+            f" {where[:60]}... has more."
+        )
+    if isinstance(value, list | tuple):
+        return [_canonical(item, f"{where}[{i}]", level + 1) for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) is not str:
+                raise BioplausError(f"A record's keys are texts, but {where} has the key {key!r}.")
+        return {key: _canonical(value[key], f"{where}.{key}", level + 1) for key in sorted(value)}
+    if type(value) is np.ndarray and value.dtype.kind in "biufcU":
+        return np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)
+    kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise BioplausError(
+        f"A record holds builtins and numpy arrays of numbers or text, but {where} is a {kind}."
+    )

@@ -41,8 +41,9 @@ _imported: dict[
 
 
 def names() -> list[str]:
-    """The keys of all rules, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The keys of all rules, sorted; a hidden file is none."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if name.isidentifier() and not name.startswith("_"))
 
 
 def get(name: str) -> ModuleType:

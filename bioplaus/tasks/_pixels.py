@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ def digits(about: About, files: dict[Path, np.ndarray]) -> Images:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
         pixels, labels = table[:, :-1], table[:, -1]
     else:  # another release of scikit-learn may keep it elsewhere
-        from sklearn.datasets import load_digits
+        with extra():
+            from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)
     pixels = pixels.astype(np.uint8).reshape(-1, *about.shape)
@@ -204,8 +205,9 @@ def _decoded(jpeg: np.ndarray, offset: list[int], cache: Path) -> np.ndarray:
     The copy is named after the data and the decoder (decoders differ by a grey level). As a member
     of a zip file it carries a CRC, checked whenever it is read; a damaged copy is made anew.
     """
-    from filelock import FileLock
-    from PIL import features
+    with extra():
+        from filelock import FileLock
+        from PIL import features
 
     decoder = "-".join(str(features.version(part)) for part in ("jpg", "libjpeg_turbo"))
     kept = cache / f"cifar10-jpeg-{_CIFAR_JPEG_SHA256['jpeg'][:16]}-{decoder}.npz"
@@ -239,7 +241,8 @@ def _kept(path: Path) -> np.ndarray | None:
 
 
 def _decode(jpeg: np.ndarray, offset: list[int]) -> np.ndarray:
-    from PIL import Image
+    with extra():
+        from PIL import Image
 
     bounds = zip(offset[:-1], offset[1:], strict=True)
     images = np.stack(

@@ -62,7 +62,7 @@ class Config(config.Config):
             self.check(name, low=1)
         self.check("min_length", low=0)
         self.check("max_length", low=3)
-        self.check("seed", low=0, high=2**31 - 2)
+        config.check_seed(self.seed)
         if self.min_length > self.max_length:
             raise BioplausError(
                 f"min_length is {self.min_length}, but must be at most max_length,"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus.errors import BioplausError, unknown
+from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.tasks import _pixels
 from bioplaus.tasks._pixels import About, Images
 
@@ -203,7 +203,8 @@ def _own(name: str) -> Path:
 
 
 def _cache() -> Path:
-    import platformdirs
+    with extra():
+        import platformdirs
 
     return platformdirs.user_cache_path("bioplaus", appauthor=False)
 
@@ -264,7 +265,8 @@ def _checked(entry: Entry, folder: Path, file: File) -> np.ndarray:
 
 
 def _download(entry: Entry, folder: Path) -> None:
-    from filelock import FileLock
+    with extra():
+        from filelock import FileLock
 
     from bioplaus._torchvision import datasets
 

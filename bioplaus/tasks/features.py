@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bioplaus import device as _device
 from bioplaus import metrics, tasks
-from bioplaus.config import Config
+from bioplaus.config import Config, check_seed
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec
 
@@ -84,6 +84,7 @@ class FeatureTask:
     """
 
     def __init__(self, inputs: Inputs, *, order: str = "permuted", seed: int = 0) -> None:
+        check_seed(seed)
         self.is_fixed = check_order(order) == "fixed"
         self.spec = dataclasses.replace(inputs.spec, kind="features")
         self.fingerprint = digest(inputs.fingerprint, order, seed if self.is_fixed else "")

@@ -49,7 +49,7 @@ class Config(config.Config):
         self.check("n_train", low=1)
         self.check("n_test", low=1)
         self.check("validation", low=0.0, high=1.0, open_high=True)
-        self.check("seed", low=0, high=2**32 - 1)
+        config.check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

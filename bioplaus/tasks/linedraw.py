@@ -47,7 +47,7 @@ class Config(config.Config):
         for name in ("n_train", "n_test"):
             self.check(name, low=1)
         self.check("validation", low=0, high=1, open_low=True, open_high=True)
-        self.check("seed", low=0, high=2**32 - 1)
+        config.check_seed(self.seed)
         if not 0 < self.n_validation < self.n_train:
             raise BioplausError(
                 f"validation is {self.validation}, which leaves {self.n_validation} of"

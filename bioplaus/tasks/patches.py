@@ -71,6 +71,7 @@ def load(
     BioplausError
         If scikit-learn or its photographs are missing.
     """
+    config.check_seed(seed)
     draw = np.random.RandomState(seed)
     photographs = [_photograph(name) for name in PHOTOGRAPHS]
     shares = [settings.n_patches // 2, settings.n_patches - settings.n_patches // 2]

@@ -88,7 +88,7 @@ class Config(config.Config):
         for name in ("n_in", "n_train", "n_test"):
             self.check(name, low=1)
         self.check("validation", low=0, high=1, open_low=True, open_high=True)
-        self.check("seed", low=0, high=2**32 - 1)
+        config.check_seed(self.seed)
         if self.classes is not None and (
             not self.classes or len(set(self.classes)) < len(self.classes)
         ):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioplaus import _files, paths, results
+from bioplaus import paths, results
 from bioplaus.analysis import report
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import notebooks as kernels
@@ -253,7 +253,8 @@ def test_a_failed_run_is_on_the_page_with_its_error(home, write):
     failed = run.folder.with_name(
         next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10)
     )
-    _files.write_json(failed / "run.json", {"status": "failed", "error": "not enough <memory>"})
+    identity = {"id": failed.name}
+    results.fail(results.begin(failed, identity), identity, "not enough <memory>")
     text = page().text
     assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text
 

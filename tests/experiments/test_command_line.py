@@ -62,7 +62,7 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "dataset=no/such/file.npz"], "no/such/file.npz"),
         ([*EP, "--set", "nonsense"], "must be name=value"),
         ([*EP, "--seeds", "1,two"], "must be whole numbers"),
-        ([*EP, "--seeds", "-1"], "A seed is -1, but must be at least 0"),
+        ([*EP, "--seeds", "-1"], "seed is -1, but must be a whole number from 0 to 2147483646"),
         (
             [*EP, "--set", "seed=3"],
             "seed is not given as a parameter; give seeds in the manifest, or with --seeds",

@@ -7,11 +7,12 @@ import sys
 import pytest
 from toy import add_cells, execute_run, in_this_process, on_dask, silent, start
 
-from bioplaus import _files, results
+from bioplaus import results
 from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import completion, manifest, status, sweep
 from bioplaus.experiments.forecast import forecast
+from bioplaus.results import run as results_run
 
 
 def test_a_run_that_ends_without_a_result_has_failed(project, rewrite):
@@ -68,14 +69,14 @@ def test_a_run_whose_own_files_cannot_be_written_fails_alone_with_a_sentence(
 
 def test_a_failure_that_cannot_be_noted_is_told_all_the_same(project, rewrite, monkeypatch):
     rewrite("plain: {label: Plain}", 'plain: {label: Plain, parameters: {mishap: "raise"}}')
-    whole = _files.write_json
+    whole = results_run.write_run
 
-    def full_disk(path, value):
-        if value["status"] == "failed":
+    def full_disk(folder, run):
+        if run["status"] == "failed":
             raise BioplausError("No space left on device.")
-        whole(path, value)
+        whole(folder, run)
 
-    monkeypatch.setattr(_files, "write_json", full_disk)
+    monkeypatch.setattr(results_run, "write_run", full_disk)
     (message,) = sweep.execute(manifest.runs("smoke"), inline=True, report=silent).failed.values()
     assert "unlucky" in message and "No space" in message
 
@@ -94,12 +95,12 @@ def test_an_exit_in_a_cell_is_a_failure_like_any_other(project):
     )
 
 
-def test_run_json_that_is_no_table_is_a_missing_run(project):
+def test_run_json_that_is_no_table_is_a_damaged_run_and_is_made_again(project):
     run = manifest.runs("smoke")[0]
     run.folder.mkdir(parents=True)
     for name in ("run.json", "progress.json"):
         (run.folder / name).write_text("[1]")
-    assert completion.pending([run]) == [run] and status.rows([run])[0]["status"] == "missing"
+    assert completion.pending([run]) == [run] and status.rows([run])[0]["status"] == "damaged"
     assert forecast([run], 1) is None
     assert sweep.execute([run], inline=True, report=silent).done == [run.id]
 

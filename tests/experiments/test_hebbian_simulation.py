@@ -35,6 +35,7 @@ PATCHES = {
 
 
 def run(values, folder) -> dict:
+    results.begin(folder, {"id": folder.name})
     simulation.load("hebbian").run({**values, "folder": str(folder)})
     assert results.is_complete(folder)
     return results.load(folder / "result.pkl")

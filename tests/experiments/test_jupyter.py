@@ -92,7 +92,7 @@ def test_the_code_in_a_record_is_that_of_what_the_process_imported(tmp_path, mon
     from bioplaus import rules
 
     rules.get("ep")
-    results.begin(tmp_path, {"rule": "ep", "code": "0" * 64})
+    results.begin(tmp_path, {"id": tmp_path.name, "rule": "ep", "code": "0" * 64})
     results.finish(tmp_path, {"status": "done", "epochs": {}, "diagnostics": {}})
     assert results.read_run(tmp_path)["code"] == _sources.code("ep")
 

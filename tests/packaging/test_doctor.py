@@ -21,12 +21,16 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
     monkeypatch.setattr(doctor, "LEAST_FREE", 0)
     text = io.StringIO()
-    assert doctor.show(Console(file=text, width=200))
+    assert doctor.show(_console(text).print)
     assert (
         "torch: " in text.getvalue()
         and str(tmp_path) in text.getvalue()
         and "MEND" not in text.getvalue()
     )
+
+
+def _console(file):
+    return Console(file=file, width=200, markup=False, soft_wrap=True)
 
 
 def _no_nbval(name):
@@ -61,7 +65,7 @@ def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, subjec
     check = _checks()[subject]
     assert not check.is_fine and check.advice
     text = io.StringIO()
-    assert not doctor.show(Console(file=text, width=200)) and check.advice in text.getvalue()
+    assert not doctor.show(_console(text).print) and check.advice in text.getvalue()
 
 
 def test_no_advice_deletes_results(monkeypatch):

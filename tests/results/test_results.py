@@ -17,6 +17,7 @@ from bioplaus import _files, _sources, paths, results
 from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
 from bioplaus.results import record as record_file
+from bioplaus.results import run_json
 
 RECORD = {
     "status": "done",
@@ -132,7 +133,7 @@ def _hostile(canary):
     shell = f"touch {canary}"
     yield "posix.system", pickle.dumps(_Evil(canary))
     yield "posix.system", pickle.dumps({"schema": 1, "deep": [{"x": _Evil(canary)}]})
-    yield "posix.system", pickle.dumps(np.array([_Evil(canary)], dtype=object))
+    yield "numpy.dtype\\('O8'\\)", pickle.dumps(np.array([_Evil(canary)], dtype=object))
     yield (
         "builtins.eval",
         b"cbuiltins\neval\n(V__import__('os').system('" + shell.encode() + b"')\ntR.",
@@ -217,19 +218,32 @@ def test_a_run_is_complete_only_while_run_json_names_the_very_bytes_of_the_resul
 @pytest.mark.parametrize("status", ["failed", "running", None])
 def test_a_run_that_says_it_failed_or_runs_is_not_complete_whatever_digest_it_has(tmp_path, status):
     _complete(tmp_path / "run")
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "status": status}))
-    assert not results.is_complete(tmp_path / "run") and list(results.outcomes(tmp_path)) == []
+    run_json.write_run(tmp_path / "run", {**results.read_run(tmp_path / "run"), "status": status})
+    problems = []
+    assert not results.is_complete(tmp_path / "run")
+    assert list(results.outcomes(tmp_path, problems.append)) == []
+    assert len(problems) == (status is None)  # which no run has
 
 
-@pytest.mark.parametrize("content", ["[1]", "3", "null", '"done"', "{", ""])
-def test_a_run_json_that_is_no_table_is_as_none_at_all(tmp_path, content):
-    _complete(tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text(content)
-    assert results.read_run(tmp_path / "run") == {} and not results.is_complete(tmp_path / "run")
-    assert results.load(tmp_path / "run" / "result.pkl")["status"] == "done"
-    results.finish(tmp_path / "run", RECORD)
-    assert results.is_complete(tmp_path / "run")
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '"done"', "{", "", "{}", "\ufeff{}"])
+def test_a_run_json_of_another_program_makes_a_run_damaged_and_can_be_begun_anew(tmp_path, content):
+    folder = tmp_path / "run"
+    _complete(folder)
+    (folder / "run.json").write_text(content)
+    state = results.inspect(folder)
+    assert (state.status, state.run) == ("damaged", {}) and str(
+        folder / "run.json"
+    ) in state.problem
+    for read in (
+        lambda: results.load(folder / "result.pkl"),
+        lambda: results.finish(folder, RECORD),
+        lambda: results.read_run(folder),
+    ):
+        with pytest.raises(BioplausError, match="run.json"):
+            read()
+    assert (folder / "run.json").read_text() == content
+    _complete(folder)
+    assert results.is_complete(folder)
 
 
 @pytest.fixture

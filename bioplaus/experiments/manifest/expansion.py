@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bioplaus import paths
+from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments import files
 from bioplaus.experiments.manifest import reading
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 def runs(
     preset: str,
     papers: Iterable[str] | None = None,
-    only: str | None = None,
+    only: str | Iterable[str] | None = None,
     seeds: Iterable[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
@@ -39,7 +40,7 @@ def runs(
     ----------
     papers : keys; None means all that have a manifest.
     only : a run id, or a glob over `<paper>/<experiment>/<entry>/<id>` or any consecutive part of
-        it; the runs that the matching ones need come with them.
+        it, or several of these; the runs that the matching ones need come with them.
     seeds : in place of the manifest's.
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the
         manifest's. Paths are relative to the current folder; in a manifest, to the project's.
@@ -66,14 +67,13 @@ def runs(
         expanded += _expand(manifest, preset, seeds, overrides)
     if execution:
         expanded = [dataclasses.replace(run, execution=dict(execution)) for run in expanded]
-    return expanded if only is None else _select(expanded, only, preset)
+    return expanded if only is None or only == [] else _select(expanded, _patterns(only), preset)
 
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     seeds = list(seeds)
     for seed in seeds:
-        if seed < 0:
-            raise BioplausError(f"A seed is {seed}, but must be at least 0.")
+        check_seed(seed)
     if not seeds:
         raise BioplausError("There is no seed; give at least one, from 0.")
     return seeds
@@ -169,16 +169,19 @@ def _first(*values: _T | None) -> _T | None:
     return next((value for value in values if value is not None), None)
 
 
-def _select(expanded: list[Run], only: str, preset: str) -> list[Run]:
-    """The runs that match `only`, and those they need, in the order given."""
-    todo = [run for run in expanded if _matches(run, only)]
-    if not todo:
-        known = {
-            part
-            for run in expanded
-            for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")
-        }
-        raise unknown(f"experiment, entry or run at preset {preset}", only, known)
+def _select(expanded: list[Run], patterns: Iterable[str], preset: str) -> list[Run]:
+    """The runs that match one of the patterns, and those they need, in the order given."""
+    todo: list[Run] = []
+    for pattern in patterns:
+        matching = [run for run in expanded if _matches(run, pattern)]
+        if not matching:
+            known = {
+                part
+                for run in expanded
+                for part in (run.experiment, run.entry, f"{run.experiment}/{run.entry}")
+            }
+            raise unknown(f"experiment, entry or run at preset {preset}", pattern, known)
+        todo += matching
     by_folder = {run.folder: run for run in expanded}
     wanted = {run.key for run in todo}
     while todo:
@@ -186,6 +189,10 @@ def _select(expanded: list[Run], only: str, preset: str) -> list[Run]:
         todo = [run for run in needed if run.key not in wanted]
         wanted |= {run.key for run in todo}
     return [run for run in expanded if run.key in wanted]
+
+
+def _patterns(only: str | Iterable[str]) -> Iterable[str]:
+    return [only] if isinstance(only, str) else only
 
 
 def _matches(run: Run, pattern: str) -> bool:

@@ -5,12 +5,15 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from bioplaus.config import MOST_SEED
 from bioplaus.experiments.manifest.parameters import merge, nested
 
 PRESETS = ("smoke", "quick", "desk", "paper")
 
 Key = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
-Seeds = Annotated[list[Annotated[int, pydantic.Field(ge=0)]], pydantic.Field(min_length=1)]
+Seeds = Annotated[
+    list[Annotated[int, pydantic.Field(ge=0, le=MOST_SEED)]], pydantic.Field(min_length=1)
+]
 Values = Annotated[list[Any], pydantic.Field(min_length=1)]
 PresetName = Literal["smoke", "quick", "desk", "paper"]
 

@@ -18,8 +18,8 @@ from bioplaus.experiments.manifest.parameters import check_json, check_size, ref
 
 
 def papers() -> list[str]:
-    """The papers that have a manifest, sorted."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    """The papers that have a manifest, sorted; a hidden file is none."""
+    return sorted(path.stem for path in _folder().glob("[!.]*.yaml"))
 
 
 def load(paper: str) -> Manifest:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bioplaus import _files, paths
+from bioplaus import _files
 from bioplaus.analysis import experiment as analysis
 from bioplaus.analysis import published
 from bioplaus.analysis.experiment import Analysis
@@ -392,6 +392,7 @@ class Export:
         path = Path(path).with_suffix(".npy")
         content = io.BytesIO()
         np.save(content, self.values)
+        _files.make_folder(path.parent)
         _files.write_atomic(path, content.getvalue())
         axes = {name: getattr(self, name) for name in ("seeds", "models", "metrics", "epochs")}
         _files.write_json(path.with_suffix(".json"), {"axes": list(axes), **axes})
@@ -422,11 +423,7 @@ def reference_areas(found: Analysis, entry: str) -> list[float]:
 
     They were measured for this project's specification (a port to a current torch, few seeds).
     """
-    import pandas
-
-    table = pandas.read_csv(
-        paths.project_root() / "Results" / "published" / f"{PAPER}_reference_runs.csv"
-    )
+    table = published.read(PAPER, "reference_runs")
     return list(table[_is_same(table, found, entry)].auc_train_mse)
 
 
