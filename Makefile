@@ -73,7 +73,7 @@ faults: $(READY)  ## kill, fill, cut, flip and forge: every fault at its full co
 	@$(ONE_THREAD) $(RUN) tests/faults $(FAULTS)
 
 nbval: $(READY)  ## execute every notebook at its small defaults
-	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
+	@$(ONE_THREAD) $(RUN) -m pytest -p bioplaus.experiments.nbval_plugin -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
 
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark

@@ -28,7 +28,7 @@ from bioplaus import _files, paths
 from bioplaus import results as _results
 from bioplaus.analysis import saving
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import cluster, manifest
+from bioplaus.experiments import cluster, jupyter, manifest
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")  # a new version may draw differently
 
@@ -74,7 +74,7 @@ def draw(
     if not todo:
         return
     drawn = _draw_all(todo, min(workers or cluster.cores(), len(todo)))
-    with contextlib.closing(drawn):
+    with jupyter.warm_kernels(len(todo)), contextlib.closing(drawn):
         for k, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
             yield f"[{k}/{len(todo)}] {ended}"
@@ -237,7 +237,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import jupyter, notebooks
+    from bioplaus.experiments import notebooks
 
     os.environ.update(jupyter.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
