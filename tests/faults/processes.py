@@ -90,7 +90,7 @@ def kernel_killed(folder: Path, draw: random.Random) -> bool:
         killed: list[float] = []
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        outcome = execution.execute(run, str(run.folder), "python3", 0, {})
+        outcome = execution.execute(run, str(run.folder), execution.Settings(kernel="python3"))
         ended = time.monotonic()
         killer.join()
         return (
@@ -144,7 +144,7 @@ def stopped(folder: Path, draw: random.Random) -> bool:
 
 def _unlocked():
     """Locks that keep nobody out."""
-    return mock.patch.object(execution, "FileLock", lambda path: contextlib.nullcontext())
+    return mock.patch.object(execution, "locked", lambda *arguments: contextlib.nullcontext())
 
 
 @row(
@@ -166,7 +166,7 @@ def started_twice(folder: Path, draw: random.Random) -> bool:
 
         def compute() -> int:
             time.sleep(max(0.0, begin - time.monotonic()))
-            outcome = execution.execute(run, str(run.folder), None, 0, {})
+            outcome = execution.execute(run, str(run.folder), execution.Settings())
             return ("done", "skipped").index(outcome.status)
 
         for _ in range(draw.randint(2, 8)):
@@ -231,7 +231,7 @@ def folder_lost(folder: Path, draw: random.Random) -> bool:
             results.finish(work, {"status": "done", "epochs": {}, "diagnostics": {}})
 
         with mock.patch.object(execution, "_start", start):
-            outcome = execution.execute(run, str(run.folder), None, 0, {})
+            outcome = execution.execute(run, str(run.folder), execution.Settings())
         return (
             outcome.status == "failed"
             and "\n" not in outcome.message
