@@ -61,7 +61,7 @@ class Config(config.Config):
     else the defaults.
     """
 
-    dataset: str = "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz
+    dataset: str = "digits"  # name in the catalogue (`data.names()`), or path of a .npz or folder
     # hold out training images, or validate on the test images
     validation: Literal["split", "test"] = "split"
     validation_fraction: float = 0.1  # of the training images, held out if validation is "split"

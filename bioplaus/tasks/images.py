@@ -34,7 +34,9 @@ _DEFAULT = {"cifar10": "corinfomax", "cifar100": "corinfomax", "cifar10-jpeg": "
 class Config(config.Config):
     """Which images, prepared how."""
 
-    dataset: str = "synthetic"  # name in the catalogue (`data.names()`) or path that ends in .npz
+    dataset: str = (
+        "synthetic"  # name in the catalogue (`data.names()`), or path of a .npz or folder
+    )
     # key of PREPROCESSING; None takes what the CorInfoMax paper used for the data set
     preprocessing: str | None = None
     labels: Literal["fine", "coarse"] = "fine"  # which labels are learned

@@ -53,7 +53,7 @@ class Config(config.Config):
     (mnist).
     """
 
-    # name in the catalogue (`data.names()`) or path that ends in .npz; grey images
+    # name in the catalogue (`data.names()`), or path of a .npz or folder; grey images
     dataset: str = "digits"
     target: Literal["class", "line", "digit"] = "class"  # what the network answers
     n_in: int | None = None  # pixels per step; None: one row of the image
