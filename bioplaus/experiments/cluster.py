@@ -19,7 +19,7 @@ from typing import Any
 
 from bioplaus import paths, results
 from bioplaus.errors import BioplausError, describe, unknown
-from bioplaus.experiments import execution
+from bioplaus.experiments import execution, jupyter
 from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
 
@@ -78,7 +78,12 @@ def execute(
     """
     if not todo:
         return
-    with _client(scheduler, workers, len(todo)) as client:
+    is_cpu = all(run.inputs.get("device", "cpu") == "cpu" for run, _ in todo)
+    is_warm = settings.kernel is not None and scheduler == "local" and is_cpu
+    with (
+        jupyter.warm_kernels(len(todo) if is_warm else 0),
+        _client(scheduler, workers, len(todo)) as client,
+    ):
         from distributed import as_completed
 
         client.subscribe_topic(settings.sweep, lambda event: report(event[1]))

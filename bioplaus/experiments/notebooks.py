@@ -37,10 +37,14 @@ def execute(
         If a cell raised anything else, or the kernel died; `traceback` on the exception holds the
         cell's traceback.
     """
-    import papermill
+    with jupyter.without_iri_grammar():
+        import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
+    from bioplaus.experiments import warm
+
+    warm.provide()
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bioplaus import errors
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest, simulation, status, sweep
+from bioplaus.experiments.manifest import reading
 
 
 def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
@@ -241,6 +242,31 @@ def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(
         manifest.runs("paper")
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
     assert not (project / "canary").exists()
+
+
+def test_a_manifest_is_parsed_again_only_when_its_text_has_changed(project, rewrite, monkeypatch):
+    def values():
+        reading._read.cache_clear()  # as in another process
+        return [run.parameters["value"] for run in manifest.runs("quick")]
+
+    parsed, before = [], values()
+    parse = reading.YAML.load
+    monkeypatch.setattr(
+        reading.YAML, "load", lambda yaml, text: parsed.append(text) or parse(yaml, text)
+    )
+    assert values() == before and parsed == []
+    rewrite("value: 2.0", "value: 7.0")
+    assert values() == values() != before and len(parsed) == 1
+
+
+@pytest.mark.parametrize("content", ["{", '{"sha256": "0", "content": {"paper": "other"}}', "[]"])
+def test_what_was_kept_of_a_manifest_and_is_damaged_or_older_does_not_count(project, content):
+    runs = [run.id for run in manifest.runs("quick")]
+    kept = project / "Simulations" / "manifests" / "__pycache__" / "toy.json"
+    assert kept.exists()
+    kept.write_text(content)
+    reading._read.cache_clear()
+    assert [run.id for run in manifest.runs("quick")] == runs
 
 
 def test_a_bomb_of_aliases_stops_at_once(project):

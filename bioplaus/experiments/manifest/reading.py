@@ -1,5 +1,7 @@
 """Reading manifest files: safe YAML 1.2, checked, and one sentence for every mistake in one."""
 
+import contextlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -11,7 +13,7 @@ import pydantic
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import DuplicateKeyError
 
-from bioplaus import paths
+from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.experiments.manifest.model import PRESETS, Entry, Experiment, Manifest, Override
 from bioplaus.experiments.manifest.parameters import check_json, check_size, refuse_options
@@ -69,12 +71,11 @@ def _folder() -> Path:
 def _read(path: Path, changed: int) -> Manifest:
     """Read and check one manifest file, again only after it `changed`."""
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8-sig"), path.name)
+        content = _parsed(path, path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise BioplausError(f"{path.name} is not UTF-8 text; save it with that encoding.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
-    check_size(content, path.name)
     for key, part in content.items() if isinstance(content, dict) else ():
         check_json(part, f"{path.name}, {key}")
     try:
@@ -91,6 +92,29 @@ def _read(path: Path, changed: int) -> Manifest:
         for key, entry in experiment.entries.items():
             _check_lists(entry, f"{path.name}, {name}/{key}")
     return manifest
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """What the text of a manifest says.
+
+    Parsing takes 0.3 s for the longest, in every kernel that draws. So what it gave is kept beside
+    the manifest, as Python keeps a module's, if JSON can say the same; the digest of both, in its
+    first line, says that it belongs to this text and is whole.
+    """
+    kept = path.parent / "__pycache__" / f"{path.stem}.json"
+    with contextlib.suppress(BioplausError):  # it cannot be read
+        digest, _, encoded = (_files.read(kept) or b"").partition(b"\n")
+        if digest == _files.sha256(text.encode() + encoded).encode():
+            return json.loads(encoded)
+    content = parse_yaml(text, path.name)
+    check_size(content, path.name)
+    with contextlib.suppress(BioplausError, TypeError, ValueError):  # a read-only folder, a date
+        encoded = json.dumps(content, allow_nan=False).encode()
+        if json.loads(encoded) == content:  # keys that are numbers become texts
+            _files.make_folder(kept.parent, parents=False)
+            digest = _files.sha256(text.encode() + encoded).encode()
+            _files.write_atomic(kept, digest + b"\n" + encoded)
+    return content
 
 
 def _check_names(experiment: Experiment, context: str) -> None:
