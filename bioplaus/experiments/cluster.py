@@ -162,9 +162,10 @@ def _outcome(future: Any, run: Run, lost: Sequence[Run]) -> Outcome:
 
 def _death(address: str, n_times: int) -> str:
     """Why workers died that executed a run, and what to do."""
-    code = _deaths.get(address, 0)
+    # the scheduler may lose a worker before its process is known to be dead: then the one before
+    code = _deaths.get(address) or next(reversed(_deaths.values()), 0)
     try:
-        name = f", at last by {signal.Signals(-code).name}"
+        name = f", killed by {signal.Signals(-code).name}"
     except ValueError:
         name = ""
     return (

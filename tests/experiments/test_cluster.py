@@ -287,7 +287,7 @@ def test_a_worker_that_is_killed_again_and_again_is_told_with_its_signal_and_wha
         ((_, (status, message, _)),) = on_dask(
             manifest.runs("smoke", overrides={"mishap": "save-nothing"}), "local"
         )
-    assert status == "failed" and message.startswith("its worker died 2 times, at last by SIGKILL")
+    assert status == "failed" and message.startswith("its worker died 2 times, killed by SIGKILL;")
     assert "smaller batch_size" in message
 
 
