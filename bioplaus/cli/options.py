@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
+from bioplaus.experiments.manifest import reading
 
 Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
 Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
@@ -113,8 +114,6 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Values are read as YAML 1.2, as in a manifest: 1e-4 is a number, [8, 4] a list, true a truth
     value.
     """
-    from ruamel.yaml import YAML, YAMLError
-
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -124,8 +123,5 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
             )
         if name in settings:
             raise BioplausError(f"--set gives {name} twice; leave one.")
-        try:
-            settings[name] = YAML(typ="safe", pure=True).load(value)
-        except (YAMLError, RecursionError):
-            raise BioplausError(f"--set {name}: the value {value!r} is not valid YAML.") from None
+        settings[name] = reading.parse_yaml(value, f"--set {name}")
     return settings

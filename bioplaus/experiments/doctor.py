@@ -1,11 +1,13 @@
 """Is this installation fine? One line a check; a line that is not fine says what to do."""
 
+import errno
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -123,15 +125,18 @@ def _results_folder() -> Check:
             str(error),
             "Set BIOPLAUS_RESULTS to a folder you may write to.",
         )
-    present = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(present).free
-    if not os.access(present, os.W_OK):
-        return Check(
-            "results folder",
-            False,
-            f"{folder} cannot be written",
-            "Choose another with BIOPLAUS_RESULTS.",
-        )
+    other = "Choose another with BIOPLAUS_RESULTS."
+    try:
+        present = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        if not os.path.isdir(present):
+            return Check("results folder", False, f"{present} is no folder", other)
+        with tempfile.TemporaryFile(dir=present):
+            free = shutil.disk_usage(present).free
+        if len(os.fsencode(folder.name)) > os.pathconf(present, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
+        state = f"{folder} cannot be written: {error.strerror}"
+        return Check("results folder", False, state, other)
     advice = (
         f"At least {LEAST_FREE / 2**30:.0f} GiB should be free; choose another disk with"
         " BIOPLAUS_RESULTS."

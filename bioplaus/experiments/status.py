@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def _row(run: Run, known: Completed) -> dict[str, Any]:
     if record:
         state = record["status"]
         progress = _progress(folder) if run.key in known.in_folder else ""
-    elif not folder.is_dir() or held.problem:
+    elif held.problem or not os.path.isdir(folder):
         state = held.status
     else:
         record, progress = held.run, _progress(folder)

@@ -216,12 +216,12 @@ def examine(folder: Path, run_id: str) -> tuple[RunState, bytes]:
     """What the folder of the run called `run_id` holds, and the bytes of its result if it is
     complete.
     """
-    if folder.is_symlink():
+    if os.path.islink(folder):
         return RunState("damaged", {}, _link(folder)), b""
     path, run = folder / RESULT, {}
     try:
         run = read_run(folder)
-        if not run and path.is_symlink() | path.exists():
+        if not run and os.path.lexists(path):
             return RunState("damaged", {}, f"{folder / NAME} is missing beside a result."), b""
         if not run:
             return RunState("missing", {}), b""
@@ -262,7 +262,7 @@ def check_folder(folder: Path, run_id: Any) -> None:
         raise BioplausError(
             f"Run {run_id!r:.100} cannot be in the folder {folder}: it is another's."
         )
-    if folder.is_symlink():
+    if os.path.islink(folder):
         raise BioplausError(_link(folder))
 
 

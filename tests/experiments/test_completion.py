@@ -1,5 +1,6 @@
 """What is complete and what is to do: collected runs, other code, and what commands say."""
 
+import os
 import shutil
 
 import pytest
@@ -7,7 +8,8 @@ from toy import silent
 
 from bioplaus import _sources, results
 from bioplaus.cli import app
-from bioplaus.experiments import completion, manifest, status, sweep
+from bioplaus.errors import BioplausError
+from bioplaus.experiments import completion, execution, manifest, status, sweep
 
 
 def test_collected_runs_need_not_be_run_again(project):
@@ -109,3 +111,50 @@ def test_the_command_line_says_how_many_finished_runs_other_code_made(project, m
     assert sentence in printed(capsys, "status") and sentence in printed(capsys, "run", "--inline")
     assert "2 to do" in printed(capsys, "run", "--inline", "--again")
     assert sentence not in printed(capsys, "status")
+
+
+def test_status_of_folders_that_may_not_be_entered_lists_the_rest_and_writes_nothing(
+    project, monkeypatch, capsys
+):
+    runs = manifest.runs("paper")
+    sweep.execute(runs, inline=True, report=silent)
+    before = {path: path.stat().st_mtime_ns for path in runs[0].experiment_folder.rglob("*")}
+    real = os.stat, os.lstat, open
+    closed = str(runs[0].folder)
+
+    def denied(call):
+        def guarded(path, *arguments, **options):
+            if str(path).startswith(closed + "/"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments, **options)
+
+        return guarded
+
+    with monkeypatch.context() as other_user:
+        for name, call in zip(("os.stat", "os.lstat", "io.open"), real, strict=True):
+            other_user.setattr(name, denied(call))
+        states = [row["status"] for row in status.rows(runs)]
+    assert states[0] == "unreadable" and set(states[1:]) == {"done"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_lock_is_asked_for_without_writing_anything(project):
+    run = manifest.runs("smoke")[0]
+    run.folder.mkdir(parents=True)
+    lock = run.folder / ".lock"
+    assert not status._is_locked(run.folder)
+    with execution.locked(run.folder):
+        before = lock.stat()
+        assert status._is_locked(run.folder)
+    assert not status._is_locked(run.folder)
+    assert (lock.stat().st_mtime_ns, lock.stat().st_size) == (before.st_mtime_ns, before.st_size)
+
+
+def test_a_disk_without_locks_is_told_of_before_anything_starts(project, monkeypatch):
+    def no_locks(file, flags):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(BioplausError, match="cannot be locked .No locks available.; choose a fold"):
+        sweep.execute(manifest.runs("smoke"), inline=True, report=silent)
+    assert not manifest.runs("smoke")[0].folder.exists()

@@ -176,7 +176,12 @@ def test_only_takes_a_run_id(project):
         ("seeds: [0, 10]", "seeds: [0, ten]", "seeds"),
         ("paper: toy", "paper: toys", "file name says toy"),
         ("title: A toy paper", "title: [unclosed", "not valid YAML"),
-        ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
+        (
+            "title: A toy paper",
+            "title: A toy paper\ntitle: Again",
+            "toy.yaml, line 4: the key title is given twice.",
+        ),
+        ("rate: 1e-4", "rate: 2020-13-45", "toy.yaml is not valid YAML: month must be in 1..12"),
         (
             "title: A toy paper",
             "title: !!python/object/apply:os.system ['touch canary']",
@@ -374,3 +379,17 @@ def test_an_entry_that_names_no_rule_is_refused_unless_its_experiment_says_the_d
     (given,) = manifest.runs("smoke", overrides={"rule": "other"})
     given.check()
     assert given.rule == "other"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_manifest_in_another_encoding_is_told_so(project, encoding):
+    path = project / "Simulations" / "manifests" / "toy.yaml"
+    path.write_bytes(path.read_text().replace("A toy", "Ä toy").encode(encoding))
+    with pytest.raises(BioplausError, match="toy.yaml is not UTF-8 text"):
+        manifest.load("toy")
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(project):
+    path = project / "Simulations" / "manifests" / "toy.yaml"
+    path.write_bytes(path.read_text().encode("utf-8-sig"))
+    assert manifest.load("toy").paper == "toy"

@@ -39,6 +39,12 @@ def _no_nbval(name):
     return "1.0"
 
 
+def _read_only(**options):
+    if "dir" in options:
+        raise PermissionError(13, "Permission denied")
+    return io.BytesIO()
+
+
 def _no_kernel(name):
     raise BioplausError("unknown kernel 'python3'; Allowed: ir.")
 
@@ -48,7 +54,10 @@ def _no_kernel(name):
     [
         ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
         ("Jupyter kernel python3", ("bioplaus.experiments.jupyter.check_kernel", _no_kernel)),
-        ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
+        (
+            "results folder",
+            ("bioplaus.experiments.doctor.tempfile.TemporaryFile", _read_only),
+        ),
         (
             "results folder",
             (
@@ -82,3 +91,12 @@ def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp
     checks = _checks()
     assert checks["data set digits"].state == "built in"
     assert "data get mnist" in checks["data set mnist"].state
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling", "x" * 300])
+def test_a_results_folder_that_is_none_is_not_fine(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / name))
+    check = doctor._results_folder()
+    assert not check.is_fine and check.advice and str(tmp_path) in check.state

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -10,6 +11,7 @@ from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
@@ -37,23 +39,41 @@ def load(paper: str) -> Manifest:
     return _read(path, path.stat().st_mtime_ns)
 
 
+def parse_yaml(text: str, context: str) -> Any:
+    """The value of a text in YAML 1.2, in which `1e-4` is a number; nothing in it is executed.
+
+    Raises
+    ------
+    BioplausError
+        For what is not YAML, and a key given twice; `context` and the line are named.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'key "(.*?)"', str(error.problem))
+        line = error.problem_mark.line + 1
+        named = f" {key[1]}" if key else ""
+        raise BioplausError(f"{context}, line {line}: the key{named} is given twice.") from None
+    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: no such date, say
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error or type(error).__name__)
+        raise BioplausError(
+            f"{context}{line} is not valid YAML: {problem.splitlines()[0].rstrip('.')}."
+        ) from None
+
+
 def _folder() -> Path:
     return paths.project_root() / "Simulations" / "manifests"
 
 
 @cache
 def _read(path: Path, changed: int) -> Manifest:
-    """Read and check one manifest file (YAML 1.2: `1e-4` is a number), again only after it
-    `changed`.
-    """
+    """Read and check one manifest file, again only after it `changed`."""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = _parsed(path, text)
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = (getattr(error, "problem", None) or type(error).__name__).splitlines()[0]
-        raise BioplausError(f"{path.name}{line} is not valid YAML: {problem}.") from None
+        content = _content(path, path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise BioplausError(f"{path.name} is not UTF-8 text; save it with that encoding.") from None
     except OSError as error:
         raise BioplausError(f"Could not read {path}: {error.strerror}.") from None
     for key, part in content.items() if isinstance(content, dict) else ():
@@ -74,21 +94,23 @@ def _read(path: Path, changed: int) -> Manifest:
     return manifest
 
 
-def _parsed(path: Path, text: str) -> Any:
+def _content(path: Path, text: str) -> Any:
     """What the text of a manifest says.
 
     Parsing takes 0.3 s for the longest, in every kernel that draws. So what it gave is kept beside
     the manifest, as Python keeps a module's, with the digest of the text, if JSON can say the same.
     """
     kept, digest = path.parent / "__pycache__" / f"{path.stem}.json", _files.sha256(text.encode())
-    match _files.read_json(kept):
-        case {"sha256": str(other), "content": content} if other == digest:
-            return content
-    content = YAML(typ="safe", pure=True).load(text)
+    with contextlib.suppress(BioplausError):  # nobody may read it
+        match _files.read_json(kept):
+            case {"sha256": str(other), "content": content} if other == digest:
+                return content
+    content = parse_yaml(text, path.name)
     check_size(content, path.name)
     with contextlib.suppress(BioplausError, TypeError, ValueError):  # a read-only folder, a date
         encoded = json.dumps({"sha256": digest, "content": content}, allow_nan=False)
         if json.loads(encoded)["content"] == content:  # keys that are numbers become texts
+            _files.make_folder(kept.parent)
             _files.write_atomic(kept, encoded.encode())
     return content
 
