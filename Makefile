@@ -11,6 +11,7 @@ SCHEDULER ?= local
 DEVICE ?=
 AGAIN ?=
 GOLDEN ?= tests/golden
+FAULTS ?=
 BOOTSTRAP ?= python3
 
 # one word for the shell, whatever is in it
@@ -32,7 +33,7 @@ PROCESSES := --workers $(call quote,$(WORKERS))
 SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -67,6 +68,9 @@ report: $(READY)  ## draw figures, tables and the report from the results there 
 test: $(READY)  ## run all tests: pytest, then the notebooks
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory nbval
+
+faults: $(READY)  ## kill, fill, cut, flip and forge: every fault at its full count, about an hour (FAULTS="--only pickle")
+	@$(ONE_THREAD) $(RUN) tests/faults $(FAULTS)
 
 nbval: $(READY)  ## execute every notebook at its small defaults
 	@$(ONE_THREAD) $(RUN) -m pytest -p bioplaus.experiments.nbval_plugin -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks

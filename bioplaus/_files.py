@@ -268,22 +268,23 @@ class _Dtype:
     order, with nothing else changed.
     """
 
-    __hash__ = None  # no key of a table
+    __hash__ = None  # type: ignore[assignment]  # no key of a table
 
     def __init__(self, spec: Any, align: Any = False, copy: Any = False) -> None:
         name = spec.decode("ascii", "replace") if isinstance(spec, bytes) else spec
         try:
-            self.dtype = np.dtype(name) if isinstance(name, str) else None
+            dtype = np.dtype(name if isinstance(name, str) else "O")
         except Exception:  # no dtype at all
-            self.dtype = None
-        if self.dtype is None or self.dtype.kind not in "biufcU":
+            dtype = np.dtype("O")
+        if dtype.kind not in "biufcU":
             raise _Refused(f"numpy.dtype({name!r:.40})")
+        self.dtype: np.dtype[Any] = dtype
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        version, order, *rest = state if isinstance(state, tuple) and len(state) > 1 else (0, "")
         order = order.decode("ascii", "replace") if isinstance(order, bytes) else order
-        own = self.dtype.__reduce__()[2]
-        if order not in ("<", ">", "|", "=") or (state[0], *state[2:]) != (own[0], *own[2:]):
+        own: Any = self.dtype.__reduce__()
+        if order not in ("<", ">", "|", "=") or (version, *rest) != (own[2][0], *own[2][2:]):
             raise _Refused(f"a numpy.dtype({self.dtype.str!r}) with another state, {state!r:.80},")
         self.dtype = self.dtype.newbyteorder(order)
 
@@ -291,27 +292,28 @@ class _Dtype:
 class _Array:
     """In place of an array that is being unpickled: `array` once its state is known."""
 
-    __hash__ = None  # no key of a table
-    array = None
+    __hash__ = None  # type: ignore[assignment]  # no key of a table
+    array: np.ndarray | None = None
 
     def __init__(self, kind: Any, shape: Any, typecode: Any) -> None:
         if kind is not _ArrayType:
             raise _Refused("an array of another type")
 
     def __setstate__(self, state: Any) -> None:
-        is_state = isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype)
-        version, shape, spec, is_fortran, content = state if is_state else [None] * 5
+        if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype)):
+            raise _Refused("an array whose state is not that of numbers or text")
+        version, shape, spec, is_fortran, content = state
         if (
-            not is_state
-            or version != 1
+            version != 1
             or not isinstance(shape, tuple)
             or not all(type(n) is int and n >= 0 for n in shape)
             or not isinstance(content, bytes)
             or math.prod(shape) * spec.dtype.itemsize != len(content)
         ):
             raise _Refused("an array whose state is not that of numbers or text")
-        self.array = np.empty(0, spec.dtype)
-        self.array.__setstate__((1, shape, spec.dtype, bool(is_fortran), content))
+        array: Any = np.empty(0, spec.dtype)
+        array.__setstate__((1, shape, spec.dtype, bool(is_fortran), content))
+        self.array = array
 
 
 class _ArrayType:

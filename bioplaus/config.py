@@ -27,7 +27,7 @@ def check_seed(seed: Any) -> None:
     1000.0 and True are none: a stream is derived from the text of its seed, and theirs are others.
     """
     is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not (is_whole and 0 <= seed <= MOST_SEED):
+    if not (is_whole and 0 <= int(seed) <= MOST_SEED):
         raise BioplausError(f"seed is {seed!r}, but must be a whole number from 0 to {MOST_SEED}.")
 
 

@@ -15,6 +15,9 @@ def conform(
     rule: Annotated[
         str | None, typer.Option(help="Replay through this rule instead of the published one.")
     ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Replay through the plain forms of the rules.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay golden trajectories of the published code through the package's rules; exit 1 if any
@@ -22,7 +25,7 @@ def conform(
     """
     from bioplaus.experiments import conformance
 
-    reports = conformance.conform(paths, rule=rule)
+    reports = conformance.conform(paths, rule=rule, plain=plain)
     write(conformance.render(reports, as_json=json))
     if not all(found.ok for found in reports):
         raise typer.Exit(1)
@@ -34,11 +37,16 @@ def benchmark(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of measurement.")] = 9,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Time the plain form beside the one that runs.")
+    ] = False,
 ) -> None:
     """Time one training step of each rule on one thread, against this machine's matrix product."""
     from bioplaus.experiments import benchmark as measuring
 
-    rows = measuring.run(names or None, rounds=rounds, report=partial(typer.echo, err=True))
+    rows = measuring.run(
+        names or None, rounds=rounds, plain=plain, report=partial(typer.echo, err=True)
+    )
     write(measuring.render(rows, as_json=json))
 
 

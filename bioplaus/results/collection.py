@@ -56,7 +56,7 @@ def outcomes(
         except BioplausError as error:
             problems[run_id] = str(error)
         else:
-            yield Outcome(run, record)
+            yield Outcome(run, _named(record))
     for problem in problems.values():
         report(problem)
 
@@ -96,6 +96,17 @@ def collect(experiment: str | Path, report: Callable[[str], object] = warnings.w
     if runs:
         save({"runs": [runs[run_id] for run_id in sorted(runs)]}, path)
     return path if runs else None
+
+
+def _named(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose epochs are named as all code names them: the records of some tasks call the
+    split "validation" "val" (`Task.recorded_names`).
+    """
+    epochs = record.get("epochs")
+    if not isinstance(epochs, dict):
+        return record
+    names = {name: f"validation{name[3:]}" if name.startswith("val_") else name for name in epochs}
+    return {**record, "epochs": {names[name]: column for name, column in epochs.items()}}
 
 
 def collected(experiment: str | Path) -> dict[str, dict[str, Any]]:

@@ -92,9 +92,14 @@ def test_what_is_installed_here_is_what_the_lock_says():
 IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel-yaml"}
 
 
+PLUGIN = "nbval_plugin.py"  # of pytest, for `make nbval`: part of the package, used by tests
+
+
 def _imported(folder, pattern):
     """The first names of everything that the modules and notebooks of a folder import."""
     for path in (ROOT / folder).glob(pattern):
+        if path.name == PLUGIN and pattern.startswith("**"):
+            continue
         cells = json.loads(path.read_text())["cells"] if path.suffix == ".ipynb" else None
         # fmt: skip
         text = (
@@ -113,7 +118,7 @@ def test_what_is_imported_is_declared():
     own = {"bioplaus", *(path.stem for path in ROOT.glob("tests/*/*.py")), *sys.stdlib_module_names}
     places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb")]
     package = {name for place in places for name in _imported(*place)} - own
-    tests = set(_imported("tests", "**/*.py")) - own
+    tests = {*_imported("tests", "**/*.py"), *_imported("bioplaus/experiments", PLUGIN)} - own
     for names, extras in ((package, ("lab", "cluster")), (tests, ("lab", "cluster", "test"))):
         used = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in names}
         assert used <= _requirements(*extras).keys()
@@ -125,6 +130,7 @@ NOT_IMPORTED = {
     "pycocotools": "torchvision reads COCO with it, and does not require it",
     "nbstripout": "run as a program",
     "nbval": "plugin of pytest",
+    "pyrefly": "run as a program",
     "pytest-timeout": "plugin of pytest",
     "pytest-xdist": "plugin of pytest",
     "ruff": "run as a program",
@@ -152,8 +158,12 @@ def test_hooks_run_the_tools_that_the_tests_run():
         "repos"
     ]
     revisions = {
-        Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"]) for hook in hooks
+        Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"])
+        for hook in hooks
+        if hook["repo"] != "local"
     }
+    (local,) = (hook["hooks"] for hook in hooks if hook["repo"] == "local")
+    assert [hook["entry"] for hook in local] == ["pyrefly check"]
     assert revisions == {name: _lock()[name] for name in ("ruff", "nbstripout")}
 
 
@@ -261,6 +271,19 @@ def test_the_code_is_clean(command):
     done = subprocess.run(["ruff", *command, "."], cwd=ROOT, capture_output=True, text=True,
                           env={"PATH": str(Path(sys.executable).parent)})  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_the_types_of_the_core_are_right(tmp_path):
+    command = [Path(sys.executable).with_name("pyrefly"), "check", "--output-format=min-text"]
+    command += ["--python-interpreter-path", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    shutil.copytree(ROOT / "bioplaus", tmp_path / "bioplaus")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with open(tmp_path / "bioplaus" / "metrics.py", "a") as file:
+        file.write("\n\nx: int = 'a text'\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "metrics.py" in done.stdout, done.stdout
 
 
 def test_make_without_a_target_lists_every_target_with_one_line_each():

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -257,11 +258,15 @@ def package(tmp_path, monkeypatch):
             "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net"
         ),
         "rules/near.py": "from . import plain\nfrom ..nets.layer import Layer\nfrom .... import x",
+        "rules/swift.py": "from bioplaus.rules import plain",
+        "rules/_fast/swift.py": "from bioplaus.rules import swift\nfrom bioplaus.nets import fused",
+        "rules/_fast/plain.py": "from bioplaus.rules import plain",
         "rules/_base.py": "from bioplaus.config import Config",
         "rules/__init__.py": "",
         "rules/other.py": "x = 1",
         "nets/deep.py": "from bioplaus.nets.layer import Layer",
         "nets/layer.py": "from bioplaus.nets.deep import helper",
+        "nets/fused.py": "x = 1",
         "config.py": "x = 1",
     }
 
@@ -280,7 +285,17 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rule", "parts"),
     [
-        ("plain", {"rules/plain.py", "rules/_base.py"}),
+        ("plain", {"rules/plain.py", "rules/_fast/plain.py", "rules/_base.py"}),
+        (
+            "swift",
+            {
+                "rules/swift.py",
+                "rules/_fast/swift.py",
+                "rules/plain.py",
+                "rules/_base.py",
+                "nets/fused.py",
+            },
+        ),
         (
             "built",
             {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"},
@@ -361,6 +376,20 @@ def test_a_run_that_diverged_is_still_said_to_when_only_its_collected_copy_is_le
     _complete(tmp_path / "mnist" / "ep-s0", 0, {**RECORD, "status": "diverged"})
     results.collect(tmp_path / "mnist")
     assert _ended(tmp_path / "mnist") == {"ep-s0": "diverged"}
+
+
+def test_a_split_that_records_call_val_is_read_as_validation_and_its_bytes_stay(tmp_path):
+    epochs = {"epoch": np.arange(2), "val_mse": np.array([3.0, 2.0]), "value": np.zeros(2)}
+    run = tmp_path / "linedraw" / "dni-s0"
+    _complete(run, 0, {**RECORD, "epochs": epochs})
+    for _ in range(2):  # from its folder, and from the collected file
+        (outcome,) = results.outcomes(tmp_path / "linedraw")
+        assert set(outcome.record["epochs"]) == {"epoch", "validation_mse", "value"}
+        assert list(outcome.record["epochs"]["validation_mse"]) == [3.0, 2.0]
+        if run.is_dir():
+            assert "val_mse" in results.load(run / "result.pkl")["epochs"]
+            results.collect(tmp_path / "linedraw")
+            shutil.rmtree(run)
 
 
 def test_collecting_nothing_writes_nothing(tmp_path):

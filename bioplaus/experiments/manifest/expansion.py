@@ -182,8 +182,8 @@ def _select(expanded: list[Run], patterns: Iterable[str], preset: str) -> list[R
             }
             raise unknown(f"experiment, entry or run at preset {preset}", pattern, known)
         todo += matching
-    by_folder = {run.folder: run for run in expanded}
     wanted = {run.key for run in todo}
+    by_folder = {run.folder: run for run in expanded} if any(run.needs for run in todo) else {}
     while todo:
         needed = [by_folder[folder] for run in todo for folder in run.needed_folders]
         todo = [run for run in needed if run.key not in wanted]

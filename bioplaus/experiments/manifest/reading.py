@@ -71,7 +71,7 @@ def _folder() -> Path:
 def _read(path: Path, changed: int) -> Manifest:
     """Read and check one manifest file, again only after it `changed`."""
     try:
-        content = _content(path, path.read_text(encoding="utf-8-sig"))
+        content = _parsed(path, path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise BioplausError(f"{path.name} is not UTF-8 text; save it with that encoding.") from None
     except OSError as error:
@@ -94,24 +94,26 @@ def _read(path: Path, changed: int) -> Manifest:
     return manifest
 
 
-def _content(path: Path, text: str) -> Any:
+def _parsed(path: Path, text: str) -> Any:
     """What the text of a manifest says.
 
     Parsing takes 0.3 s for the longest, in every kernel that draws. So what it gave is kept beside
-    the manifest, as Python keeps a module's, with the digest of the text, if JSON can say the same.
+    the manifest, as Python keeps a module's, if JSON can say the same; the digest of both, in its
+    first line, says that it belongs to this text and is whole.
     """
-    kept, digest = path.parent / "__pycache__" / f"{path.stem}.json", _files.sha256(text.encode())
-    with contextlib.suppress(BioplausError):  # nobody may read it
-        match _files.read_json(kept):
-            case {"sha256": str(other), "content": content} if other == digest:
-                return content
+    kept = path.parent / "__pycache__" / f"{path.stem}.json"
+    with contextlib.suppress(BioplausError):  # it cannot be read
+        digest, _, encoded = (_files.read(kept) or b"").partition(b"\n")
+        if digest == _files.sha256(text.encode() + encoded).encode():
+            return json.loads(encoded)
     content = parse_yaml(text, path.name)
     check_size(content, path.name)
     with contextlib.suppress(BioplausError, TypeError, ValueError):  # a read-only folder, a date
-        encoded = json.dumps({"sha256": digest, "content": content}, allow_nan=False)
-        if json.loads(encoded)["content"] == content:  # keys that are numbers become texts
-            _files.make_folder(kept.parent)
-            _files.write_atomic(kept, encoded.encode())
+        encoded = json.dumps(content, allow_nan=False).encode()
+        if json.loads(encoded) == content:  # keys that are numbers become texts
+            _files.make_folder(kept.parent, parents=False)
+            digest = _files.sha256(text.encode() + encoded).encode()
+            _files.write_atomic(kept, digest + b"\n" + encoded)
     return content
 
 
