@@ -257,6 +257,7 @@ def _draw_one(notebook: Notebook) -> str:
             return sentence
         finally:
             if copy.is_file():
+                _files.make_folder(notebook.copy.parent)
                 _files.write_atomic(notebook.copy, copy.read_bytes())
     for path, written in before.items():
         if path.is_file() and path.stat().st_mtime_ns == written:  # it no longer draws this one

@@ -81,7 +81,7 @@ def warm_kernels(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_iri_grammar() -> Iterator[None]:
-    """Import papermill or nbval meanwhile, in a third of the time (0.8 s less of a core).
+    """Import papermill or nbclient meanwhile, in a third of the time (0.8 s less of a core).
 
     They import jsonschema, and this `rfc3987_syntax` if it is there, which builds a grammar of
     international web addresses; no notebook has any to check.

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus.config import Config as BaseConfig
+from bioplaus.config import added
 from bioplaus.errors import BioplausError
 from bioplaus.nets.captioner import Captioner
 from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
@@ -44,7 +45,7 @@ class Config(BaseConfig):
     # fraction of the LSTM's inputs, image included, that is silenced in training
     dropout: float = 0.0
     lr: float = 0.001  # step of Adam, dimensionless
-    weight_decay: float = 0.0  # L2 penalty, added to the gradient; published: option l2
+    weight_decay: float = added(0.0)  # L2 penalty, added to the gradient; published: option l2
     # learn a linear layer and batch norm from features to embedding; else they are equal
     has_image_layer: bool = True
 

@@ -253,5 +253,9 @@ def describe(task: Task[Any, Any]) -> dict[str, Any]:
     """
     spec = asdict(task.spec)
     del spec["n_train"]  # the config of the task says it
-    remark = {"remark": task.remark} if task.remark else {}
-    return {**spec, "fingerprint": task.fingerprint, **remark}
+    remark = getattr(task, "remark", "")  # a task of a notebook's own may have none
+    return {
+        **spec,
+        "fingerprint": task.fingerprint,
+        **({"remark": remark} if remark else {}),
+    }

@@ -11,6 +11,7 @@ all coloured.
 """
 
 import csv
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -239,10 +240,10 @@ def _named(folder: Path, name: str, table: Path) -> Path:
     """The picture that a table names, with or without its suffix."""
     name = name.strip()
     path = inside(folder, name, table)
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that no file can have
         return path
     for suffix in PICTURES:
-        if path.with_name(path.name + suffix).is_file():
+        if path.name and os.path.isfile(f"{path}{suffix}"):
             return inside(folder, name + suffix, table)
     raise BioplausError(
         f"{table} names the picture {name!r}, but there is no such file in {folder}."

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _from_files(
 ) -> Source:
     """Pictures that lie in a folder; `source` names them."""
     paths = [inside(folder, name, source) for name in names]
-    if missing := [path.name for path in paths if not path.is_file()]:
+    if missing := [path.name for path in paths if not os.path.isfile(path)]:
         raise BioplausError(
             f"{source.name} describes {len(names)} pictures, but {len(missing)} of them are not"
             f" in {folder}, first {missing[0]}; unpack {folder.name}.zip there."

@@ -10,6 +10,7 @@ cache folder.
 import hashlib
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -125,11 +126,11 @@ def load(
 def _checked(given: Config | str | None, values: dict[str, Any]) -> Config:
     settings = tasks.configure(Config, given, values, "captions")
     if settings.dataset not in DATASETS:
-        folder = Path(settings.dataset).expanduser()
+        folder = Path(os.path.expanduser(settings.dataset))
         is_file = settings.dataset.lower().endswith(".npz")
         if folder.name == settings.dataset and not is_file:
             raise unknown("data set", settings.dataset, [*DATASETS, "<folder>", "<path>.npz"])
-        is_there = _path(settings).is_file() if is_file else folder.is_dir()
+        is_there = os.path.isfile(_path(settings)) if is_file else os.path.isdir(folder)
         # a relative path stays inside the folder of data sets
         if not is_there or not (folder.is_absolute() or is_file and ".." not in folder.parts):
             raise BioplausError(
@@ -161,7 +162,7 @@ def _sources(settings: Config) -> dict[str, Source]:
 
 def _path(settings: Config) -> Path:
     """Where the photographs lie; a relative path is one in the folder of data sets."""
-    return data.root() / Path(settings.dataset).expanduser()
+    return data.root() / os.path.expanduser(settings.dataset)
 
 
 def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:

@@ -21,6 +21,7 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from toy import add_cells, silent, write_notebook
 
+from bioplaus import results
 from bioplaus.analysis import report
 from bioplaus.errors import RunError
 from bioplaus.experiments import cluster, jupyter, manifest, notebooks, sweep, warm
@@ -200,7 +201,7 @@ def test_a_notebook_of_forked_kernels_gives_the_same_bytes(server, tmp_path, mon
     source = Path(__file__).parents[2] / "Simulations" / "classify.ipynb"
     records = []
     for folder in (tmp_path / "forked", tmp_path / "started"):
-        folder.mkdir()
+        results.begin(folder, {"id": folder.name})
         notebooks.execute(source, folder / "run.ipynb", {"folder": str(folder)})
         records.append((folder / "result.pkl").read_bytes())
         monkeypatch.delenv(warm.SOCKET, raising=False)

@@ -92,14 +92,9 @@ def test_what_is_installed_here_is_what_the_lock_says():
 IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel-yaml"}
 
 
-PLUGIN = "nbval_plugin.py"  # of pytest, for `make nbval`: part of the package, used by tests
-
-
 def _imported(folder, pattern):
     """The first names of everything that the modules and notebooks of a folder import."""
     for path in (ROOT / folder).glob(pattern):
-        if path.name == PLUGIN and pattern.startswith("**"):
-            continue
         cells = json.loads(path.read_text())["cells"] if path.suffix == ".ipynb" else None
         # fmt: skip
         text = (
@@ -118,7 +113,7 @@ def test_what_is_imported_is_declared():
     own = {"bioplaus", *(path.stem for path in ROOT.glob("tests/*/*.py")), *sys.stdlib_module_names}
     places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb")]
     package = {name for place in places for name in _imported(*place)} - own
-    tests = {*_imported("tests", "**/*.py"), *_imported("bioplaus/experiments", PLUGIN)} - own
+    tests = set(_imported("tests", "**/*.py")) - own
     for names, extras in ((package, ("lab", "cluster")), (tests, ("lab", "cluster", "test"))):
         used = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in names}
         assert used <= _requirements(*extras).keys()

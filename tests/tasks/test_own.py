@@ -339,6 +339,8 @@ def test_words_are_numbered_in_sorted_order_and_a_table_may_divide_and_name_supe
         (lines(*ROWS, header="a,b"), "first line is 'a,b'"),
         (lines(*ROWS, "pictures/77.png,1"), "names the picture 'pictures/77.png', but there is no"),
         (lines(*ROWS, ROWS[3]), "names the picture 3.png more than once"),
+        (lines(*ROWS, "x" * 5000 + ",1"), "names the picture 'xxx"),
+        (lines(*ROWS, "a\0b,1"), "own"),
         (lines(*ROWS, "pictures/1.png,1,2"), "3 cells in line 22, but 2 columns"),
         (lines(*ROWS[:-1], "pictures/19.png,"), "a label is empty"),
         (lines(*ROWS[:-1], "pictures/19.png,-1"), "must be whole numbers from 0"),

@@ -49,7 +49,10 @@ def coco(folder: Path, names: dict[int, str] | None = None, **changes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "a/../../secret.jpg", "{0}/secret.jpg", "link"])
+OUTSIDE = ["../secret.jpg", "a/../../secret.jpg", "{0}/secret.jpg", "link", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_an_annotation_reaches_no_picture_outside_its_folder(tmp_path, name):
     (tmp_path / "secret.jpg").write_bytes(jpeg(PIXELS[3]))
     folder = coco(tmp_path / "coco", {1: name.format(tmp_path)})
@@ -61,6 +64,12 @@ def test_an_annotation_reaches_no_picture_outside_its_folder(tmp_path, name):
     ) as caught:
         captions.load(str(folder), encoder="small_cnn")
     assert "captions_train2014.json" in str(caught.value)
+
+
+def test_a_name_that_no_file_can_have_is_of_a_missing_picture(tmp_path):
+    folder = coco(tmp_path / "coco", {1: "x" * 5000})
+    with pytest.raises(BioplausError, match="1 of them are not in"):
+        captions.load(str(folder), encoder="small_cnn")
 
 
 def test_a_folder_that_is_itself_a_link_is_read(tmp_path):
@@ -250,7 +259,12 @@ def test_the_thousand_photographs_are_read(shared, monkeypatch):
     assert captions.spec("flickr8k_1000.npz", encoder="small_cnn").n_in == 64
 
 
-@pytest.mark.parametrize("name", ["none.npz", "../outside.npz", "/nowhere", "some/folder"])
+NOWHERE = ["none.npz", "../outside.npz", "/nowhere", "some/folder", "~nobody/x", "x/" * 5000]
+
+
+@pytest.mark.parametrize(
+    "name", [*NOWHERE, "/" + "x" * 5000, "a\0b/c", "a\0b.npz", "~nobody/x.npz"]
+)
 def test_photographs_that_are_not_there_are_refused_before_anything_is_read(name):
     with pytest.raises(BioplausError, match="must be scenes, coco, flickr8k, the absolute path"):
         captions.spec(name)

@@ -71,7 +71,7 @@ def _folder() -> Path:
 def _read(path: Path, changed: int) -> Manifest:
     """Read and check one manifest file, again only after it `changed`."""
     try:
-        content = _parsed(path, path.read_text(encoding="utf-8-sig"))
+        content = _content(path, path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise BioplausError(f"{path.name} is not UTF-8 text; save it with that encoding.") from None
     except OSError as error:
@@ -94,7 +94,7 @@ def _read(path: Path, changed: int) -> Manifest:
     return manifest
 
 
-def _parsed(path: Path, text: str) -> Any:
+def _content(path: Path, text: str) -> Any:
     """What the text of a manifest says.
 
     Parsing takes 0.3 s for the longest, in every kernel that draws. So what it gave is kept beside

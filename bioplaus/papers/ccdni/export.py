@@ -43,6 +43,7 @@ class Export:
         path = Path(path).with_suffix(".npy")
         content = io.BytesIO()
         np.save(content, self.values)
+        _files.make_folder(path.parent)
         _files.write_atomic(path, content.getvalue())
         axes = {name: getattr(self, name) for name in ("seeds", "models", "metrics", "epochs")}
         _files.write_json(path.with_suffix(".json"), {"axes": list(axes), **axes})
