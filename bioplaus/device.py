@@ -81,10 +81,26 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> tor
 def setup(
     device: str = "auto", dtype_name: str = "float32", n_threads: int = 1
 ) -> tuple[torch.device, torch.dtype]:
-    """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
+    """Ready this process for a run: its device, its dtype, and `n_threads` compute threads.
+
+    torch's default dtype becomes float32, whatever a start-up file or a session made it: what names
+    no dtype, as a draw before it is converted, is the same everywhere.
+    """
     check(device, dtype_name, n_threads)
     torch.set_num_threads(n_threads)
+    torch.set_default_dtype(torch.float32)
     return pick(device), dtype(dtype_name)
+
+
+@contextlib.contextmanager
+def float32_default() -> Iterator[None]:
+    """What names no dtype is float32 inside the block, whatever torch's default dtype is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

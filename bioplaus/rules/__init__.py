@@ -150,7 +150,9 @@ def make(
     checked, module = config(name, values or {}, spec), get(name)
     if has_fast(name) and not plain:
         module = sys.modules[f"{_fast.__name__}.{name}"]
-    return module.Rule(checked, _device.generator(seed, "rule")).to(device=device, dtype=dtype)
+    with _device.float32_default():
+        rule = module.Rule(checked, _device.generator(seed, "rule"))
+    return rule.to(device=device, dtype=dtype)
 
 
 def example(name: str) -> tuple[dict[str, Any], Spec]:
