@@ -209,10 +209,10 @@ def check(
 def _difference(given: Any, expected: Any, tolerance: float) -> str:
     """A sentence on how `given` differs from `expected`; empty where it does not."""
     try:
-        mine = torch.as_tensor(given).detach().double()
+        mine = torch.as_tensor(given, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         return f"a number or a tensor was expected, not a {type(given).__name__}."
-    right = torch.as_tensor(expected).detach().double()
+    right = torch.as_tensor(expected, dtype=torch.float64).detach()
     if mine.shape != right.shape:
         return f"its shape is {tuple(mine.shape)}, but {tuple(right.shape)} was expected."
     away = (mine - right).abs()

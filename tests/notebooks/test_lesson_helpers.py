@@ -51,6 +51,12 @@ def test_a_wrong_shape_and_a_wrong_kind_are_said(capsys: pytest.CaptureFixture[s
     assert "a number or a tensor was expected, not a str" in out
 
 
+def test_numbers_are_compared_in_double_precision() -> None:
+    third = torch.tensor(1.0, dtype=torch.float64) / 3
+    assert lessons.check(lambda: third, [((), 1 / 3)], tolerance=1e-15)
+    assert not lessons.check(lambda: 1 / 3 + 1e-9, [((), third)], tolerance=1e-10)
+
+
 def test_nan_is_never_right() -> None:
     assert not lessons.check(lambda x: x * torch.nan, CASES)
 

@@ -13,6 +13,10 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted((ROOT / "notebooks" / "lessons").glob("0[1-8]_*.ipynb"))
+GUIDES = [
+    ROOT / "notebooks" / "lessons" / f"{name}.ipynb"
+    for name in ("09_add_a_rule", "10_compare_rules")
+]
 PARTS = (
     "you will be able to explain",
     "**You need**",
@@ -23,9 +27,15 @@ PARTS = (
     "## What the papers do not say",
     "## Where to go next",
 )
-SMALL = {"n_epochs": 2, "n_train": 400}  # in place of a lesson's parameters, to save time
+SMALL = {
+    "n_epochs": 2,
+    "n_train": 400,
+    "n_seeds": 1,
+}  # in place of a lesson's parameters, to save time
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+each_guide = pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", LESSONS + GUIDES, ids=lambda path: path.stem)
 
 
 def cells(path: Path) -> list[tuple[str, list[str], str]]:
@@ -47,6 +57,17 @@ def solutions(path: Path) -> list[str]:
     ]
 
 
+def runner(path: Path, space: dict[str, Any]) -> Callable[[str], None]:
+    """What executes the code of a cell in `space`, without a window."""
+    matplotlib.use("Agg")
+
+    def run(source: str) -> None:
+        exec(compile(source, path.name, "exec"), space)
+        plt.close("all")
+
+    return run
+
+
 def test_there_are_eight_lessons() -> None:
     assert [path.name[:2] for path in LESSONS] == [f"{n:02}" for n in range(1, 9)]
 
@@ -62,7 +83,7 @@ def test_a_lesson_has_all_parts_in_order(path: Path) -> None:
     assert "**Time**" in text and "$$" in text
 
 
-@each_lesson
+@each_notebook
 def test_the_first_code_cell_holds_typed_literals(path: Path) -> None:
     _, tags, source = next(cell for cell in cells(path) if cell[0] == "code")
     assert tags == ["parameters"]
@@ -70,12 +91,12 @@ def test_the_first_code_cell_holds_typed_literals(path: Path) -> None:
         assert re.match(r"\w+: (int|float|str|bool) = [\w.\"-]+(  #.*)?$", line), line
 
 
-@each_lesson
+@each_notebook
 def test_code_cells_are_short(path: Path) -> None:
     assert max(len(source.splitlines()) for kind, _, source in cells(path) if kind == "code") <= 32
 
 
-@each_lesson
+@each_notebook
 def test_links_lead_to_files(path: Path) -> None:
     text = "\n".join(source for kind, _, source in cells(path) if kind == "markdown")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
@@ -95,24 +116,33 @@ def test_a_lesson_runs_without_widgets_and_its_solutions_are_right(
 ) -> None:
     """One run: each stub is reported kindly, then its solution, in its place, is right."""
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    matplotlib.use("Agg")
     answers = iter(solutions(path))
     space: dict[str, Any] = {}
-    run: Callable[[str], None] = lambda code: exec(compile(code, path.name, "exec"), space)  # noqa: E731
+    run = runner(path, space)
     is_exercise = False
     for kind, tags, source in cells(path):
         if kind != "code":
             continue
         run(source)
         if "parameters" in tags:
-            space |= {name: value for name, value in SMALL.items() if name in space}
+            space.update({name: value for name, value in SMALL.items() if name in space})
         if is_exercise:  # this cell checks the one before
             assert "is not written yet" in capsys.readouterr().out
             run(next(answers))
             run(source)
             assert "Right: " in capsys.readouterr().out
         is_exercise = "exercise" in tags
-        plt.close("all")
         if "lessons.knob(" in source:
             assert "ipywidgets" in capsys.readouterr().out
     assert next(answers, None) is None
+
+
+@each_guide
+def test_a_guide_runs_to_its_end(path: Path) -> None:
+    space: dict[str, Any] = {}
+    run = runner(path, space)
+    for kind, tags, source in cells(path):
+        if kind == "code":
+            run(source)
+        if "parameters" in tags:
+            space.update({name: value for name, value in SMALL.items() if name in space})
