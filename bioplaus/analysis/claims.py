@@ -175,7 +175,7 @@ def ordering(
         x=n if x is None else x,
         published=published,
         ours=mean,
-        ours_sd=float(np.std(differences, ddof=1)) if tests[0] else None,
+        ours_sd=float(np.std(differences, ddof=1)) if n > 1 else None,
         n=n,
         difference=None if published is None or mean is None else mean - published,
         **_ends(interval),

@@ -141,6 +141,7 @@ def test_an_ordering_without_spread_has_no_test_and_says_so():
     assert claim.note == "published as an ordering only; the same difference in every seed: no test"
     assert claims.judged([claim])[0].verdict is Verdict.UNDECIDED
     assert (claim.ours, claim.x, claim.p) == (pytest.approx(0.1), 6, None)
+    assert claim.ours_sd == pytest.approx(0, abs=1e-15)
 
 
 def test_a_claim_is_plain_values_so_that_it_survives_json_and_csv():
