@@ -11,22 +11,29 @@ SCHEDULER ?= local
 DEVICE ?=
 AGAIN ?=
 GOLDEN ?= tests/golden
+FAULTS ?=
 BOOTSTRAP ?= python3
 
+# one word for the shell, whatever is in it
+quote = '$(subst ','\'',$(1))'
+
 ifdef PYTHON
-RUN := $(PYTHON)
-READY := bioplaus-in-$(notdir $(PYTHON))
+RUN := $(call quote,$(PYTHON))
+READY := bioplaus-in-python
 else
 RUN := .venv/bin/python
 READY := .venv/installed
 endif
 
 ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
-SELECT := --preset $(PRESET) $(if $(PAPER),--paper $(PAPER)) $(if $(RESULTS),--results '$(RESULTS)')
-ENGINE := $(if $(ONLY),--only '$(ONLY)') --workers $(WORKERS) --scheduler $(SCHEDULER) $(if $(DEVICE),--device $(DEVICE)) $(if $(AGAIN),--again)
+OF_PAPER := --preset $(call quote,$(PRESET)) $(if $(PAPER),--paper $(call quote,$(PAPER)))
+ENTRIES := $(if $(ONLY),--only $(call quote,$(ONLY)))
+SELECT := $(OF_PAPER) $(if $(RESULTS),--results $(call quote,$(RESULTS)))
+PROCESSES := --workers $(call quote,$(WORKERS))
+SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test nbval benchmark conform status lab doctor clean clean-results bioplaus-in-$(notdir $(PYTHON))
+.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -40,39 +47,42 @@ help:  ## list the targets
 env: $(READY)  ## make .venv with the pinned packages and bioplaus itself
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(BOOTSTRAP) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioplaus needs Python 3.11 or newer, but %s is %s" % (sys.executable, sys.version.split()[0]))'
+	@$(call quote,$(BOOTSTRAP)) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioplaus needs Python 3.11 or newer, but %s is %s" % (sys.executable, sys.version.split()[0]))'
 	@echo "Making .venv and installing the pinned packages: about 4 minutes, once."
-	@test -x .venv/bin/python || $(BOOTSTRAP) -m venv .venv
+	@test -x .venv/bin/python || $(call quote,$(BOOTSTRAP)) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
 	@touch $@
 
-bioplaus-in-$(notdir $(PYTHON)):
+bioplaus-in-python:
 	@$(RUN) -c 'import bioplaus' 2>/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
 
 data: $(READY)  ## download the data sets that PRESET (and PAPER) needs
-	@$(RUN) -m bioplaus data get --preset $(PRESET) $(if $(PAPER),--paper $(PAPER))
+	@$(RUN) -m bioplaus data get $(OF_PAPER)
 
 reproduce-figures: $(READY)  ## run what is missing, draw every figure and table, print the path of the report
-	@$(RUN) -m bioplaus reproduce $(SELECT) $(ENGINE)
+	@$(RUN) -m bioplaus reproduce $(SELECT) $(SWEEP)
 
 report: $(READY)  ## draw figures, tables and the report from the results there are
-	@$(RUN) -m bioplaus report $(SELECT) --workers $(WORKERS)
+	@$(RUN) -m bioplaus report $(SELECT) $(PROCESSES)
 
 test: $(READY)  ## run all tests: pytest, then the notebooks
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory nbval
 
+faults: $(READY)  ## kill, fill, cut, flip and forge: every fault at its full count, about an hour (FAULTS="--only pickle")
+	@$(ONE_THREAD) $(RUN) tests/faults $(FAULTS)
+
 nbval: $(READY)  ## execute every notebook at its small defaults
-	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
+	@$(ONE_THREAD) $(RUN) -m pytest -p bioplaus.experiments.nbval_plugin -n 2 --dist loadscope --nbval-lax --nbval-current-env Simulations notebooks
 
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
 
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
-	@$(RUN) -m bioplaus conform $(GOLDEN)
+	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))
 
 status: $(READY)  ## list the runs of PRESET: done, running, failed, missing
-	@$(RUN) -m bioplaus status $(SELECT) $(if $(ONLY),--only '$(ONLY)')
+	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyter lab notebooks

@@ -7,9 +7,11 @@ out. Importing bioplaus needs torch and numpy only; its modules are imported whe
 used, so that drawing figures from results does not wait for torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bioplaus import _sources
 from bioplaus.errors import BioplausError
 from bioplaus.version import __version__
 
@@ -26,6 +28,9 @@ __all__ = [
     "tasks",
     "train",
 ]
+
+if _expected := os.environ.get(_sources.PACKAGE):  # a kernel: it runs the code of who started it
+    _sources.check_package(_expected)
 
 
 def __getattr__(name: str) -> Any:

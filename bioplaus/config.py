@@ -7,13 +7,39 @@ ranges are checked there, before anything runs.
 
 import dataclasses
 import math
+import numbers
 import sys
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from bioplaus.errors import BioplausError, unknown
+
+# the largest seed, of every rule, task and sweep: tasks derive two seeds of numpy's generator, of
+# 32 bits, from each, and one is left for what no seed may draw
+MOST_SEED = 2**31 - 2
+
+T = TypeVar("T")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `BioplausError` unless `seed` is a whole number from 0 to `MOST_SEED`.
+
+    1000.0 and True are none: a stream is derived from the text of its seed, and theirs are others.
+    """
+    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not (is_whole and 0 <= int(seed) <= MOST_SEED):
+        raise BioplausError(f"seed is {seed!r}, but must be a whole number from 0 to {MOST_SEED}.")
+
+
+def added(default: T) -> T:
+    """The default of a field that a `Config` got after results with it were published.
+
+    Records and checkpoints of before stay those of the same training, byte for byte: `to_dict` does
+    not name the field unless it has another value.
+    """
+    return dataclasses.field(default=default, metadata={"added": True})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,9 +89,14 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as builtins (tuples become lists), in field order; `from_dict` reads them
-        back.
+        back. A field that was `added` is left out while it has its default.
         """
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            field.name: _plain(value)
+            for field, value in values.items()
+            if not ("added" in field.metadata and value == field.default)
+        }
 
     def check(
         self,

@@ -6,9 +6,11 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -47,12 +49,15 @@ def dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def check(device: str = "auto", number: str = "float32", n_threads: int = 1) -> None:
+def check(
+    device: str = "auto", dtype_name: str = "float32", n_threads: int = 1, seed: Any = 0
+) -> None:
     """Raise `BioplausError` unless these can be asked for; whether this machine has the device is
     not asked.
     """
     _named(device)
-    dtype(number)
+    dtype(dtype_name)
+    check_seed(seed)
     if not 1 <= n_threads <= MOST_THREADS:
         raise BioplausError(f"n_threads is {n_threads}, but must be from 1 to {MOST_THREADS}.")
 
@@ -62,18 +67,40 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> tor
 
     The generator's seed is the first eight bytes of sha256("<seed>/<stream>"), so no stream depends
     on how much another one draws, nor on the number of seeds in a sweep.
+
+    Raises
+    ------
+    BioplausError
+        If the seed is no whole number from 0 to `config.MOST_SEED`.
     """
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    check_seed(seed)
+    digest = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def setup(
-    device: str = "auto", number: str = "float32", n_threads: int = 1
+    device: str = "auto", dtype_name: str = "float32", n_threads: int = 1
 ) -> tuple[torch.device, torch.dtype]:
-    """Ready this process for a run: its device, its dtype, and `n_threads` compute threads."""
-    check(device, number, n_threads)
+    """Ready this process for a run: its device, its dtype, and `n_threads` compute threads.
+
+    torch's default dtype becomes float32, whatever a start-up file or a session made it: what names
+    no dtype, as a draw before it is converted, is the same everywhere.
+    """
+    check(device, dtype_name, n_threads)
     torch.set_num_threads(n_threads)
-    return pick(device), dtype(number)
+    torch.set_default_dtype(torch.float32)
+    return pick(device), dtype(dtype_name)
+
+
+@contextlib.contextmanager
+def float32_default() -> Iterator[None]:
+    """What names no dtype is float32 inside the block, whatever torch's default dtype is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

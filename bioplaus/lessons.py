@@ -57,9 +57,9 @@ def use_style() -> None:
     """The package's figure style with smaller type, for figures that stand between text."""
     from matplotlib import pyplot as plt
 
-    from bioplaus.analysis import plots
+    from bioplaus.analysis import style
 
-    plots.use_style()
+    style.use_style()
     plt.rc("font", size=12)
     plt.rc("axes", labelsize=13, titlesize=13)
     plt.rc("legend", fontsize=11)

@@ -15,9 +15,8 @@ def project_root() -> Path:
     BioplausError
         Where there is no `Simulations` folder in it.
     """
-    home = Path(
-        os.environ.get("BIOPLAUS_HOME") or Path(__file__).resolve().parent.parent
-    ).expanduser()
+    given = os.environ.get("BIOPLAUS_HOME")
+    home = Path(os.path.expanduser(given) if given else Path(__file__).resolve().parent.parent)
     if not (home / "Simulations").is_dir():
         raise BioplausError(
             f"{home} has no folder Simulations; work in a clone of the project (pip install -e .),"
@@ -26,6 +25,18 @@ def project_root() -> Path:
     return home
 
 
+def check_inside(folder: Path, parent: Path) -> None:
+    """Raise `BioplausError` if `folder` leads out of `parent`, by `..` or by a link in it.
+
+    `parent` itself may be a link.
+    """
+    if not folder.resolve().is_relative_to(parent.resolve()):
+        raise BioplausError(
+            f"{folder} leads out of {parent}, to {folder.resolve()}; nothing is written there."
+        )
+
+
 def root() -> Path:
     """The folder of all results: BIOPLAUS_RESULTS, or `Results` of the project."""
-    return Path(os.environ.get("BIOPLAUS_RESULTS") or project_root() / "Results").expanduser()
+    given = os.environ.get("BIOPLAUS_RESULTS")
+    return Path(os.path.expanduser(given)) if given else project_root() / "Results"

@@ -3,9 +3,8 @@ diverges.
 """
 
 import copy
-import io
-import time
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bioplaus import _files, rules
 from bioplaus import device as _device
-from bioplaus.errors import BioplausError, unknown
+from bioplaus import rules
+from bioplaus.checkpoints import Checkpoints
+from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
-from bioplaus.tasks import Task
+from bioplaus.tasks import Task, renamed
 
-CHECKPOINT_SECONDS = 20.0  # least wall time between two checkpoints; the last epoch is always saved
+# least wall time between two checkpoints; the last epoch is always saved
+CHECKPOINT_SECONDS = 20.0
 
 
 @dataclass
@@ -74,19 +75,28 @@ class History:
         row = max(self.epochs, key=lambda epoch: epoch[metric])
         return {"metric": metric, "epoch": row["epoch"], "value": row[metric]}
 
-    def record(self) -> dict[str, Any]:
-        """The history as builtins and numpy columns, without times: part of a result."""
+    def record(self, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The history as builtins and numpy columns, without times: part of a result.
+
+        Parameters
+        ----------
+        names : how the record calls a split, where not by its name (`Task.recorded_names`).
+        """
         return {
             "status": self.status,
             "divergence": self.divergence,
-            "epochs": _columns(self.epochs),
+            "epochs": renamed(_columns(self.epochs), names or {}),
             "diagnostics": _columns(self.diagnostics),
         }
 
 
 def check(**counts: int) -> None:
-    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is at least 1."""
+    """Raise `BioplausError` unless every count (n_epochs, batch_size, ...) is a whole number, at
+    least 1.
+    """
     for name, value in counts.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise BioplausError(f"{name} is {value!r}, but must be a whole number.")
         if value < 1:
             raise BioplausError(f"{name} is {value!r}, but must be at least 1.")
 
@@ -102,7 +112,7 @@ def useful_flops(rule: LearningRule, n_samples: int, batch_size: int) -> int:
 @_device.subnormals_flushed()
 def fit(
     rule: LearningRule,
-    task: Task,
+    task: Task[Any, Any],
     *,
     n_epochs: int,
     batch_size: int,
@@ -114,7 +124,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> History:
-    """Train `rule` on `task`, evaluating after every epoch.
+    """Train `rule` on `task`, any object with what `Task` promises, evaluating after every epoch.
 
     Order within an epoch: `rule.begin_epoch`; every batch of the task in an order drawn from the
     stream (seed, "shuffle"); after the update of batches 0, diagnose_every, 2 diagnose_every, ...:
@@ -147,8 +157,8 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict
-        of 0-d tensors, or a folder that cannot be read or written.
+        For counts below 1, a seed that is no whole number, a `keep_best` that no epoch measures, a
+        `fit_batch` that gives no dict of 0-d tensors, or a folder that cannot be read or written.
     """
     check(
         n_epochs=n_epochs,
@@ -156,115 +166,161 @@ def fit(
         evaluate_every=evaluate_every,
         diagnose_every=diagnose_every,
     )
-    keeper = (
-        _Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
-        if folder
-        else None
-    )
-    shuffle = _device.generator(seed, "shuffle")
-    history, best = History(), None
-    if keeper and (saved := keeper.load()):
-        rule.load_state_dict(saved["rule"])
-        shuffle.set_state(saved["shuffle"])
-        history, best = History(**saved["history"]), saved.get("best")
-    if keeper:
-        keeper.tell(history)
-    place = next((p.device for p in rule.parameters()), torch.device("cpu"))
-    meter = _device.Meter(place)
-    epochs = _bar(range(len(history.seconds["train"]), n_epochs), n_epochs, progress)
+    training = _Training(rule, task, batch_size, diagnose_every, keep_best, seed)
+    keeper = None
+    if folder:
+        keeper = Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
+        training.restore(keeper.load())
+        keeper.write_progress(training.n_done, training.last)
+    history = training.history
+    epochs = _bar(range(training.n_done, n_epochs), n_epochs, progress)
     for epoch in () if history.divergence else epochs:
-        meter.restart()
-        rule.train()
-        means, history.divergence = _one_epoch(
-            rule, task, epoch, batch_size, shuffle, diagnose_every, history
-        )
-        for name, seconds in zip(("train", "train_cpu"), meter.read(), strict=True):
-            # checkpoints of earlier versions have no CPU time
-            history.seconds.setdefault(name, []).append(seconds)
-        meter.restart()
-        if not history.divergence and (
-            epoch % evaluate_every == evaluate_every - 1 or epoch == n_epochs - 1
-        ):
-            rule.eval()
-            metrics = {"epoch": epoch, **means, **task.evaluate(rule)}
-            if bad := next(
-                (name for name, value in metrics.items() if not np.isfinite(value)), None
-            ):
-                history.divergence = {
-                    "epoch": epoch,
-                    "batch": task.n_batches(batch_size) - 1,
-                    "tensor": bad,
-                }
-            else:
-                history.epochs.append(metrics)
-                best = _best(best, metrics, keep_best, rule)
-        history.seconds["evaluate"].append(meter.read()[0])
-        is_last = epoch == n_epochs - 1 or history.divergence is not None
+        is_last = epoch == n_epochs - 1
+        is_evaluated = is_last or epoch % evaluate_every == evaluate_every - 1
+        means = training.learn(epoch)
+        training.evaluate(epoch, means if is_evaluated else None)
         if keeper:
-            keeper.save(rule, shuffle, history, best, force=is_last)
+            keeper.write_progress(training.n_done, training.last)
+            is_end = is_last or history.divergence is not None
+            keeper.save(training.state(), least_seconds=0 if is_end else CHECKPOINT_SECONDS)
         if history.divergence:
             break
-        if history.epochs and history.epochs[-1]["epoch"] == epoch:
+        if is_evaluated:
             _show(epochs, history.epochs[-1])
             if on_epoch:
                 on_epoch(epoch, history.epochs[-1])
-    if best:
-        rule.load_state_dict(best["rule"])
+    training.take_best()
     return history
 
 
-def _best(
-    best: dict[str, Any] | None, metrics: dict[str, float], name: str | None, rule: LearningRule
-) -> dict[str, Any] | None:
-    """The better of the best state so far and the rule's state now; None where no metric
-    decides.
-    """
-    if name is None:
-        return None
-    if name not in metrics:
-        raise unknown(
-            "metric to keep the best of", name, [metric for metric in metrics if metric != "epoch"]
-        )
-    if best and best["value"] <= metrics[name]:
-        return best
-    return {"value": metrics[name], "rule": copy.deepcopy(rule.state_dict())}
+class _Training:
+    """A rule, a task, and what training has come to; `fit` says in which order what happens."""
+
+    def __init__(
+        self,
+        rule: LearningRule,
+        task: Task[Any, Any],
+        batch_size: int,
+        diagnose_every: int,
+        keep_best: str | None,
+        seed: int,
+    ) -> None:
+        self.rule, self.task, self.batch_size = rule, task, batch_size
+        self.diagnose_every, self.keep_best = diagnose_every, keep_best
+        self.shuffle = _device.generator(seed, "shuffle")
+        self.history = History()
+        self.best: dict[str, Any] | None = None  # value of `keep_best`, and the rule's state then
+        device = next((p.device for p in rule.parameters()), torch.device("cpu"))
+        self.meter = _device.Meter(device)
+
+    @property
+    def n_done(self) -> int:
+        """Number of epochs that were learned."""
+        return len(self.history.seconds["train"])
+
+    @property
+    def last(self) -> dict[str, float] | None:
+        """What the last evaluation measured."""
+        return self.history.epochs[-1] if self.history.epochs else None
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint keeps."""
+        return {
+            "rule": self.rule.state_dict(),
+            "shuffle": self.shuffle.get_state(),
+            "history": vars(self.history),
+            "best": self.best,
+        }
+
+    def restore(self, saved: Mapping[str, Any] | None) -> None:
+        """Go on from a checkpoint, if there is one."""
+        if saved is None:
+            return
+        self.rule.load_state_dict(saved["rule"])
+        self.shuffle.set_state(saved["shuffle"])
+        self.history, self.best = History(**saved["history"]), saved.get("best")
+        # earlier versions kept metrics under the names of the record
+        names = {old: new for new, old in getattr(self.task, "recorded_names", {}).items()}
+        self.history.epochs = [renamed(row, names) for row in self.history.epochs]
+
+    def learn(self, epoch: int) -> dict[str, float]:
+        """Learn every batch once; the means of what the steps measured. Numbers that are not finite
+        are noted in the history.
+        """
+        self.meter.restart()
+        self.rule.train()
+        means = self._learn_batches(epoch)
+        for name, seconds in zip(("train", "train_cpu"), self.meter.read(), strict=True):
+            # checkpoints of earlier versions have no CPU time
+            self.history.seconds.setdefault(name, []).append(seconds)
+        return means
+
+    def _learn_batches(self, epoch: int) -> dict[str, float]:
+        rule, n_batches = self.rule, self.task.n_batches(self.batch_size)
+        rule.begin_epoch(epoch, n_batches)
+        sums: dict[str, torch.Tensor] = {}
+        n_samples = 0
+        for step, batch in enumerate(self.task.batches(self.batch_size, self.shuffle)):
+            n = len(batch[0])
+            n_samples += n
+            measured = _checked(rule, rule.fit_batch(*batch, epoch=epoch, step=step))
+            for name, value in measured.items():
+                sums[name] = sums[name] + n * value.detach() if name in sums else n * value.detach()
+            if step % self.diagnose_every == 0:
+                if self._has_diverged(epoch, step):
+                    return {}
+                if diagnostics := rule.diagnostics():
+                    batch_number = epoch * n_batches + step + 1
+                    self.history.diagnostics.append({"batch": batch_number, **diagnostics})
+        if self._has_diverged(epoch, n_batches - 1):
+            return {}
+        return {name: (value / n_samples).item() for name, value in sums.items()}
+
+    def _has_diverged(self, epoch: int, batch: int) -> bool:
+        """Whether a number of the rule is not finite, which the history then notes."""
+        if tensor := _first_not_finite(self.rule):
+            self.history.divergence = {"epoch": epoch, "batch": batch, "tensor": tensor}
+        return tensor is not None
+
+    def evaluate(self, epoch: int, means: Mapping[str, float] | None) -> None:
+        """Measure the rule and note it with the `means` of the epoch; without any, or after a
+        divergence, only the time is noted.
+        """
+        self.meter.restart()
+        if means is not None and not self.history.divergence:
+            self.rule.eval()
+            metrics = {"epoch": epoch, **means, **self.task.evaluate(self.rule)}
+            bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+            if bad:
+                batch = self.task.n_batches(self.batch_size) - 1
+                self.history.divergence = {"epoch": epoch, "batch": batch, "tensor": bad[0]}
+            else:
+                self.history.epochs.append(metrics)
+                self._note_best(metrics)
+        self.history.seconds["evaluate"].append(self.meter.read()[0])
+
+    def _note_best(self, metrics: Mapping[str, float]) -> None:
+        """Keep the rule's state, if `keep_best` is lower than ever before."""
+        name = self.keep_best
+        if name is None:
+            return
+        if name not in metrics:
+            known = [metric for metric in metrics if metric != "epoch"]
+            raise unknown("metric to keep the best of", name, known)
+        if self.best is None or metrics[name] < self.best["value"]:
+            state = copy.deepcopy(self.rule.state_dict())
+            self.best = {"value": metrics[name], "rule": state}
+
+    def take_best(self) -> None:
+        """Give the rule the state of its best epoch, if one was kept."""
+        if self.best:
+            self.rule.load_state_dict(self.best["rule"])
 
 
-def _one_epoch(
-    rule: LearningRule,
-    task: Task,
-    epoch: int,
-    batch_size: int,
-    shuffle: torch.Generator,
-    diagnose_every: int,
-    history: History,
-) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Learn every batch once; the mean of what the steps measured, and where numbers stopped being
-    finite, if so.
-    """
-    n_batches = task.n_batches(batch_size)
-    rule.begin_epoch(epoch, n_batches)
-    sums: dict[str, torch.Tensor] = {}
-    n_samples = 0
-    for step, batch in enumerate(task.batches(batch_size, shuffle)):
-        n = len(batch[0])
-        n_samples += n
-        for name, value in _measured(rule, rule.fit_batch(*batch, epoch=epoch, step=step)).items():
-            sums[name] = sums[name] + n * value.detach() if name in sums else n * value.detach()
-        if step % diagnose_every == 0:
-            if bad := _first_not_finite(rule):
-                return {}, {"epoch": epoch, "batch": step, "tensor": bad}
-            if found := rule.diagnostics():
-                history.diagnostics.append({"batch": epoch * n_batches + step + 1, **found})
-    if bad := _first_not_finite(rule):
-        return {}, {"epoch": epoch, "batch": n_batches - 1, "tensor": bad}
-    return {name: (value / n_samples).item() for name, value in sums.items()}, None
-
-
-def _measured(rule: LearningRule, found: Any) -> dict[str, torch.Tensor]:
+def _checked(rule: LearningRule, measured: Any) -> dict[str, torch.Tensor]:
     """What `fit_batch` gave, if it is what the contract asks for."""
-    wrong = None if isinstance(found, dict) else type(found).__name__
-    for name, value in found.items() if wrong is None else ():
+    wrong = None if isinstance(measured, dict) else type(measured).__name__
+    for name, value in measured.items() if wrong is None else ():
         if not isinstance(value, torch.Tensor):
             wrong = f"{name!r}: {type(value).__name__}"
         elif value.ndim:
@@ -273,7 +329,7 @@ def _measured(rule: LearningRule, found: Any) -> dict[str, torch.Tensor]:
         raise BioplausError(
             f"fit_batch of rule {rule.key()} must return a dict of 0-d tensors, not {wrong}."
         )
-    return found
+    return measured
 
 
 def _first_not_finite(rule: LearningRule) -> str | None:
@@ -291,7 +347,7 @@ def _first_not_finite(rule: LearningRule) -> str | None:
 
 
 def _identity(
-    rule: LearningRule, task: Task, n_epochs: int, batch_size: int, seed: int
+    rule: LearningRule, task: Task[Any, Any], n_epochs: int, batch_size: int, seed: int
 ) -> dict[str, Any]:
     """What must be equal for a checkpoint to belong to this training."""
     state = {
@@ -315,115 +371,6 @@ def _identity(
     }
 
 
-class _Checkpoints:
-    """The newest checkpoint and the one before it, each sealed with its digest."""
-
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.newest, self.previous = folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
-        self.progress = folder / "progress.json"
-        self.identity = identity
-        self.passed_over = ""  # why the first checkpoint found was not resumed, where none was
-        self.is_newest_good = False  # whether the newest is one to fall back on
-        self.saved_at = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        _files.sweep(folder)
-
-    def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint of this very training, or None; why one is passed over is
-        printed.
-        """
-        reasons = []
-        for path in (self.newest, self.previous):
-            if path.is_file():
-                try:
-                    sealed = path.read_bytes()
-                except OSError as error:  # it may be a good one: nothing is trained over it
-                    raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
-                try:
-                    content = _files.unseal(sealed, path)
-                    saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-                    # a checkpoint made before these were noted may be resumed; all ran on the CPU
-                    identity = {"code": self.identity["code"], "device": "cpu", **saved["identity"]}
-                except BioplausError as error:
-                    print(f"{error} Going on from the checkpoint before it, if there is one.")
-                    reasons.append("is damaged")
-                    continue
-                except (
-                    Exception
-                ) as error:  # a file that is whole, but no checkpoint of this version
-                    print(
-                        f"{path.name} is no checkpoint that can be read ({type(error).__name__});"
-                        " it is passed over."
-                    )
-                    reasons.append("cannot be read")
-                    continue
-                if identity == self.identity:
-                    self.is_newest_good = path == self.newest
-                    return saved
-                changed = [
-                    name for name, value in self.identity.items() if identity.get(name) != value
-                ]
-                if changed == ["code"]:
-                    reasons.append(
-                        "was made with other code of rule"
-                        f" {self.identity['rule'].rpartition('.')[2]}"
-                    )
-                else:
-                    reasons.append(f"is of another training ({', '.join(changed)} differ)")
-                print(f"{path.name} {reasons[-1]}; it is not resumed.")
-        self.passed_over = f"its checkpoint {reasons[0]}" if reasons else ""
-        return None
-
-    def tell(self, history: History) -> None:
-        """Say in `progress.json` how far training is, and why it did not go on from a checkpoint
-        that was there.
-        """
-        _files.write_json(
-            self.progress,
-            {
-                "epochs_done": len(history.seconds["train"]),
-                "n_epochs": self.identity["n_epochs"],
-                "last": history.epochs[-1] if history.epochs else None,
-                "passed_over": self.passed_over,
-            },
-        )
-
-    def save(
-        self,
-        rule: LearningRule,
-        shuffle: torch.Generator,
-        history: History,
-        best: dict[str, Any] | None,
-        *,
-        force: bool,
-    ) -> None:
-        """Keep the state after an epoch, unless the last save was a moment ago; always say how far
-        training is.
-        """
-        self.tell(history)
-        if not force and time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
-            return
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "identity": self.identity,
-                "rule": rule.state_dict(),
-                "shuffle": shuffle.get_state(),
-                "history": vars(history),
-                "best": best,
-            },
-            buffer,
-        )
-        if (
-            self.is_newest_good and self.newest.is_file()
-        ):  # else the one before it may be the only one there is
-            self.is_newest_good = False
-            self.newest.replace(self.previous)
-        _files.write_atomic(self.newest, _files.seal(buffer.getvalue()))
-        self.is_newest_good = True
-        self.saved_at = time.monotonic()
-
-
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     """Rows of numbers as numpy columns: int64 if all values are integers, else float64 (NaN where a
     row has none).
@@ -441,6 +388,6 @@ def _show(bar: Any, metrics: dict[str, float]) -> None:
 def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     if not progress:
         return epochs
-    from tqdm.auto import tqdm
-
+    with extra():
+        from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)

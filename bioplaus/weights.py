@@ -40,29 +40,42 @@ def load(
     Raises
     ------
     BioplausError
-        For a file that is missing, cut short, damaged, foreign, or of another version of its rule;
-        it is named.
+        For a file that is missing, cut short, damaged, foreign, of another version of its rule, or
+        with numbers that are not finite as `dtype`; it is named.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BioplausError(
-            f"Could not read the trained network {path}: {error.strerror}."
-        ) from error
+        raise _files.unreadable(path, error, "the trained network") from error
     content = _files.unseal(content, path)
     try:
         saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         rule, config, state = (saved[name] for name in ("rule", "config", "state"))
+        kinds = {(type(name), type(value)) for name, value in state.items()}
     except Exception as error:  # a file that was not written here can raise anything
         raise BioplausError(f"{path} holds no trained network ({type(error).__name__}).") from error
+    if kinds - {(str, torch.Tensor)} or not isinstance(rule, str) or not isinstance(config, dict):
+        raise BioplausError(f"{path} holds no trained network of bioplaus.")
     learner = rules.make(rule, config, device=device, dtype=dtype)
-    own = {name for name, value in learner.state_dict().items() if isinstance(value, torch.Tensor)}
-    if differing := sorted(own ^ state.keys()):
+    own = {
+        name: value
+        for name, value in learner.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+    differing = [
+        name
+        for name in sorted(own.keys() | state.keys())
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    ]
+    if differing:
         raise BioplausError(
             f"{path} does not fit rule {rule} of this version: {', '.join(differing[:6])} differ."
         )
     learner.load_state_dict(state, strict=False)  # only the optimiser and the stream are not there
+    for name, value in learner.state_dict().items():
+        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+            raise BioplausError(f"{path} holds a {name} that is not finite as {value.dtype}.")
     return learner.eval()
 
 

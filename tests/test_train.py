@@ -251,6 +251,26 @@ def test_a_checkpoint_from_before_code_and_device_were_noted_is_resumed(tmp_path
     assert task.seen == [] and "code" not in capsys.readouterr().out
 
 
+def test_a_checkpoint_from_before_validation_was_spelled_out_goes_on_under_one_name(
+    tmp_path, monkeypatch
+):
+    class Validated(Regression):
+        recorded_names = {"validation": "val"}
+
+        def evaluate(self, rule):
+            return {"validation_error": super().evaluate(rule)["test_error"]}
+
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    expected = _fit(_line(), Validated())
+    with pytest.raises(Killed):
+        _fit(_line(), Validated(), folder=tmp_path, on_epoch=_killed_after(2))
+    with _changed(tmp_path / "checkpoint.pt") as saved:
+        for row in saved["history"]["epochs"]:
+            row["val_error"] = row.pop("validation_error")
+    resumed = _fit(_line(), Validated(), folder=tmp_path)
+    assert resumed.epochs == expected.epochs and len(resumed.epochs) == 6
+
+
 @pytest.mark.parametrize("change", [{"seed": 5}, {"n_epochs": 7}, {"batch_size": 4}])
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path, change):
     _fit(_line(), folder=tmp_path)
@@ -362,8 +382,10 @@ def test_wall_and_cpu_time_are_kept_for_every_epoch_also_where_an_older_checkpoi
     )
     saved = train.History(seconds={"train": [1.0], "evaluate": [1.0]})
     rule = _line()
-    keeper = train._Checkpoints(tmp_path, train._identity(rule, Regression(), 2, 3, 0))
-    keeper.save(rule, device.generator(0, "shuffle"), saved, None, force=True)
+    keeper = train.Checkpoints(tmp_path, train._identity(rule, Regression(), 2, 3, 0))
+    shuffle = device.generator(0, "shuffle").get_state()
+    state = {"rule": rule.state_dict(), "shuffle": shuffle, "history": vars(saved), "best": None}
+    keeper.save(state)
     resumed = _fit(_line(), n_epochs=2, folder=tmp_path)
     assert len(resumed.seconds["train"]) == 2 and len(resumed.seconds["train_cpu"]) == 1
 

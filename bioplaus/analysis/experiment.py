@@ -3,7 +3,8 @@ missing.
 
 Nothing is averaged silently. A run is one of
     done       finished, in every mean;
-    collapsed  finished, but its last test accuracy is at most 1.5 times chance, or below 0.8 of its own best;
+    collapsed  finished, but its last test accuracy is at most 1.5 times chance, or below 0.8 of its
+               own best;
     diverged   stopped because a number was not finite;
     missing    planned in the manifest, no complete result.
 Collapsed and diverged runs are in no mean; they are listed, and drawn as thin lines of their own.
@@ -15,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bioplaus import paths, results
-from bioplaus.analysis import published
+from bioplaus.analysis import frames, provenance, published
+from bioplaus.analysis.provenance import Provenance
 from bioplaus.errors import unknown
 from bioplaus.experiments import manifest
 from bioplaus.experiments.manifest import Run
@@ -25,19 +27,13 @@ if TYPE_CHECKING:
 
 NEAR_CHANCE = 1.5  # times chance: at most this is not having learned
 FALLEN = 0.8  # of its own best accuracy: below this a seed has collapsed
-CHECKPOINTS = (1, 2, 3, 5, 10)  # epochs at which short runs are held against the published curves
-BATCHES = (
-    2001,
-    5001,
-    14001,
-    29001,
-    59001,
-    149001,
-)  # the same for angles: log points 3, 6, 15, 30, 60, 150
+STATES = ("done", "collapsed", "diverged", "missing")
+# of what `RunSet.curves` gives, and a figure of curves draws
+COLUMNS = "entry label rule source part seed axis x value sd n note".split()
 
 
 @dataclass(frozen=True)
-class Analysis:
+class RunSet:
     """All runs of one experiment at one preset; `load` makes it."""
 
     paper: str
@@ -45,18 +41,15 @@ class Analysis:
     preset: str
     title: str
     runs: tuple[Run, ...]  # planned, in manifest order
-    outcomes: tuple[
-        results.Outcome, ...
-    ]  # complete runs among them; of a run that two entries share one for each
+    # complete runs among them; of a run that two entries share one for each
+    outcomes: tuple[results.Outcome, ...]
     n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
-    differences: dict[
-        str, str
-    ]  # entry -> why it cannot be held against the published numbers; empty text if it can
+    # entry -> why it cannot be held against the published numbers; empty if it can
+    differences: dict[str, str]
     # entries on a copy of the published data: shown beside it, with no verdict
     copies: frozenset[str] = frozenset()
-    alone: tuple[
-        Run, ...
-    ] = ()  # at preset paper, one an entry: what is published but has nothing of ours beside it
+    # at preset paper, one an entry: what is published but has nothing of ours beside it
+    alone: tuple[Run, ...] = ()
 
     @cached_property
     def entries(self) -> list[str]:
@@ -70,23 +63,23 @@ class Analysis:
 
     @cached_property
     def epochs(self) -> "pandas.DataFrame":
-        """One row an epoch and run (`results.frame`), its status as defined above."""
-        return self._with_status(results.frame(self.outcomes))
+        """One row an epoch and run (`frames.epochs`), its status as defined above."""
+        return self._with_status(frames.epochs(self.outcomes))
 
     @cached_property
     def diagnostics(self) -> "pandas.DataFrame":
-        """One row a log entry and run (`results.diagnostics_frame`), its status as defined
+        """One row a log entry and run (`frames.diagnostics`), its status as defined
         above.
         """
-        return self._with_status(results.diagnostics_frame(self.outcomes))
+        return self._with_status(frames.diagnostics(self.outcomes))
 
     @cached_property
     def status(self) -> dict[str, str]:
         """Run id -> done, collapsed, diverged or missing, in manifest order."""
-        found = {outcome.run["id"]: _status(outcome.record) for outcome in self.outcomes}
-        return {run.id: found.get(run.id, "missing") for run in self.runs}
+        ended = {outcome.run["id"]: _status(outcome.record) for outcome in self.outcomes}
+        return {run.id: ended.get(run.id, "missing") for run in self.runs}
 
-    def only(self, *entries: str) -> "Analysis":
+    def only(self, *entries: str) -> "RunSet":
         """The same with these entries alone, in manifest order."""
         return replace(
             self,
@@ -97,13 +90,40 @@ class Analysis:
             alone=tuple(run for run in self.alone if run.entry in entries),
         )
 
+    def held_beside(self, entries: Iterable[str]) -> "RunSet":
+        """The same, without the remark that nothing published can be held against these entries.
+
+        For a table whose rows show a published number beside them, and say how it differs.
+        """
+        held = set(entries)
+        return replace(
+            self,
+            differences={
+                entry: "" if entry in held else why for entry, why in self.differences.items()
+            },
+        )
+
+    def first_run(self, entry: str) -> Run:
+        """The first planned run of an entry; of one that is published alone, its run at preset
+        `paper`.
+        """
+        known = (*self.runs, *self.alone)
+        run = next((run for run in known if run.entry == entry), None)
+        if run is None:
+            raise unknown(f"entry of {self.paper}, {self.experiment}", entry, self.all_entries)
+        return run
+
     def label(self, entry: str) -> str:
         """An entry's name in legends."""
-        return self._first(entry).label
+        return self.first_run(entry).label
 
     def rule(self, entry: str) -> str:
         """An entry's rule."""
-        return self._first(entry).rule or entry
+        return self.first_run(entry).rule or entry
+
+    def count(self, entry: str, *states: str) -> int:
+        """How many of an entry's runs are in one of these states."""
+        return sum(self.status[run.id] in states for run in self.runs if run.entry == entry)
 
     def overview(self) -> "pandas.DataFrame":
         """One row an entry: what it is, how many runs are planned, and how they ended."""
@@ -111,23 +131,17 @@ class Analysis:
 
         rows = []
         for entry in self.entries:
-            run = self._first(entry)
-            states = [self.status[r.id] for r in self.runs if r.entry == entry]
+            run = self.first_run(entry)
             rows.append(
                 {
                     "entry": entry,
                     "label": run.label,
                     "rule": self.rule(entry),
                     "data": run.parameters.get("dataset"),
-                    "network": "-".join(
-                        map(str, run.parameters.get("config", {}).get("n_units", []))
-                    ),
+                    "network": _network(run),
                     "epochs": run.parameters.get("n_epochs"),
-                    "runs": len(states),
-                    **{
-                        state: states.count(state)
-                        for state in ("done", "collapsed", "diverged", "missing")
-                    },
+                    "runs": self.count(entry, *STATES),
+                    **{state: self.count(entry, state) for state in STATES},
                 }
             )
         return pandas.DataFrame(rows)
@@ -141,293 +155,94 @@ class Analysis:
         with `seeds`, seed), seed, axis ("epoch", or "batch" for diagnostics), x, value, sd
         (population form over seeds, empty for one), n, note.
         """
-        import pandas
-
-        table, axis = (
-            (self.diagnostics, "batch")
-            if metric in self.diagnostics.columns
-            else (self.epochs, "epoch")
-        )
         parts = []
         for entry in self.entries:
-            about = {"entry": entry, "label": self.label(entry), "rule": self.rule(entry)}
-            of_ours = {**about, "source": "ours", "axis": axis, "note": ""}
-            rows = (
-                table[table.entry == entry].dropna(subset=[metric])
-                if metric in table.columns
-                else ()
-            )
-            if len(rows):
-                good = rows[rows.status == "done"].groupby(axis)[metric]
-                n = good.size()
-                mean = pandas.DataFrame(
-                    {"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n}
-                )
-                parts.append(mean.rename_axis("x").reset_index().assign(**of_ours, part="mean"))
-                for (status, seed), one in rows.groupby(["status", "seed"]):
-                    if status != "done" or seeds:
-                        part = "seed" if status == "done" else status
-                        line = pandas.DataFrame(
-                            {"x": one[axis], "value": one[metric], "seed": seed}
-                        )
-                        parts.append(line.assign(**of_ours, part=part))
-            theirs = self._published_curve(entry, metric)
-            if theirs is not None:
-                line = theirs.rename(columns={"mean": "value"})[
-                    ["axis", "x", "value", "sd", "n", "note"]
-                ]
-                parts.append(line.assign(**about, source="published", part="mean"))
-        return _drawn(parts)
+            parts += self._own_curves(entry, metric, seeds)
+            line = self.published_curve(entry, metric)
+            if line is not None:
+                parts.append(_published_part(line, self.first_run(entry)))
+        return _stacked(parts)
+
+    def published_curve(self, entry: str, metric: str) -> "pandas.DataFrame | None":
+        """The published curve that ours of an entry is held beside, as `published.curve` gives it;
+        None where there is none.
+        """
+        if not self.is_beside(entry):
+            return None
+        line = published.curve(self.paper, self.first_run(entry).published or {}, metric)
+        is_copy = entry in self.copies and line is not None
+        return line.assign(note=self.differences[entry]) if is_copy else line
 
     def published_curves(self, metric: str) -> "pandas.DataFrame":
         """The published curves that have nothing of ours beside them at this preset; columns as in
         `curves`.
         """
-        parts = []
-        for run in self.alone:
-            theirs = published.curve(self.paper, run.published or {}, metric)
-            if theirs is not None:
-                line = theirs.rename(columns={"mean": "value"})[
-                    ["axis", "x", "value", "sd", "n", "note"]
-                ]
-                about = {"entry": run.entry, "label": run.label, "rule": run.rule or run.entry}
-                parts.append(line.assign(**about, source="published", part="mean"))
-        return _drawn(parts)
+        lines = [(published.curve(self.paper, r.published or {}, metric), r) for r in self.alone]
+        return _stacked([_published_part(line, run) for line, run in lines if line is not None])
+
+    def is_beside(self, entry: str) -> bool:
+        """Whether the published numbers of an entry are shown beside ours."""
+        return not self.differences[entry] or entry in self.copies
 
     def final(self, metric: str, entry: str, *, collapsed: bool = False) -> list[float]:
-        """The last value of a metric, one number a seed, of the runs that are done, or `collapsed`
-        ones too.
+        """The last value of a metric, one a seed, of the runs that are done, or `collapsed` ones
+        too.
         """
         kept = ["done", "collapsed"] if collapsed else ["done"]
-        rows = (
-            self.epochs[(self.epochs.entry == entry) & self.epochs.status.isin(kept)]
-            if self.outcomes
-            else ()
-        )
-        return list(rows.groupby("seed")[metric].last()) if len(rows) and metric in rows else []
-
-    def compare_final(
-        self,
-        metrics: Iterable[str] = ("test_accuracy", "train_accuracy"),
-        *,
-        collapsed: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Each entry's last epoch beside the published one, if it is the same epoch; then what is
-        published alone.
-
-        With `collapsed` our means include collapsed seeds, as the published ones do.
-        """
-        found = []
-        for entry in self.entries:
-            run, reference = self._first(entry), _references(self.paper, self.experiment).get(entry)
-            epochs = run.parameters.get("n_epochs")
-            last = reference.parameters.get("n_epochs") if reference else epochs
-            for metric in metrics:
-                theirs = (
-                    published.value(self.paper, run.published or {}, metric)
-                    if self._is_beside(entry)
-                    else None
-                )
-                if theirs and epochs != last:
-                    reason = f"{published.NOT_RUN} ({epochs} of {last} epochs)"
-                    found.append(
-                        self._claim(entry, metric, "epoch", last, [], theirs, reason=reason)
-                    )
-                else:
-                    ours = self.final(metric, entry, collapsed=collapsed)
-                    out = (
-                        self._n(entry, "diverged")
-                        if collapsed
-                        else self._n(entry, "collapsed", "diverged")
-                    )
-                    found.append(
-                        self._claim(entry, metric, "epoch", epochs, ours, theirs, left_out=out)
-                    )
-        for run in self.alone:
-            for metric in metrics:
-                theirs = published.value(self.paper, run.published or {}, metric)
-                if theirs:
-                    last = run.parameters.get("n_epochs")
-                    claim = self._claim(run.entry, metric, "epoch", last, [], theirs)
-                    # no claim of this preset: the report leaves it out
-                    found.append({**claim, "planned": False})
-        return found
-
-    def compare_curve(
-        self, metric: str, at: Sequence[int] = CHECKPOINTS, *, digits: int = 4
-    ) -> list[dict[str, Any]]:
-        """Each entry beside its published curve at the epochs (or batches, for diagnostics) `at`,
-        and at our last.
-
-        Entries without a published curve of this metric are left out.
-        """
-        drawn = self.curves(metric, seeds=True)
-        found = []
-        for entry in self.entries:
-            theirs = self._published_curve(entry, metric)
-            if theirs is None:
-                continue
-            all_ours = drawn[(drawn.entry == entry) & (drawn.source == "ours")]
-            ours = all_ours[all_ours.part == "seed"]
-            common = sorted(set(ours.x) & set(theirs.x))
-            for x in sorted({*at, *common[-1:]} & set(theirs.x)):
-                out = (
-                    self._n(entry, "collapsed", "diverged")
-                    if len(all_ours) and x <= all_ours.x.max()
-                    else 0
-                )
-                here = list(ours.value[ours.x == x])
-                axis, point = theirs.axis.iloc[0], published.point(theirs, x)
-                found.append(
-                    self._claim(entry, metric, axis, x, here, point, digits=digits, left_out=out)
-                )
-        return found
+        rows = self.epochs if self.outcomes else None
+        if rows is None or metric not in rows:
+            return []
+        rows = rows[(rows.entry == entry) & rows.status.isin(kept)]
+        return list(rows.groupby("seed")[metric].last())
 
     @property
     def heading(self) -> str:
         """What a figure shows, for its title: data set, network if it is one, preset."""
-        networks = {
-            "-".join(map(str, run.parameters.get("config", {}).get("n_units", [])))
-            for run in self.runs
-        } - {""}
-        return ", ".join(
-            [*self._datasets, *(networks if len(networks) == 1 else ()), f"preset {self.preset}"]
-        )
-
-    def caption(self, what: str, drawn: "pandas.DataFrame | None" = None) -> str:
-        """`what`, then how to read the lines of `drawn` and where published curves are not exactly
-        ours.
-        """
-        return caption([self], what, drawn)
-
-    def remarks(self) -> list[str]:
-        """Sentences that belong under every figure and table of this experiment: what is left out
-        or not comparable.
-        """
-        by_state = {
-            state: [r for r in self.runs if self.status[r.id] == state]
-            for state in ("collapsed", "diverged")
-        }
-        said = [
-            f"{state.capitalize()}, in no mean: {_list(runs)}."
-            for state, runs in by_state.items()
-            if runs
-        ]
-        if self.n_foreign:
-            said.append(
-                f"Left out: {self.n_foreign} runs in the results folder that the manifest does not"
-                " plan."
-            )
-        for reason in dict.fromkeys(self.differences.values()):
-            if reason:
-                names = [
-                    self.label(entry) for entry, why in self.differences.items() if why == reason
-                ]
-                who = "all entries" if len(names) == len(self.entries) else ", ".join(names)
-                if all(
-                    entry in self.copies for entry, why in self.differences.items() if why == reason
-                ):
-                    said.append(
-                        f"Shown beside the published numbers, with no verdict, for {who}: {reason}."
-                    )
-                else:
-                    said.append(
-                        "No number was published for exactly these runs."
-                        if len(names) == len(self.entries) and reason == published.NOTHING
-                        else f"No published counterpart for {who}: {reason}."
-                    )
-        if self.alone:
-            more = command("paper", self.paper, self.experiment)
-            said.append(
-                "Published curves without one of ours are of settings that no run at preset"
-                f" {self.preset} can be held against; as published they run with {more}."
-            )
-        return said
+        networks = {_network(run) for run in self.runs} - {""}
+        names = [*self.datasets, *(networks if len(networks) == 1 else ())]
+        return ", ".join([*names, f"preset {self.preset}"])
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What `plots.save` and `tables.save` need to know beside what is drawn."""
-        missing = [run for run in self.runs if self.status[run.id] == "missing"]
-        return {
-            "preset": self.preset,
-            "paper": self.paper,
-            "experiment": self.experiment,
-            "datasets": self._datasets,
-            "n": {self.label(entry): self._n(entry, "done") for entry in self.entries},
-            "missing": [f"{run.label}, seed {run.seed}" for run in missing],
-            "command": command(self.preset, self.paper, self.experiment),
-            "remarks": self.remarks(),
-            "published_alone": [run.label for run in self.alone],
-        }
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets of the planned runs."""
+        names = (str(run.parameters.get("dataset", run.simulation)) for run in self.runs)
+        return tuple(dict.fromkeys(names))
 
     @property
-    def _datasets(self) -> list[str]:
-        return list(
-            dict.fromkeys(str(run.parameters.get("dataset", run.simulation)) for run in self.runs)
-        )
+    def provenance(self) -> Provenance:
+        """What is said under a figure or table of these runs."""
+        return provenance.of_runs(self)
 
-    def _first(self, entry: str) -> Run:
-        return next(run for run in (*self.runs, *self.alone) if run.entry == entry)
+    def _own_curves(self, entry: str, metric: str, seeds: bool) -> list["pandas.DataFrame"]:
+        """Our mean of one entry, then the seeds that are drawn apart."""
+        import pandas
 
-    def _n(self, entry: str, *states: str) -> int:
-        return sum(self.status[run.id] in states for run in self.runs if run.entry == entry)
-
-    def _published_curve(self, entry: str, metric: str) -> "pandas.DataFrame | None":
-        if not self._is_beside(entry):
-            return None
-        found = published.curve(self.paper, self._first(entry).published or {}, metric)
-        return (
-            found.assign(note=self.differences[entry])
-            if entry in self.copies and found is not None
-            else found
-        )
-
-    def _is_beside(self, entry: str) -> bool:
-        """Whether the published numbers of an entry are shown beside ours."""
-        return not self.differences[entry] or entry in self.copies
-
-    def _claim(
-        self,
-        entry: str,
-        metric: str,
-        axis: str,
-        x: int,
-        ours: Sequence[float],
-        theirs: Any,
-        **how: Any,
-    ) -> dict[str, Any]:
-        about = {
-            "paper": self.paper,
-            "experiment": self.experiment,
-            "entry": entry,
-            "label": self.label(entry),
-        }
-        compared = published.compare(ours, theirs, **how)
-        if entry in self.copies and compared.difference is not None:
-            compared = replace(
-                compared,
-                k=None,
-                chance=None,
-                verdict=f"no verdict: {self.differences[entry]}",
-                note="",
-            )
-        return {
-            **about,
-            "metric": metric,
-            "axis": axis,
-            "x": x,
-            **vars(compared),
-            "grade": compared.grade,
-        }
+        is_diagnostic = metric in self.diagnostics.columns
+        table, axis = (self.diagnostics, "batch") if is_diagnostic else (self.epochs, "epoch")
+        if metric not in table.columns:
+            return []
+        rows = table[table.entry == entry].dropna(subset=[metric])
+        if rows.empty:
+            return []
+        same = {**_named(self.first_run(entry)), "source": "ours", "axis": axis, "note": ""}
+        good = rows[rows.status == "done"].groupby(axis)[metric]
+        n = good.size()
+        mean = pandas.DataFrame({"value": good.mean(), "sd": good.std(ddof=0).where(n > 1), "n": n})
+        parts = [mean.rename_axis("x").reset_index().assign(**same, part="mean")]
+        for (status, seed), one in rows.groupby(["status", "seed"]):
+            if status != "done" or seeds:
+                line = pandas.DataFrame({"x": one[axis], "value": one[metric], "seed": seed})
+                parts.append(line.assign(**same, part="seed" if status == "done" else status))
+        return parts
 
     def _with_status(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         return table.assign(status=table.run_id.map(self.status)) if len(table) else table
 
 
-def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> Analysis:
+def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> RunSet:
     """Every planned run of an experiment at a preset, with what is there of it.
 
-    An experiment that the preset does not run gives an empty analysis: its figures say so.
+    An experiment that the preset does not run gives an empty set: its figures say so.
 
     Parameters
     ----------
@@ -444,99 +259,37 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> A
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
     planned = tuple(manifest.runs(preset, papers=[paper], experiment=experiment))
-    found = list(results.outcomes(paths.root() / preset / paper / experiment))
-    outcomes = _owned(found, planned)
-    references = _references(paper, experiment)
+    complete = list(results.outcomes(paths.root() / preset / paper / experiment))
+    outcomes = _owned(complete, planned)
+    published_runs = published_runs_of(paper, experiment)
     differences = {}
     for run in planned:
         if run.entry not in differences:
             if run.published:
                 published.check(paper, run.published)
-            differences[run.entry] = published.difference(run, references.get(run.entry))
+            differences[run.entry] = published.difference(run, published_runs.get(run.entry))
     copies = (
-        {run.entry for run in planned if published.is_copy(run, references.get(run.entry))}
+        {run.entry for run in planned if published.is_copy(run, published_runs.get(run.entry))}
         if beside
         else set()
     )
     alone = [
         run
-        for entry, run in (references if beside else {}).items()
+        for entry, run in (published_runs if beside else {}).items()
         if run.published and differences.get(entry, "not run") and entry not in copies
     ]
-    return Analysis(
+    return RunSet(
         paper=paper,
         experiment=experiment,
         preset=preset,
         title=described[experiment].title,
         runs=planned,
         outcomes=outcomes,
-        n_foreign=len(found) - len({outcome.run["id"] for outcome in outcomes}),
+        n_foreign=len(complete) - len({outcome.run["id"] for outcome in outcomes}),
         differences=differences,
         copies=frozenset(copies),
         alone=tuple(alone),
     )
-
-
-def merged(founds: Sequence[Analysis]) -> dict[str, Any]:
-    """`Analysis.about` of several experiments or parts of one, drawn in one figure."""
-    abouts = [found.about for found in founds]
-    experiments = list(dict.fromkeys(about["experiment"] for about in abouts))
-    first = abouts[0]
-    return {
-        **first,
-        "experiment": ", ".join(experiments),
-        "datasets": list(dict.fromkeys(name for about in abouts for name in about["datasets"])),
-        "n": {
-            f"{about['experiment']}: {label}": n
-            for about in abouts
-            for label, n in about["n"].items()
-        },
-        "missing": [one for about in abouts for one in about["missing"]],
-        "command": (
-            first["command"] if len(experiments) == 1 else command(first["preset"], first["paper"])
-        ),
-        "remarks": list(
-            dict.fromkeys(
-                f"{about['experiment']}: {remark}" if len(experiments) > 1 else remark
-                for about in abouts
-                for remark in about["remarks"]
-            )
-        ),
-        "published_alone": [one for about in abouts for one in about["published_alone"]],
-    }
-
-
-def caption(founds: Sequence[Analysis], what: str, drawn: "pandas.DataFrame | None" = None) -> str:
-    """`Analysis.caption` of a figure that draws several experiments, or parts of one."""
-    datasets = list(dict.fromkeys(name for found in founds for name in found._datasets))
-    said = [what]
-    if datasets:
-        said.append(
-            f"Preset {founds[0].preset}, data set{'s' if len(datasets) > 1 else ''}"
-            f" {', '.join(datasets)}."
-        )
-    if drawn is None or drawn.empty:
-        return " ".join(said)
-    theirs = drawn[drawn.source == "published"]
-    if (drawn.source == "ours").any():
-        said.append(
-            "Thick lines: ours, mean over n seeds, with a band of ± population standard deviation."
-        )
-    if len(theirs):
-        said.append(
-            "Thin short dashes: published, mean over its seeds with a band of ± population standard"
-            " deviation."
-        )
-    for note, lines in theirs[theirs.note != ""].groupby("note", sort=False):
-        labels = ", ".join(dict.fromkeys(lines.label))
-        said.append(f"For {labels} no curve of exactly these parameters was published ({note}).")
-    return " ".join(said)
-
-
-def command(preset: str, paper: str, experiment: str | None = None) -> str:
-    """The command that makes what is missing."""
-    only = f" ONLY='{experiment}/*'" if experiment else ""
-    return f"make reproduce-figures PRESET={preset} PAPER={paper}{only}"
 
 
 def has_collapsed(accuracies: Sequence[float], chance: float) -> bool:
@@ -558,7 +311,9 @@ def _status(record: dict[str, Any]) -> str:
     return "collapsed" if len(accuracies) and has_collapsed(list(accuracies), chance) else "done"
 
 
-def _owned(found: Iterable[results.Outcome], planned: Iterable[Run]) -> tuple[results.Outcome, ...]:
+def _owned(
+    complete: Iterable[results.Outcome], planned: Iterable[Run]
+) -> tuple[results.Outcome, ...]:
     """The outcomes of planned runs, once for each entry that plans the run: what two entries share,
     both own.
     """
@@ -567,45 +322,36 @@ def _owned(found: Iterable[results.Outcome], planned: Iterable[Run]) -> tuple[re
         by_id.setdefault(run.id, []).append(run)
     return tuple(
         replace(outcome, run={**outcome.run, "entry": run.entry, "label": run.label})
-        for outcome in found
+        for outcome in complete
         for run in by_id.get(outcome.run["id"], ())
     )
 
 
-def _references(paper: str, experiment: str) -> dict[str, Run]:
+def published_runs_of(paper: str, experiment: str) -> dict[str, Run]:
     """Entry -> its first run at preset `paper`, which holds the published parameters."""
-    found: dict[str, Run] = {}
+    first: dict[str, Run] = {}
     for run in manifest.runs("paper", papers=[paper], experiment=experiment):
-        found.setdefault(run.entry, run)
-    return found
+        first.setdefault(run.entry, run)
+    return first
 
 
-def _drawn(parts: list["pandas.DataFrame"]) -> "pandas.DataFrame":
-    """The parts of a figure under one another, with all columns that `Analysis.curves` names."""
+def _published_part(line: "pandas.DataFrame", run: Run) -> "pandas.DataFrame":
+    line = line.rename(columns={"mean": "value"})[["axis", "x", "value", "sd", "n", "note"]]
+    return line.assign(**_named(run), source="published", part="mean")
+
+
+def _named(run: Run) -> dict[str, str]:
+    return {"entry": run.entry, "label": run.label, "rule": run.rule or run.entry}
+
+
+def _network(run: Run) -> str:
+    return "-".join(map(str, run.parameters.get("config", {}).get("n_units", [])))
+
+
+def _stacked(parts: list["pandas.DataFrame"]) -> "pandas.DataFrame":
+    """The parts of a figure under one another, with all `COLUMNS`."""
     import pandas
 
-    columns = [
-        "entry",
-        "label",
-        "rule",
-        "source",
-        "part",
-        "seed",
-        "axis",
-        "x",
-        "value",
-        "sd",
-        "n",
-        "note",
-    ]
     drawn = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
-    return drawn.reindex(columns=columns).astype({"seed": "Int64", "x": "Int64", "n": "Int64"})
-
-
-def _list(runs: Iterable[Run]) -> str:
-    seeds: dict[str, list[str]] = {}
-    for run in runs:
-        seeds.setdefault(run.label, []).append(str(run.seed))
-    return "; ".join(
-        f"{label} seed{'s' if len(s) > 1 else ''} {', '.join(s)}" for label, s in seeds.items()
-    )
+    drawn = drawn.reindex(columns=COLUMNS)
+    return drawn.astype({"seed": "Int64", "x": "Int64", "n": "Int64"})

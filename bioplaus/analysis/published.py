@@ -1,4 +1,4 @@
-"""Published numbers and curves, and how far ours are from them.
+"""Published numbers and curves, and which of them a run answers.
 
 `Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves
 read from the published vector figures, `<paper>_published_curve_settings.csv` which row of the
@@ -11,28 +11,22 @@ column and value:
 `nearest` is optional: where the paper shows no curve of exactly these rows, the curve with those
 columns changed stands in for it, and everything drawn or said with it names the difference.
 
-The criterion
--------------
-The unit of every comparison is *sd*: the published standard deviation from seed to seed (sample
-form, n - 1; the bands of the published figures are population form and are converted). Our mean
-over n seeds is "within 2 sd" if it differs from the published mean by at most 2 sd. Our own spread
-does not enter, so that noisy runs cannot buy agreement; it is shown beside. Were our seeds drawn
-from the published distribution, the two means would differ by `chance` = sqrt(1/n + 1/n_published)
-sd (root mean square): 0.66 sd for 3 seeds against 10. Values are compared at the same epoch or
-batch only, and only if data set, architecture and parameters are the published ones (`difference`).
+Ours is held against a published number only where data set, network and parameters are the
+published ones (`difference`), and at the same epoch or batch.
 """
 
 import dataclasses
+import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus import paths
+from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
 
 if TYPE_CHECKING:
@@ -40,8 +34,6 @@ if TYPE_CHECKING:
 
     from bioplaus.experiments.manifest import Run
 
-LIMIT = 2.0  # published standard deviations
-NOT_RUN = "not run at this preset"
 NOTHING = "nothing published for it"
 
 _METRICS = {  # as the published files say it, without "final_": as our records say it
@@ -71,33 +63,34 @@ class Published:
     note: str = ""  # how its rows differ from the ones asked for
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Ours beside a published number, in the metric's unit; `k` and `chance` in published standard
-    deviations.
+class MissingError(BioplausError):
+    """There is no file of published numbers of this kind."""
+
+
+def read(paper: str, kind: str) -> "pandas.DataFrame":
+    """The table `Results/published/<paper>_<kind>.csv`, checked against the digest that
+    `SHA256SUMS` beside it names.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    BioplausError
+        If it cannot be read, is not the one with that digest, or has none.
     """
+    import pandas
 
-    published: float | None
-    published_sd: float | None
-    published_n: int | None
-    ours: float | None
-    ours_sd: float | None  # sample form; None for one seed
-    n: int
-    difference: float | None
-    k: float | None
-    chance: float | None
-    verdict: str
-    note: str = ""
-
-    @property
-    def grade(self) -> str:
-        """The verdict in one word: within, outside, not-run, or open (nothing, or no spread,
-        published).
-        """
-        words = {"within": "within", "outside": "outside", NOT_RUN: "not-run"}
-        return next(
-            (word for start, word in words.items() if self.verdict.startswith(start)), "open"
+    path = _file(paper, kind)
+    content = _files.read(path)
+    if content is None:
+        raise MissingError(f"There are no published numbers of {paper}: {path} is missing.")
+    if (computed := _files.sha256(content)) != (expected := _digest(path)):
+        raise BioplausError(
+            f"{path} is damaged or was changed: its sha256 is {computed[:12]}..., but SHA256SUMS"
+            f" beside it says {expected[:12]}.... Put it back with `git checkout`, or note the new"
+            " digest there."
         )
+    return pandas.read_csv(io.BytesIO(content))
 
 
 def values(paper: str) -> "pandas.DataFrame":
@@ -141,11 +134,9 @@ def value(paper: str, where: Mapping[str, Any], metric: str) -> Published | None
         return Published(float(singles.mean()), float(singles.std()), len(singles))
     _unambiguous(rows, where, metric, paper, rows)
     row = rows.iloc[0]
-    number = float(row["value"])
+    mean = float(row["value"])
     return (
-        Published(number, float(row["std"]), _count(row["n_seeds"]))
-        if math.isfinite(number)
-        else None
+        Published(mean, float(row["std"]), _count(row["n_seeds"])) if math.isfinite(mean) else None
     )
 
 
@@ -183,11 +174,11 @@ def curve(paper: str, where: Mapping[str, Any], metric: str) -> "pandas.DataFram
     return None
 
 
-def point(found: "pandas.DataFrame | None", x: float) -> Published | None:
-    """The published curve `found` at `x` as one number, its band in sample form; None where it has
-    no such point.
+def point(curve: "pandas.DataFrame | None", x: float) -> Published | None:
+    """A published curve at `x` as one number, its band in sample form; None where it has no such
+    point.
     """
-    rows = found[found.x == x] if found is not None else ()
+    rows = curve[curve.x == x] if curve is not None else ()
     if not len(rows):
         return None
     row, n = rows.iloc[0], int(rows.iloc[0]["n"])
@@ -214,15 +205,15 @@ def difference(run: "Run", reference: "Run | None") -> str:
     """
     if not run.published:
         return NOTHING
-    ours, theirs = run.parameters, run.published
+    ours, answered = run.parameters, run.published
     dataset = str(ours.get("dataset", ""))
-    if "dataset" in theirs and _plain(dataset) != _plain(str(theirs["dataset"])):
-        return f"the data set is {dataset}, published is {theirs['dataset']}"
-    units = ours.get("config", {}).get("n_units")
-    if "architecture" in theirs and units and "-".join(map(str, units)) != theirs["architecture"]:
-        return f"the network is {'-'.join(map(str, units))}, published is {theirs['architecture']}"
+    if "dataset" in answered and _plain(dataset) != _plain(str(answered["dataset"])):
+        return f"the data set is {dataset}, published is {answered['dataset']}"
+    network = "-".join(map(str, ours.get("config", {}).get("n_units") or ()))
+    if "architecture" in answered and network and network != answered["architecture"]:
+        return f"the network is {network}, published is {answered['architecture']}"
     if reference is not None:
-        mine, its = _flat(ours), _flat(reference.parameters)
+        mine, its = flattened(ours), flattened(reference.parameters)
         for name in sorted(mine.keys() | its.keys()):
             if name not in _FREE and mine.get(name) != its.get(name):
                 return f"{name} is {mine.get(name)}, at preset paper it is {its.get(name)}"
@@ -235,65 +226,16 @@ def is_copy(run: "Run", reference: "Run | None") -> bool:
     """
     if reference is None or not run.published or "dataset" not in run.published:
         return False
-    ours, theirs = (
-        str(run.parameters.get("dataset", "")),
-        str(reference.parameters.get("dataset", "")),
-    )
-    same = dataclasses.replace(run, parameters={**run.parameters, "dataset": theirs})
-    return ours.startswith(f"{theirs}-") and not difference(same, reference)
-
-
-def compare(
-    ours: Sequence[float],
-    theirs: Published | None,
-    *,
-    digits: int = 4,
-    reason: str = NOT_RUN,
-    left_out: int = 0,
-) -> Comparison:
-    """Hold the mean of `ours` (one number a seed) against a published number.
-
-    Parameters
-    ----------
-    digits : decimals of the difference in the verdict.
-    reason : the verdict where `ours` is empty.
-    left_out : seeds that are not in `ours` because they collapsed or diverged; if no other is left,
-        that is the verdict, else it is noted.
-    """
-    n = len(ours)
-    mean = float(np.mean(ours)) if n else None
-    own_sd = float(np.std(ours, ddof=1)) if n > 1 else None
-    if theirs is None:
-        return Comparison(
-            None, None, None, mean, own_sd, n, None, None, None, "no published counterpart"
-        )
-    notes = [theirs.note] if theirs.note else []
-    if left_out and n:
-        notes.append(f"{left_out} of {n + left_out} seeds collapsed or diverged, left out")
-    known = (theirs.value, theirs.sd if theirs.sd > 0 else None, theirs.n, mean, own_sd, n)
-    if mean is None:
-        verdict = f"outside: all {left_out} seeds collapsed or diverged" if left_out else reason
-        return Comparison(*known, None, None, None, verdict, "; ".join(notes))
-    gap = mean - theirs.value
-    if not theirs.sd > 0:  # NaN, or all seeds equal
-        return Comparison(
-            *known, gap, None, None, f"no spread published: {gap:+.{digits}f}", "; ".join(notes)
-        )
-    k = gap / theirs.sd
-    chance = math.sqrt(1 / n + 1 / theirs.n) if theirs.n else None
-    verdict = (
-        f"within {LIMIT:g} sd"
-        if abs(k) <= LIMIT
-        else f"outside: {gap:+.{digits}f} ({abs(k):.1f} sd)"
-    )
-    return Comparison(*known, gap, k, chance, verdict, "; ".join(notes))
+    ours, published = (str(one.parameters.get("dataset", "")) for one in (run, reference))
+    same = dataclasses.replace(run, parameters={**run.parameters, "dataset": published})
+    return ours.startswith(f"{published}-") and not difference(same, reference)
 
 
 @cache
 def _values(paper: str) -> "pandas.DataFrame":
     import pandas
 
-    table = pandas.read_csv(_file(paper, "published"))
+    table = read(paper, "published")
     text = table.figure_or_table.astype(str)
     table["setting"] = text.str.extract(r"\bsetting (\d+)")[0].astype("Float64").astype("Int64")
     table["pickle"] = text.str.extract(r"\bpickle (\S+)")[0]
@@ -313,9 +255,9 @@ def _curves(paper: str) -> "pandas.DataFrame":
 
     columns = ["figure", "dataset", "algorithm", "architecture", "setting", "pickle", "condition"]
     try:
-        table = pandas.read_csv(_file(paper, "published_curves"))
-        settings = pandas.read_csv(_file(paper, "published_curve_settings"))
-    except BioplausError:
+        table = read(paper, "published_curves")
+        settings = read(paper, "published_curve_settings")
+    except MissingError:
         return pandas.DataFrame(columns=[*columns, "metric", "axis", "x", "mean", "sd", "n"])
     table = table.rename(columns={"algorithm": "curve", "std_population": "sd", "n_seeds": "n"})
     table = table.merge(
@@ -335,10 +277,20 @@ def _curves(paper: str) -> "pandas.DataFrame":
 
 
 def _file(paper: str, kind: str) -> Path:
-    path = paths.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
-    if not path.is_file():
-        raise BioplausError(f"There are no published numbers of {paper}: {path} is missing.")
-    return path
+    return paths.project_root() / "Results" / "published" / f"{paper}_{kind}.csv"
+
+
+def _digest(path: Path) -> str:
+    """The sha256 that `SHA256SUMS` beside a file names for it."""
+    sums = path.with_name("SHA256SUMS")
+    for line in (_files.read(sums) or b"").decode("utf-8", "replace").splitlines():
+        digest, _, name = line.partition("  ")
+        if name == path.name:
+            return digest
+    raise BioplausError(
+        f"{sums} names no digest of {path.name}, so damage to it would not be noticed. Put one"
+        f" there with `sha256sum {path.name} >> {sums.name}`, in that folder."
+    )
 
 
 def _rows(table: "pandas.DataFrame", where: Mapping[str, Any], paper: str) -> "pandas.DataFrame":
@@ -361,13 +313,13 @@ def _unambiguous(
     where: Mapping[str, Any],
     metric: str,
     paper: str,
-    found: "pandas.DataFrame",
+    candidates: "pandas.DataFrame",
 ) -> None:
-    if len(found) > 1:
+    if len(candidates) > 1:
         columns = [name for name in ("architecture", *sorted(_KEYS)) if name in rows]
         apart = [name for name in columns if rows[name].nunique(dropna=False) > 1]
         raise BioplausError(
-            f"{len(found)} published values of {metric} by {paper} have {dict(where)}; "
+            f"{len(candidates)} published values of {metric} by {paper} have {dict(where)}; "
             f"add {' or '.join(apart) or 'a column'} to tell them apart."
         )
 
@@ -376,12 +328,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested parameters by dotted name; lists and tuples alike."""
     flat: dict[str, Any] = {}
     for name, item in parameters.items():
         if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{name}.")
+            flat |= flattened(item, f"{prefix}{name}.")
         else:
             flat[prefix + name] = list(item) if isinstance(item, tuple) else item
     return flat

@@ -1,87 +1,26 @@
-"""From results to the report page: execute the analysis notebooks, and put all they drew on one
-page.
-
-A notebook is drawn again only if something it depends on changed: its source, the package's source
-(rules, nets and tasks only if the notebook names them: they reach a figure through results), the
-paper's manifest and published numbers, the preset's results of that paper, or the versions of the
-libraries that draw. Their digest is kept in `<preset>/notebooks/<notebook>.json`, beside the
-executed copy.
-"""
+"""One page with all that the analysis notebooks drew, and all claims with their verdicts."""
 
 import base64
-import contextlib
-import hashlib
-import importlib.metadata
-import multiprocessing
-import os
-import re
-import tempfile
-import traceback
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cache, cached_property
+import collections
 from pathlib import Path
 from typing import Any
 
 from bioplaus import _files, paths
 from bioplaus import results as _results
-from bioplaus.analysis import experiment as analysis
-from bioplaus.analysis import published, tables
-from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import engine, manifest
+from bioplaus.analysis import experiment as loading
+from bioplaus.analysis import tables
+from bioplaus.analysis.claims import Claim
+from bioplaus.analysis.drawing import draw, notebooks_of
+from bioplaus.analysis.experiment import RunSet
+from bioplaus.analysis.verdicts import MARGIN, MIN_SEEDS, Verdict
+from bioplaus.errors import BioplausError
+from bioplaus.experiments import manifest
 
-_LIBRARIES = ("matplotlib", "numpy", "pandas")  # a new version may draw differently
+__all__ = ["draw", "render"]  # the two steps of the command `report`
 
-
-def draw(
-    preset: str,
-    papers: Iterable[str] | None = None,
-    only: str | None = None,
-    results: str | Path | None = None,
-    *,
-    workers: int = 0,
-    force: bool = False,
-) -> Iterator[str]:
-    """Execute the analysis notebooks that are not up to date, in parallel, and yield a line as each
-    ends.
-
-    A generator: nothing is drawn until it is iterated. A notebook that fails stops none of the
-    others; the page shows it with its error.
-
-    Parameters
-    ----------
-    papers : keys; None means all that have a manifest.
-    only : glob over notebook names without suffix.
-    results : folder of results from now on, in place of `paths.root()`.
-    workers : notebooks at once; 0 means one per core.
-    force : draw again what is up to date.
-
-    Raises
-    ------
-    BioplausError
-        For an unknown preset or paper, an `only` that matches no notebook, or a folder that cannot
-        be written.
-    """
-    if results is not None:
-        os.environ["BIOPLAUS_RESULTS"] = str(Path(results).resolve())
-    found = _notebooks(preset, papers)
-    chosen = [notebook for notebook in found if only is None or fnmatchcase(notebook.name, only)]
-    if only is not None and not chosen:
-        raise unknown("notebook", only, [notebook.name for notebook in found])
-    todo = [notebook for notebook in chosen if force or not notebook.is_current]
-    if len(todo) < len(chosen):
-        yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
-    if not todo:
-        return
-    drawn = _draw_all(todo, min(workers or engine.cores(), len(todo)))
-    with contextlib.closing(drawn):
-        for number, (notebook, error) in enumerate(drawn, start=1):
-            ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
-            yield f"[{number}/{len(todo)}] {ended}"
+_STATES = ("done", "collapsed", "diverged", "failed", "missing")
+_COMPARED = (Verdict.AGREES, Verdict.DIFFERS_SLIGHTLY, Verdict.DIFFERS, Verdict.UNDECIDED)
+_ORDERED = (Verdict.HOLDS, Verdict.CONTRADICTED, Verdict.UNDECIDED)
 
 
 def render(preset: str) -> Path:
@@ -99,214 +38,18 @@ def render(preset: str) -> Path:
     )
     environment.filters |= {
         "metric": tables.metric,
-        "number": tables.number,
-        "signed": tables.signed,
+        "with_n": tables.with_n,
+        "difference": tables.difference,
+        "verdict": tables.verdict,
+        "digits": tables.digits_of,
         "image": _image,
+        "link": _link,
     }
     page = environment.get_template("report.html.j2").render(_contents(preset))
     path = paths.root() / preset / "report" / "index.html"
+    _files.make_folder(path.parent)
     _files.write_atomic(path, page.encode())
     return path
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """One analysis notebook at one preset."""
-
-    path: Path
-    paper: str
-    preset: str
-
-    @property
-    def name(self) -> str:
-        """Its file name without suffix, the beginning of the names of what it draws."""
-        return self.path.stem
-
-    @property
-    def title(self) -> str:
-        """Its first heading."""
-        lines = self._source("markdown").splitlines()
-        return next(
-            (line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), self.name
-        )
-
-    @property
-    def copy(self) -> Path:
-        """Where its executed copy goes."""
-        return paths.root() / self.preset / "notebooks" / f"{self.name}.ipynb"
-
-    @cached_property
-    def state(self) -> dict[str, Any]:
-        """What its last execution left: digest, status, error, names of files."""
-        return _files.read_json(self.copy.with_suffix(".json")) or {}
-
-    @property
-    def is_current(self) -> bool:
-        """Whether what it drew is what it would draw now."""
-        made = [self._folder / file for file in self.state.get("files", [])]
-        return (
-            self.state.get("digest") == self.digest()
-            and bool(made)
-            and all(path.is_file() for path in made)
-        )
-
-    @property
-    def _folder(self) -> Path:
-        return paths.root() / self.preset
-
-    def digest(self) -> str:
-        """sha256 of everything that decides what it draws."""
-        home = paths.project_root()
-        files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml"]
-        files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
-        files += sorted((self._folder / self.paper).glob("*.pkl"))
-        names_models = re.search(r"\b(rules|nets|tasks)\b", self._source("code")) is not None
-        digest = hashlib.sha256(f"{self.preset} {_code(names_models)}".encode())
-        for path in files:
-            digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
-        for path in sorted((self._folder / self.paper).glob("*/*/run.json")):
-            run, result = _results.about(path.parent), path.with_name("result.pkl")
-            if run.get("sha256") and result.is_file():
-                digest.update(
-                    f"{path.parent.name} {run['sha256']} {result.stat().st_size}\n".encode()
-                )
-        return digest.hexdigest()
-
-    def outputs(self) -> list[dict[str, Any]]:
-        """The descriptions of the figures and tables that it drew, in the order in which its source
-        names them.
-        """
-        source = self._source("code")
-        found = [
-            {**about, "file": str(path.relative_to(self._folder))}
-            for kind in ("figures", "tables")
-            for path in sorted((self._folder / kind).glob(f"{self.name}*.json"))
-            if isinstance(about := _files.read_json(path), dict)
-            and about.get("notebook") == self.name
-        ]
-        return sorted(found, key=lambda about: (source.find(f'"{about["name"]}"'), about["name"]))
-
-    def _source(self, kind: str) -> str:
-        """The text of its cells of one kind."""
-        cells = (_files.read_json(self.path) or {}).get("cells", [])
-        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == kind)
-
-    def note(self, state: dict[str, Any]) -> None:
-        """Remember how its execution ended."""
-        _files.write_json(self.copy.with_suffix(".json"), {"notebook": self.name, **state})
-
-
-def _notebooks(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
-    if preset not in manifest.PRESETS:
-        raise unknown("preset", preset, manifest.PRESETS)
-    chosen = list(papers) if papers is not None else manifest.papers()
-    for paper in chosen:
-        manifest.load(paper)
-    folder = paths.project_root() / "notebooks"
-    return [
-        Notebook(path, paper, preset)
-        for paper in chosen
-        for path in sorted(
-            [*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")]
-        )
-    ]
-
-
-@cache
-def _code(with_models: bool) -> str:
-    """sha256 of the package's source and of the versions of the libraries that draw, as this
-    process found them.
-    """
-    package = Path(__file__).resolve().parents[1]
-    files = {path.relative_to(package): path for path in package.rglob("*.py")}
-    if not with_models:
-        files = {
-            name: path
-            for name, path in files.items()
-            if name.parts[0] not in ("rules", "nets", "tasks")
-        }
-    sources = [f"{name} {_files.sha256(path.read_bytes())}" for name, path in files.items()]
-    versions = [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
-    return _files.sha256("\n".join(sorted(sources) + versions).encode())
-
-
-def _draw_all(todo: list[Notebook], workers: int) -> Iterator[tuple[Notebook, str]]:
-    """Each notebook with the sentence of its error, or nothing, as it ends.
-
-    When a process dies (memory ran out), its pool ends and which notebook it drew is not known:
-    those that had not ended are drawn one by one, each in a process of its own, and only what dies
-    there has failed.
-    """
-    pool, unknown_end = _pool(workers), []
-    try:
-        futures = {pool.submit(_draw_one, notebook): notebook for notebook in todo}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                unknown_end.append(futures[future])
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for notebook in unknown_end:
-        with _pool(1) as pool:
-            try:
-                error = pool.submit(_draw_one, notebook).result()
-            except BrokenProcessPool:
-                error = "the process that drew it died"
-                notebook.note({"status": "failed", "error": error})
-        yield notebook, error
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes with fresh interpreters: nothing of the caller (threads, figures, sockets) can
-    reach a notebook.
-    """
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _draw_one(notebook: Notebook) -> str:
-    """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
-    from bioplaus.experiments import notebooks as kernels
-
-    os.environ.update(engine.environment())
-    digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
-    before = {
-        about["file"]: (notebook._folder / about["file"]).stat().st_mtime_ns
-        for about in notebook.outputs()
-    }
-    # In a folder of its own: kernels that start in one folder at once would take each other's ipc
-    # sockets.
-    with tempfile.TemporaryDirectory(prefix="bioplaus-") as folder:
-        copy = Path(folder) / notebook.copy.name
-        try:
-            kernels.execute(notebook.path, copy, {"preset": notebook.preset})
-        except (
-            Exception
-        ) as error:  # whatever it is, it belongs on the page and stops no other notebook
-            sentence = (
-                str(error)
-                if isinstance(error, BioplausError)
-                else f"{type(error).__name__}: {error}"
-            )
-            trace = getattr(error, "traceback", "") or traceback.format_exc()
-            notebook.note({"status": "failed", "error": sentence, "traceback": trace})
-            return sentence
-        finally:
-            if copy.is_file():
-                _files.write_atomic(notebook.copy, copy.read_bytes())
-    for file, written in before.items():
-        path = notebook._folder / file
-        if path.is_file() and path.stat().st_mtime_ns == written:  # it no longer draws this one
-            for stale in path.parent.glob(f"{path.stem}.*"):
-                stale.unlink()
-    made = notebook.outputs()
-    files = [
-        str(Path(about["file"]).with_suffix(f".{kind}"))
-        for about in made
-        for kind in ("json", *about["files"])
-    ]
-    notebook.note({"status": "drawn", "error": "", "digest": digest, "files": files})
-    return ""
 
 
 def _contents(preset: str) -> dict[str, Any]:
@@ -319,9 +62,9 @@ def _contents(preset: str) -> dict[str, Any]:
                 "name": notebook.name,
                 "title": notebook.title,
                 "state": notebook.state,
-                "outputs": notebook.outputs(),
+                "outputs": [_with_claims(output) for output in notebook.outputs()],
             }
-            for notebook in _notebooks(preset, [paper])
+            for notebook in notebooks_of(preset, [paper])
         ]
         sections.append(
             {
@@ -331,35 +74,42 @@ def _contents(preset: str) -> dict[str, Any]:
                 "notebooks": notebooks,
             }
         )
-        for about in (about for notebook in notebooks for about in notebook["outputs"]):
-            for claim in about["claims"]:
-                key = tuple(
-                    claim[name] for name in ("paper", "experiment", "entry", "metric", "axis", "x")
+        for output in (output for notebook in notebooks for output in notebook["outputs"]):
+            for claim in output["claims"]:
+                key = (
+                    claim.paper,
+                    claim.experiment,
+                    claim.entry,
+                    claim.metric,
+                    claim.axis,
+                    claim.x,
                 )
-                claims.setdefault(key, claim)
+                # a point on the way in one figure may be the primary value of a table
+                if key not in claims or (claim.is_primary and not claims[key].is_primary):
+                    claims[key] = claim
         for experiment in described.experiments:
             try:
-                found = analysis.load(paper, experiment, preset)
+                run_set = loading.load(paper, experiment, preset)
             except BioplausError as error:
                 damaged.append(f"{paper}, {experiment}: {error}")
                 continue
-            if found.runs:
-                runs.append(_run_counts(found))
-                provenance += [outcome.run for outcome in found.outcomes]
+            if run_set.runs:
+                runs.append(_run_counts(run_set))
+                provenance += [outcome.run for outcome in run_set.outcomes]
     newest = max(provenance, key=lambda run: run.get("finished", ""), default={})
-    compared = [
-        claim
-        for claim in claims.values()
-        if claim["published"] is not None and claim.get("planned", True)
-    ]
+    planned = [claim for claim in claims.values() if claim.is_planned]
+    shown = [claim for claim in planned if claim.is_ordering or claim.published is not None]
+    headlines = _headlines(shown)
     return {
         "preset": preset,
         "presets": manifest.PRESETS,
         "sections": sections,
         "runs": runs,
-        "claims": compared,
-        "headlines": _headlines(compared),
-        "grades": Counter(claim["grade"] for claim in compared),
+        "n_claims": len(shown),
+        "headlines": headlines,
+        "values": _counts(headlines, _COMPARED, are_orderings=False),
+        "orderings": _counts(headlines, _ORDERED, are_orderings=True),
+        "n_not_run": sum(claim.verdict is Verdict.NOT_RUN for claim in headlines),
         "totals": {state: sum(row[state] for row in runs) for state in ("planned", *_STATES)},
         "datasets": sorted({name for row in runs for name in row["datasets"]}),
         "commits": sorted({_commit(run) for run in provenance}),
@@ -367,63 +117,80 @@ def _contents(preset: str) -> dict[str, Any]:
         "versions": newest.get("versions", {}),
         "n_failed": sum(
             notebook["state"].get("status") == "failed"
-            for s in sections
-            for notebook in s["notebooks"]
+            for section in sections
+            for notebook in section["notebooks"]
         ),
         "damaged": damaged,
-        "limit": published.LIMIT,
+        "margin": MARGIN,
+        "min_seeds": MIN_SEEDS,
     }
 
 
-_STATES = ("done", "collapsed", "diverged", "failed", "missing")
+def _with_claims(output: dict[str, Any]) -> dict[str, Any]:
+    """The description of a figure or table, its claims as such again."""
+    claims = [Claim(**{**c, "verdict": Verdict(c["verdict"])}) for c in output["claims"]]
+    return {**output, "claims": claims}
 
 
-def _run_counts(found: analysis.Analysis) -> dict[str, Any]:
+def _run_counts(run_set: RunSet) -> dict[str, Any]:
     """How the runs of an experiment ended; a missing one whose last attempt failed counts as
     failed, with its error.
     """
-    states, errors = dict(found.status), {}
-    for run in found.runs:
-        last = _results.about(run.folder) if states[run.id] == "missing" else {}
+    states, errors = dict(run_set.status), {}
+    for run in run_set.runs:
+        last = _results.read_run(run.folder) if states[run.id] == "missing" else {}
         if last.get("status") == "failed":
             states[run.id], errors[run.id] = "failed", last.get("error", "")
     return {
-        "paper": found.paper,
-        "experiment": found.experiment,
-        "title": found.title,
-        "datasets": found.about["datasets"],
+        "paper": run_set.paper,
+        "experiment": run_set.experiment,
+        "title": run_set.title,
+        "datasets": run_set.datasets,
         "planned": len(states),  # a run that two entries share is one
         **{state: list(states.values()).count(state) for state in _STATES},
         "errors": errors,
-        "entries": found.overview().to_dict("records"),
-        "command": analysis.command(found.preset, found.paper, found.experiment),
+        "entries": run_set.overview().to_dict("records"),
+        "command": run_set.provenance.command,
     }
 
 
-def _headlines(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each entry and metric: the last value that was compared, else the last published one."""
-    found: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+def _headlines(claims: list[Claim]) -> list[Claim]:
+    """The primary claims: of each entry and metric beside a published value the last that was
+    compared, else the last published one; every ordering.
+    """
+    chosen: dict[tuple[Any, ...], Claim] = {}
     for claim in claims:
-        of_entry = found.setdefault((claim["paper"], claim["experiment"], claim["entry"]), {})
-        of_entry.setdefault(claim["metric"], []).append(claim)
-    chosen = []
-    for group in (group for of_entry in found.values() for group in of_entry.values()):
-        group.sort(key=lambda claim: claim["x"])
-        compared = [claim for claim in group if claim["n"]]
-        chosen.append((compared or group)[-1])
-    return chosen
+        if not claim.is_primary:
+            continue
+        key = (claim.paper, claim.experiment, claim.entry, claim.metric)
+        key += (claim.x,) if claim.is_ordering else ()
+        other = chosen.get(key)
+        if other is None or (claim.n > 0, claim.x) > (other.n > 0, other.x):
+            chosen[key] = claim
+    return list(chosen.values())
+
+
+def _counts(
+    claims: list[Claim], words: tuple[Verdict, ...], *, are_orderings: bool
+) -> dict[str, int]:
+    counts = collections.Counter(c.verdict for c in claims if c.is_ordering == are_orderings)
+    return {str(word): counts[word] for word in words}
 
 
 def _commit(run: dict[str, Any]) -> str:
     commit = run.get("commit")
-    return (
-        f"{commit[:10]}{' with changes' if run.get('dirty') else ''}"
-        if commit
-        else "unknown commit"
-    )
+    if not commit:
+        return "unknown commit"
+    return f"{commit[:10]}{' with changes' if run.get('dirty') else ''}"
 
 
-def _image(about: dict[str, Any], preset: str) -> str:
+def _link(output: dict[str, Any], suffix: str) -> str:
+    """A file beside a description, as seen from the page."""
+    path = output["path"]
+    return f"../{path.parent.name}/{path.stem}.{suffix}"
+
+
+def _image(output: dict[str, Any]) -> str:
     """A figure's png as a data address."""
-    content = (paths.root() / preset / about["file"]).with_suffix(".png").read_bytes()
+    content = output["path"].with_suffix(".png").read_bytes()
     return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,18 +1,18 @@
-"""Tables with the published value beside ours, and `save`, which writes them as csv, Markdown and
-json.
-"""
+"""Claims and grids as tables for readers, and how numbers are written in them."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioplaus.analysis import plots, published
+from bioplaus.analysis import published
+from bioplaus.analysis.claims import Claim
+from bioplaus.analysis.comparison import compare_final
 
 if TYPE_CHECKING:
     import pandas
 
-    from bioplaus.analysis.experiment import Analysis
+    from bioplaus.analysis.experiment import RunSet
 
 _METRICS = {
     "test_accuracy": "test accuracy",
@@ -47,39 +47,63 @@ def signed(gap: float | None, digits: int = 4) -> str:
     return text if float(text) == 0 else f"{'+' if gap > 0 else '−'}{text}"
 
 
-def comparison(claims: Iterable[Mapping[str, Any]]) -> "pandas.DataFrame":
-    """Claims as a table for readers: published, ours (mean ± sample sd, n), difference, verdict."""
+def comparison(claims: Iterable[Claim]) -> "pandas.DataFrame":
+    """Claims as a table for readers: published, ours (mean ± sample sd, n), difference with its
+    95 % interval, verdict.
+    """
     import pandas
 
     rows = []
     for claim in claims:
-        digits = 1 if claim["metric"].endswith("_deg") else 4
-        gap, k, n = claim["difference"], claim["k"], claim["published_n"]
-        in_sd = f" ({signed(k, 1)} sd)" if k is not None else ""
+        digits = digits_of(claim.metric)
         rows.append(
             {
-                "algorithm": claim["label"],
-                "quantity": metric(claim["metric"]),
-                "at": f"{claim['axis']} {claim['x']}",
-                "published": (
-                    number(claim["published"], claim["published_sd"], digits=digits)
-                    + (f" (n = {n})" if n else "")
-                ),
-                "ours": (
-                    number(claim["ours"], claim["ours_sd"], digits=digits)
-                    + (f" (n = {claim['n']})" if claim["n"] else "")
-                ),
-                "difference": signed(gap, digits) + in_sd,
-                "verdict": claim["verdict"] + (f"; {claim['note']}" if claim["note"] else ""),
+                "algorithm": claim.label,
+                "quantity": metric(claim.metric),
+                "at": f"{claim.axis} {claim.x}",
+                "published": with_n(claim.published, claim.published_sd, claim.published_n, digits),
+                "ours": with_n(claim.ours, claim.ours_sd, claim.n, digits),
+                "difference": difference(claim),
+                "verdict": verdict(claim) + (f"; {claim.note}" if claim.note else ""),
             }
         )
-    return pandas.DataFrame(
-        rows, columns=["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"]
-    )
+    columns = ["algorithm", "quantity", "at", "published", "ours", "difference", "verdict"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def digits_of(metric: str) -> int:
+    """Decimals that a metric is written with."""
+    return 1 if metric.endswith("_deg") else 4
+
+
+def with_n(mean: float | None, sd: float | None, n: int | None, digits: int = 4) -> str:
+    """`0.9762 ± 0.0012 (n = 10)`."""
+    return number(mean, sd, digits=digits) + (f" (n = {n})" if n else "")
+
+
+def difference(claim: Claim) -> str:
+    """`−0.0005 [−0.0016, +0.0006]`: ours - published, or the mean of an ordering, with its 95 %
+    interval.
+    """
+    digits = digits_of(claim.metric)
+    text = signed(claim.ours if claim.is_ordering else claim.difference, digits)
+    if claim.low is None:
+        return text
+    return f"{text} [{signed(claim.low, digits)}, {signed(claim.high, digits)}]"
+
+
+def verdict(claim: Claim) -> str:
+    """`agrees, z = −0.3` or `holds, p = 0.003`; the p is Holm's where there is one."""
+    p = claim.p if claim.p_holm is None else claim.p_holm
+    if claim.is_ordering and p is not None:
+        return f"{claim.verdict}, p = {p:.2g}"
+    if claim.z is not None:
+        return f"{claim.verdict}, z = {signed(claim.z, 1)}"
+    return str(claim.verdict)
 
 
 def grid(
-    found: "Analysis", *, chosen_by: str | None = "train_accuracy"
+    run_set: "RunSet", *, chosen_by: str | None = "train_accuracy"
 ) -> "tuple[pandas.DataFrame, pandas.DataFrame]":
     """Every setting of the grids of an experiment: what varies, both accuracies published and ours,
     what was chosen.
@@ -88,7 +112,7 @@ def grid(
 
     Parameters
     ----------
-    found : whose entries are grids, named `<script>-<number>`.
+    run_set : whose entries are grids, named `<script>-<number>`.
     chosen_by : metric whose largest mean chooses a script's setting; None where nothing was chosen.
 
     Returns
@@ -97,10 +121,10 @@ def grid(
     """
     import pandas
 
-    claims = found.compare_final(collapsed=True)
-    values = {(claim["entry"], claim["metric"]): claim for claim in claims}
+    claims = compare_final(run_set, collapsed=True)
+    values = {(claim.entry, claim.metric): claim for claim in claims}
     rows = []
-    for script, entries in _scripts(found).items():
+    for script, entries in _scripts(run_set).items():
         best = {
             side: _best(entries, values, chosen_by, side)
             for side in ("published", "ours")
@@ -110,45 +134,50 @@ def grid(
             chosen = [side for side, which in best.items() if which == entry]
             row = {"script": script, "setting": entry.rpartition("-")[2], "varies": varied}
             for name in ("train_accuracy", "test_accuracy"):
-                claim = values.get((entry, name), {})
-                n = {"published": claim.get("published_n"), "ours": claim.get("n")}
+                claim = values.get((entry, name))
                 for side in ("published", "ours"):
-                    text = number(claim.get(side), claim.get(f"{side}_sd"))
-                    row[f"{side}, {metric(name)}"] = f"{text} (n = {n[side]})" if n[side] else text
-            row["verdict, test"] = values.get((entry, "test_accuracy"), {}).get("verdict", "")
+                    numbers = _side(claim, side) if claim else (None, None, None)
+                    row[f"{side}, {metric(name)}"] = with_n(*numbers)
+            claim = values.get((entry, "test_accuracy"))
+            row["verdict, test"] = verdict(claim) if claim else ""
             rows.append({**row, "chosen": " and ".join(chosen)} if chosen_by else row)
-    return pandas.DataFrame(rows), pandas.DataFrame(claims)
+    numbers = pandas.DataFrame([dataclasses.asdict(claim) for claim in claims])
+    return pandas.DataFrame(rows), numbers
 
 
-def _scripts(found: "Analysis") -> dict[str, dict[str, str]]:
+def _scripts(run_set: "RunSet") -> dict[str, dict[str, str]]:
     """Script's label -> entry -> the parameters that differ within the script, in words."""
     by_script: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in (*found.runs, *found.alone):
-        by_script.setdefault(run.entry.rpartition("-")[0], {})[run.entry] = published._flat(
-            run.parameters.get("config", {})
-        )
-    said = {}
+    for run in (*run_set.runs, *run_set.alone):
+        settings = published.flattened(run.parameters.get("config", {}))
+        by_script.setdefault(run.entry.rpartition("-")[0], {})[run.entry] = settings
+    scripts = {}
     for script, points in by_script.items():
-        tables = list(points.values())
-        names = [
-            name
-            for name in tables[0]
-            if any(table.get(name) != tables[0][name] for table in tables)
-        ]
-        said[script.replace("_", " ")] = {
+        first, *others = points.values()
+        names = [name for name in first if any(one.get(name) != first[name] for one in others)]
+        scripts[script.replace("_", " ")] = {
             entry: ", ".join(f"{name} {table.get(name)}" for name in names)
             for entry, table in points.items()
         }
-    return said
+    return scripts
+
+
+def _side(claim: Claim, side: str) -> tuple[float | None, float | None, int | None]:
+    """Mean, sd and n of one side, published or ours."""
+    if side == "published":
+        return claim.published, claim.published_sd, claim.published_n
+    return claim.ours, claim.ours_sd, claim.n
 
 
 def _best(
-    entries: Iterable[str], values: Mapping[tuple[str, str], Any], name: str, side: str
+    entries: Iterable[str], values: Mapping[tuple[str, str], Claim], name: str, side: str
 ) -> str | None:
     """The entry whose mean of a metric is largest, published or ours; None where there is none."""
-    known = {entry: values.get((entry, name), {}).get(side) for entry in entries}
+    means = {
+        entry: _side(values[entry, name], side)[0] for entry in entries if (entry, name) in values
+    }
     known = {
-        entry: value for entry, value in known.items() if value is not None and math.isfinite(value)
+        entry: mean for entry, mean in means.items() if mean is not None and math.isfinite(mean)
     }
     return max(known, key=known.__getitem__) if known else None
 
@@ -163,54 +192,3 @@ def markdown(table: "pandas.DataFrame") -> str:
     return "".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
     )
-
-
-def save(
-    claims: Iterable[Mapping[str, Any]],
-    name: str,
-    *,
-    notebook: str,
-    title: str,
-    caption: str,
-    about: Mapping[str, Any],
-) -> Path:
-    """Write `<preset>/tables/<name>` as csv (full numbers), md (as read) and json (what the page
-    says).
-
-    Parameters and return as in `plots.save`; with no result at all, and none published alone, only
-    the json is written.
-    """
-    import pandas
-
-    claims, files = list(claims), {}
-    if any(about["n"].values()) or about.get("published_alone"):
-        files = {
-            "csv": plots.csv(pandas.DataFrame(claims)),
-            "md": markdown(comparison(claims)).encode(),
-        }
-    said = {"notebook": notebook, "title": title, "caption": caption}
-    return plots.store("table", name, files, about=about, claims=claims, said=said)
-
-
-def save_frame(
-    table: "pandas.DataFrame",
-    name: str,
-    *,
-    data: "pandas.DataFrame",
-    notebook: str,
-    title: str,
-    caption: str,
-    about: Mapping[str, Any],
-) -> Path:
-    """As `save`, for a table that compares nothing with published numbers.
-
-    Parameters
-    ----------
-    table : what is read, one text a cell.
-    data : the numbers behind it, for the csv.
-    """
-    some = any(about["n"].values()) or about.get("published_alone")
-    files = {"csv": plots.csv(data), "md": markdown(table).encode()} if some else {}
-    said = {"notebook": notebook, "title": title, "caption": caption}
-    said |= {"columns": list(table.columns), "rows": table.astype(str).to_numpy().tolist()}
-    return plots.store("table", name, files, about=about, claims=[], said=said)

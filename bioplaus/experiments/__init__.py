@@ -1,3 +1,3 @@
-"""What runs: manifests, sweeps of runs, kernels, replay of published trajectories, timing, the
+"""What runs: manifests, sweeps of runs, notebooks, replay of published trajectories, timing, the
 state of the installation.
 """

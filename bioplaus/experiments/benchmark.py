@@ -7,6 +7,7 @@ is stated as the fraction of it that the step's useful operations reach. Times a
 process: waiting for others does not count.
 """
 
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -16,22 +17,11 @@ import torch
 from torch import Tensor
 
 from bioplaus import device, rules
-from bioplaus.config import Config
-from bioplaus.errors import BioplausError, told, unknown
-from bioplaus.rules import BenchmarkCase, LearningRule
-from bioplaus.tasks import Spec
+from bioplaus.errors import describe
+from bioplaus.rules import BenchmarkCase
 
 N_PRODUCT = 2048  # rows and columns of the float32 matrices whose product is the machine's rate
 SECONDS = 0.1  # CPU time of one measurement of a step, about
-# kinds of task, and whether a sample has time steps, in the order in which `example_spec` offers
-# them
-KINDS = (
-    ("classification", False),
-    ("features", False),
-    ("classification", True),
-    ("drawing", True),
-    ("captions", True),
-)
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,7 @@ class Row:
     Attributes
     ----------
     rule, label, batch_size : what was measured.
+    form : "fast" or "plain" (`rules.make`).
     milliseconds : CPU time of one step, median over rounds.
     useful_mflop : operations a step needs (`useful_flops`), in millions; 0 where the rule does not
         state them.
@@ -52,6 +43,7 @@ class Row:
     rule: str
     label: str
     batch_size: int
+    form: str
     milliseconds: float
     useful_mflop: float
     gflops: float
@@ -60,7 +52,11 @@ class Row:
 
 
 def run(
-    names: Iterable[str] | None = None, *, rounds: int = 9, report: Callable[[str], object] = print
+    names: Iterable[str] | None = None,
+    *,
+    rounds: int = 9,
+    plain: bool = False,
+    report: Callable[[str], object] = print,
 ) -> list[Row]:
     """Time the `BENCHMARK` cases of rules, in interleaved rounds.
 
@@ -69,25 +65,29 @@ def run(
     names : keys of rules; None takes all. A rule that lists no case is timed at its default
         parameters.
     rounds : measurements of each case; the median is reported.
+    plain : time the plain form of a rule, too, where another one runs.
     report : where all rules are timed, receives one line for each that raised: it is left out.
     """
     cases, steps = [], []
     with device.threads(1):
         for name in rules.names() if names is None else names:
             try:
-                found = getattr(
+                sizes = getattr(
                     rules.get(name), "BENCHMARK", (BenchmarkCase(label="default parameters"),)
                 )
-                steps += [_step(name, case) for case in found]
+                forms = ["fast"] if rules.has_fast(name) else ["plain"]
+                forms += ["plain"] if plain and rules.has_fast(name) else []
+                timed = list(itertools.product([name], sizes, forms))
+                steps += [_step(*case) for case in timed]
             except Exception as error:
                 if names is not None:
                     raise
-                report(f"rule {name} is left out: {told(error)}")
+                report(f"rule {name} is left out: {describe(error)}")
             else:
-                cases += [(name, case) for case in found]
+                cases += timed
         flops = [flop for _, flop in steps]
         seconds, rates = _measure([step for step, _ in steps], rounds)
-    return [_row(*case, *found) for case, *found in zip(cases, flops, seconds, rates, strict=True)]
+    return [_row(*case, *taken) for case, *taken in zip(cases, flops, seconds, rates, strict=True)]
 
 
 def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
@@ -100,11 +100,12 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
             },
             indent=2,
         )
-    head = ("rule", "case", "batch", "ms/step", "MFLOP", "GFLOP/s", "machine", "fraction")
+    head = ("rule", "case", "form", "batch", "ms/step", "MFLOP", "GFLOP/s", "machine", "fraction")
     body = [
         (
             row.rule,
             row.label,
+            row.form,
             str(row.batch_size),
             f"{row.milliseconds:.3f}",
             f"{row.useful_mflop:.1f}" if row.useful_mflop else "-",
@@ -117,7 +118,7 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(w) if k < 2 else cell.rjust(w)
+            cell.ljust(w) if k < 3 else cell.rjust(w)
             for k, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in (head, *body)
@@ -129,76 +130,11 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
     return "\n".join([*lines, note])
 
 
-def example_spec(rule: type[LearningRule], config: Config, n_steps: int | None = None) -> Spec:
-    """The first kind of task, of the widths of `config`, that the rule accepts, or what its own
-    `example_spec` says.
-
-    Raises
-    ------
-    BioplausError
-        If it accepts none: what it said to the last.
-    """
-    if hasattr(rule, "example_spec"):
-        return rule.example_spec(config)
-    error = BioplausError(f"{rule.key()} has no n_units to take the size of a task from.")
-    for kind, is_sequence in KINDS if hasattr(config, "n_units") else ():
-        steps = (n_steps or 8) if is_sequence else None
-        spec = Spec(
-            name="example",
-            kind=kind,
-            n_in=config.n_units[0],
-            n_out=config.n_units[-1],
-            n_steps=steps,
-        )
-        try:
-            rule.check_task(config, spec)
-        except BioplausError as refused:
-            error = refused
-        else:
-            return spec
-    raise error
-
-
-def example_batch(
-    spec: Spec, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, ...]:
-    """Random arguments of `fit_batch` for `n` samples: inputs in [0, 1], four fifths of them 0 as
-    in images of digits.
-
-    Raises
-    ------
-    BioplausError
-        If what a batch of this kind of task looks like is not known here.
-    """
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, dtype=torch.float32).to(dtype)
-
-    def classes(n_classes: int, *shape: int) -> Tensor:
-        return torch.randint(0, n_classes, shape, generator=generator)
-
-    steps = () if spec.n_steps is None or spec.kind == "captions" else (spec.n_steps,)
-    shape = (n, *steps, *(spec.image_shape if spec.kind == "hierarchy" else (spec.n_in,)))
-    x = uniform(*shape) * (uniform(*shape) > 0.8)
-    targets = {
-        "classification": lambda: (classes(spec.n_out, n),),
-        "features": lambda: (),
-        "drawing": lambda: (uniform(n, *steps, spec.n_out),),
-        "captions": lambda: (classes(spec.n_out, n, spec.n_steps),),
-        "hierarchy": lambda: (
-            torch.stack([classes(spec.n_out, n), classes(spec.n_coarse, n)], dim=1),
-        ),
-    }
-    if spec.kind not in targets:
-        raise unknown("kind of task", spec.kind, targets)
-    return x, *targets[spec.kind]()
-
-
-def _step(name: str, case: BenchmarkCase) -> tuple[Callable[[], object], int]:
+def _step(name: str, case: BenchmarkCase, form: str) -> tuple[Callable[[], object], int]:
     """A callable that trains one batch, and the operations it needs."""
-    rule = rules.make(name, case.values, seed=0)
-    spec = example_spec(type(rule), rule.config, case.n_steps)
-    batch = example_batch(spec, case.batch_size, device.generator(0, "benchmark"))
+    rule = rules.make(name, case.values, seed=0, plain=form == "plain")
+    spec = rule.example_spec(rule.config, case.n_steps)
+    batch = rule.example_batch(spec, case.batch_size, device.generator(0, "benchmark"))
     rule.begin_epoch(0, 1)
 
     def step() -> object:
@@ -242,7 +178,12 @@ def _measure(
 
 
 def _row(
-    name: str, case: BenchmarkCase, flop: int, seconds: Sequence[float], rates: Sequence[float]
+    name: str,
+    case: BenchmarkCase,
+    form: str,
+    flop: int,
+    seconds: Sequence[float],
+    rates: Sequence[float],
 ) -> Row:
     reached = [flop / s for s in seconds]
     fractions = [r / rate for r, rate in zip(reached, rates, strict=True)]
@@ -251,6 +192,7 @@ def _row(
         rule=name,
         label=case.label,
         batch_size=case.batch_size,
+        form=form,
         milliseconds=1e3 * median(seconds),
         useful_mflop=flop / 1e6,
         gflops=median(reached) / 1e9,

@@ -6,19 +6,22 @@ and `data.*` (everything a short training run needs, draws included), `expect.*`
 code computed). Each paper has one adapter, the module of this package named like the paper; a new
 paper is a new module. An adapter defines
 
-    replay(golden, rule, dtype) -> iterator of (key, value)  what this package computes, every `expect.*` key once
-    rule_of(golden) -> str                    key of the rule that belongs to the golden's algorithm
+    rule_of(golden) -> str           key of the rule that belongs to the golden's algorithm
+    replay(golden, make, dtype)      iterator of (key, value): what this package computes,
+                                     every `expect.*` key once
 
-and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. It must go the way training goes:
-`rules.make`, `begin_epoch`, `fit_batch`, `predict`.
+and may define `tolerance(golden, key, dtype) -> (rtol, atol)`. `make(values, dtype=dtype)` gives
+the rule to replay, as `rules.make` does, in the form that was asked for. The adapter must go the
+way that training goes: `begin_epoch`, `fit_batch`, `predict`.
 """
 
 import importlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bioplaus import rules
 from bioplaus.device import DTYPES
 from bioplaus.errors import BioplausError, unknown
 
@@ -33,6 +37,8 @@ TOLERANCE = {
     torch.float64: (0.0, 1e-9),
     torch.float32: (0.0, 5e-5),
 }  # (relative, absolute); quantities are O(1)
+
+Make = Callable[..., rules.LearningRule]  # make(values, dtype=dtype): a rule with these parameters
 
 
 class Golden(Mapping[str, np.ndarray]):
@@ -42,6 +48,7 @@ class Golden(Mapping[str, np.ndarray]):
     ----------
     path : the file.
     meta : its description, from JSON.
+    paper, algorithm : two of its entries.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +57,7 @@ class Golden(Mapping[str, np.ndarray]):
             with np.load(path, allow_pickle=False) as file:
                 self._arrays = {key: file[key] for key in file.files}
             self.meta: dict[str, Any] = json.loads(str(self._arrays.pop("meta")[()]))
-            self.meta["paper"], self.meta["algorithm"]
+            self.paper, self.algorithm = self.meta["paper"], self.meta["algorithm"]
         except (
             OSError,
             ValueError,
@@ -126,18 +133,11 @@ class Report:
     problem: str = ""
 
     def __str__(self) -> str:
-        what = (
-            f"{self.algorithm} by rule {self.rule}, "
-            if self.rule
-            else f"{self.algorithm}, "
-            if self.algorithm
-            else ""
-        )
-        found = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
-        return (
-            f"{'ok  ' if self.ok else 'FAIL'} {self.path}:"
-            f" {what}{found}{'. ' + self.problem if self.problem else ''}"
-        )
+        by = f" by rule {self.rule}" if self.rule else ""
+        subject = f"{self.algorithm}{by}, " if self.algorithm or by else ""
+        outcome = f"{self.n_keys} keys, largest error {self.largest_error:.1e}"
+        problem = f". {self.problem}" if self.problem else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.path}: {subject}{outcome}{problem}"
 
 
 def adapters() -> list[str]:
@@ -156,7 +156,11 @@ def adapter(paper: str) -> ModuleType:
 
 
 def conform(
-    paths: Iterable[str | Path], rule: str | None = None, dtype: str | None = None
+    paths: Iterable[str | Path],
+    rule: str | None = None,
+    dtype: str | None = None,
+    *,
+    plain: bool = False,
 ) -> list[Report]:
     """Replay every golden named by `paths`, folders searched through; one report a file, none
     skipped.
@@ -168,13 +172,14 @@ def conform(
     rule : replay through this rule instead of the one that belongs to the algorithm: checks a
         variant.
     dtype : "float32" or "float64" instead of the dtype the file names.
+    plain : replay through the plain forms of the rules instead of those that run.
     """
     reports = []
     for path in map(Path, paths):
         files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
         if not files:
             reports.append(Report(str(path), problem="The folder holds no golden (*.npz)."))
-        reports += [_replay(file, rule, dtype) for file in files]
+        reports += [_replay(file, rule, dtype, plain) for file in files]
     return reports
 
 
@@ -193,36 +198,37 @@ def render(reports: list[Report], *, as_json: bool = False) -> str:
     return "\n".join([*map(str, reports), f"{n_ok} of {len(reports)} files conform."])
 
 
-def _replay(path: Path, rule: str | None, dtype: str | None) -> Report:
-    found: dict[str, Any] = {"path": str(path)}
+def _replay(path: Path, rule: str | None, dtype: str | None, plain: bool) -> Report:
+    known: dict[str, Any] = {"path": str(path)}
     try:
         golden = Golden(path)
-        found["algorithm"] = str(golden.meta["algorithm"])
+        known["algorithm"] = str(golden.meta["algorithm"])
         module = adapter(golden.meta["paper"])
-        found["rule"] = rule or module.rule_of(golden)
+        known["rule"] = rule or module.rule_of(golden)
         # a remark may follow it
         name = dtype or str(golden.meta.get("dtype", "float64")).partition(" ")[0]
         if name not in DTYPES:
             raise unknown("dtype", name, DTYPES)
-        return _compare(golden, module, found, DTYPES[name])
+        make = partial(rules.make, known["rule"], plain=plain)
+        return _compare(golden, module, known, make, DTYPES[name])
     except Exception as error:  # a broken file or variant fails its own report and never the others
         problem = (
             str(error)
             if isinstance(error, BioplausError)
             else f"Replay stopped with {type(error).__name__}: {error}"
         )
-        return Report(**found, problem=problem)
+        return Report(**known, problem=problem)
 
 
 def _compare(
-    golden: Golden, module: ModuleType, found: dict[str, Any], dtype: torch.dtype
+    golden: Golden, module: ModuleType, known: dict[str, Any], make: Make, dtype: torch.dtype
 ) -> Report:
     """Compare everything the adapter computes with the file, and see that neither has a key the
     other lacks.
     """
     tolerance = getattr(module, "tolerance", lambda golden, key, dtype: TOLERANCE[dtype])
     missing, first, problem, largest, n_keys = dict.fromkeys(golden.expected()), "", "", 0.0, 0
-    for key, value in module.replay(golden, found["rule"], dtype):
+    for key, value in module.replay(golden, make, dtype):
         if key not in missing:
             raise BioplausError(
                 f"{golden.path} has no {key!r}, which its algorithm {golden.meta['algorithm']} must"
@@ -236,11 +242,12 @@ def _compare(
             first, problem = key, f"First difference: {key} {trouble}."
     if missing:
         first = first or next(iter(missing))
-        problem = f"{problem} Never computed: {', '.join(list(missing)[:5])} ({len(missing)} keys).".strip()
+        some = ", ".join(list(missing)[:5])
+        problem = f"{problem} Never computed: {some} ({len(missing)} keys).".strip()
     elif n_keys == 0:
         problem = "The file expects nothing: there is no expect.* key."
     return Report(
-        **found,
+        **known,
         ok=not problem,
         n_keys=n_keys,
         largest_error=largest,

@@ -1,16 +1,17 @@
 """Is this installation fine? One line a check; a line that is not fine says what to do."""
 
+import errno
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 
 from bioplaus import device, paths
 from bioplaus.errors import BioplausError
@@ -31,16 +32,16 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One checked thing: is it fine, what was found, and what to do where it is not."""
+class Check:
+    """One checked thing: is it fine, what state it is in, and what to do where it is not."""
 
-    what: str
+    subject: str
     is_fine: bool
-    found: str
+    state: str
     advice: str = ""
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Check]:
     """Every check, in the order a newcomer meets them."""
     yield _python()
     yield from map(_package, PACKAGES)
@@ -53,24 +54,21 @@ def examine() -> Iterator[Finding]:
     yield _threads()
 
 
-def show(console: Console) -> bool:
-    """Print every finding; True if all are fine."""
-    findings = list(examine())
-    for finding in findings:
-        console.print(
-            "ok  " if finding.is_fine else "MEND",
-            style="green" if finding.is_fine else "red",
-            end=" ",
-        )
-        console.print(f"{finding.what}: {finding.found}", markup=False)
-        if not finding.is_fine:
-            console.print(f"     -> {finding.advice}", markup=False)
-    return all(finding.is_fine for finding in findings)
+def show(say: Callable[..., None]) -> bool:
+    """Say every check with `say(text, style=, end=)`, as rich prints; True if all are fine."""
+    checks = list(examine())
+    for check in checks:
+        word, colour = ("ok  ", "green") if check.is_fine else ("MEND", "red")
+        say(word, style=colour, end=" ")
+        say(f"{check.subject}: {check.state}")
+        if not check.is_fine:
+            say(f"     -> {check.advice}")
+    return all(check.is_fine for check in checks)
 
 
-def _python() -> Finding:
+def _python() -> Check:
     is_fine = sys.version_info >= (3, 11) and platform.python_implementation() == "CPython"
-    return Finding(
+    return Check(
         "Python",
         is_fine,
         platform.python_version(),
@@ -78,99 +76,100 @@ def _python() -> Finding:
     )
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> Check:
     try:
-        return Finding(name, True, importlib.metadata.version(name))
+        return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", "make env, or pip install -e '.[lab,test]'")
+        return Check(name, False, "not installed", "make env, or pip install -e '.[lab,test]'")
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> Check:
     from bioplaus import _torchvision
 
     try:
-        found = _torchvision.datasets.__name__
+        module = _torchvision.datasets.__name__
     except BioplausError as error:
-        return Finding("torchvision imports", False, str(error), "rm -rf .venv && make env")
-    return Finding("torchvision imports", True, found)
+        return Check("torchvision imports", False, str(error), "rm -rf .venv && make env")
+    return Check("torchvision imports", True, module)
 
 
-def _kernel() -> Finding:
+def _kernel() -> Check:
     advice = "python -m ipykernel install --sys-prefix --name python3"
     if importlib.util.find_spec("ipykernel") is None:
-        return Finding(
+        return Check(
             "Jupyter kernel python3", False, "ipykernel is not installed", "pip install ipykernel"
         )
-    from bioplaus.experiments import notebooks as kernels
+    from bioplaus.experiments import jupyter
 
     try:
-        kernels.check("python3")
+        jupyter.check_kernel("python3")
     except BioplausError as error:
-        return Finding("Jupyter kernel python3", False, str(error), advice)
-    return Finding("Jupyter kernel python3", True, "found")
+        return Check("Jupyter kernel python3", False, str(error), advice)
+    return Check("Jupyter kernel python3", True, "found")
 
 
-def _project() -> Finding:
+def _project() -> Check:
     try:
-        return Finding("project folder", True, str(paths.project_root()))
+        return Check("project folder", True, str(paths.project_root()))
     except BioplausError as error:
-        return Finding("project folder", False, str(error), "Run inside a clone of the project.")
+        return Check("project folder", False, str(error), "Run inside a clone of the project.")
 
 
-def _results_folder() -> Finding:
+def _results_folder() -> Check:
     try:
         folder = paths.root()
     except BioplausError as error:
-        return Finding(
+        return Check(
             "results folder",
             False,
             str(error),
             "Set BIOPLAUS_RESULTS to a folder you may write to.",
         )
-    present = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(present).free
-    if not os.access(present, os.W_OK):
-        return Finding(
-            "results folder",
-            False,
-            f"{folder} cannot be written",
-            "Choose another with BIOPLAUS_RESULTS.",
-        )
+    other = "Choose another with BIOPLAUS_RESULTS."
+    try:
+        present = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        if not os.path.isdir(present):
+            return Check("results folder", False, f"{present} is no folder", other)
+        with tempfile.TemporaryFile(dir=present):
+            free = shutil.disk_usage(present).free
+        if len(os.fsencode(folder.name)) > os.pathconf(present, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
+        state = f"{folder} cannot be written: {error.strerror}"
+        return Check("results folder", False, state, other)
     advice = (
         f"At least {LEAST_FREE / 2**30:.0f} GiB should be free; choose another disk with"
         " BIOPLAUS_RESULTS."
     )
-    return Finding(
+    return Check(
         "results folder", free > LEAST_FREE, f"{folder}, {free / 2**30:.0f} GiB free", advice
     )
 
 
-def _data() -> Iterator[Finding]:
+def _data() -> Iterator[Check]:
     """Where data sets are; a missing one is no fault, for it is fetched when a run needs it."""
-    from bioplaus.tasks import datasets as data
+    from bioplaus.tasks import datasets
 
-    for row in data.catalogue():
-        place = (
-            row.found
-            or f"not here; a run that needs it fetches it, or: python -m bioplaus data get {row.name}"
-        )
-        yield Finding(f"data set {row.name}", True, place)
+    for row in datasets.catalogue():
+        command = f"python -m bioplaus data get {row.name}"
+        state = row.found or f"not here; a run that needs it fetches it, or: {command}"
+        yield Check(f"data set {row.name}", True, state)
 
 
-def _gpu() -> Finding:
+def _gpu() -> Check:
     if torch.cuda.is_available():
-        return Finding(
+        return Check(
             "GPU",
             True,
             f"{torch.cuda.get_device_name()}; runs use it with --device cuda, or DEVICE=cuda",
         )
     built = f"torch {torch.__version__} is built {'for' if torch.version.cuda else 'without'} CUDA"
-    return Finding(
+    return Check(
         "GPU", True, f"none ({built}); everything runs on the CPU, preset paper takes days there"
     )
 
 
-def _threads() -> Finding:
-    about = device.describe()
-    found = f"{about['cores']} cores; torch would use {about['threads']} threads, runs use 1 each"
-    return Finding("threads", True, found)
+def _threads() -> Check:
+    machine = device.describe()
+    state = f"{machine['cores']} cores; torch would use {machine['threads']} threads, runs use 1"
+    return Check("threads", True, f"{state} each")

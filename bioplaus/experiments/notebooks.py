@@ -3,30 +3,17 @@ notebooks alike.
 """
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError, RunError, unknown
+from bioplaus.errors import BioplausError, RunError, summary
+from bioplaus.experiments import jupyter
+from bioplaus.experiments.portable import portable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def check(kernel: str = "python3") -> None:
-    """Raise `BioplausError` unless Jupyter knows a kernel of this name."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    known = KernelSpecManager().find_kernel_specs()
-    if not known:
-        raise BioplausError(
-            "Jupyter finds no kernel at all; install one with `pip install ipykernel`."
-        )
-    if kernel not in known:
-        raise unknown("kernel", kernel, known)
 
 
 def execute(
@@ -50,14 +37,18 @@ def execute(
         If a cell raised anything else, or the kernel died; `traceback` on the exception holds the
         cell's traceback.
     """
-    import papermill
+    with jupyter.without_iri_grammar():
+        import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
+    from bioplaus.experiments import warm
+
+    warm.provide()
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as sockets:
+        with jupyter.kernel_options() as options:
             papermill.execute_notebook(
                 str(source),
                 str(output),
@@ -65,10 +56,8 @@ def execute(
                 kernel_name=kernel,
                 progress_bar=False,
                 cwd=str(output.parent),
-                config=Config(
-                    {"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}
-                ),
-                extra_arguments=["--log-level=50"],
+                config=Config(options["config"]),
+                extra_arguments=options["extra_arguments"],
             )
     except papermill.exceptions.PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback))
@@ -81,8 +70,18 @@ def execute(
         sentence = f"{source.name}: its kernel died ({error}); it was killed, or memory ran out."
         raise _with(RunError(sentence), sentence) from None
     finally:
-        if log is not None and output.is_file():
-            _files.write_atomic(log, _printed(output).encode())
+        if output.is_file():
+            _keep(output, log)
+
+
+def _keep(output: Path, log: Path | None) -> None:
+    """Leave an executed notebook without paths of this machine, and what it printed in `log`."""
+    notebook = _files.read_json(output)
+    if isinstance(notebook, dict):  # a kernel that was killed may leave none
+        notebook = portable(notebook, output.parent)
+        _files.write_json(output, notebook)
+    if log is not None:
+        _files.write_atomic(log, _printed(notebook or {}).encode())
 
 
 def _with(error: BioplausError, traceback: str) -> BioplausError:
@@ -91,15 +90,11 @@ def _with(error: BioplausError, traceback: str) -> BioplausError:
 
 
 def _explain(name: str, error: Any) -> str:
-    what = f"{error.ename}: {error.evalue}".strip().splitlines()[0].removesuffix(":")
-    if error.ename in ("MemoryError", "OutOfMemoryError") or "not enough memory" in error.evalue:
-        what += "; use a smaller batch_size or fewer WORKERS"
-    return f"{name}, cell {error.cell_index}: {what}"
+    return f"{name}, cell {error.cell_index}: {summary(error.ename, error.evalue)}"
 
 
-def _printed(notebook: Path) -> str:
+def _printed(notebook: dict[str, Any]) -> str:
     """What the cells of an executed notebook printed, in order."""
-    cells = (_files.read_json(notebook) or {}).get("cells", [])
-    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    outputs = (output for cell in notebook.get("cells", []) for output in cell.get("outputs", []))
     texts = ("".join(o.get("text", "")) or "\n".join(o.get("traceback", [])) for o in outputs)
     return _COLOURS.sub("", "\n".join(text.rstrip() for text in texts if text))

@@ -3,7 +3,7 @@ running one in-process.
 
 A simulation notebook is the only description of its parameters: the cell tagged `parameters`
 declares names, types and defaults; the cell tagged `check` raises on values that cannot work,
-without reading data. Both are read from here, so the engine validates a whole manifest before a
+without reading data. Both are read from here, so a sweep validates a whole manifest before a
 kernel starts, and a new notebook needs no code in the package. Names and ranges of `device`,
 `dtype` and `n_threads`, which mean the same everywhere, are checked here.
 """
@@ -33,8 +33,8 @@ _TYPES = {
 
 
 def names() -> list[str]:
-    """The names of all simulation notebooks, sorted."""
-    return sorted(path.stem for path in (paths.project_root() / "Simulations").glob("*.ipynb"))
+    """The names of all simulation notebooks, sorted; a hidden file is none."""
+    return sorted(path.stem for path in (paths.project_root() / "Simulations").glob("[!.]*.ipynb"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,17 @@ class Simulation:
         """
         return getattr(self.parameters(), "rule", None)
 
+    def check_types(self, values: Mapping[str, Any]) -> None:
+        """Raise `BioplausError` unless the declared parameters among `values`, as the names of a
+        notebook (`globals()`), have their declared types.
+
+        For a notebook that another program gave parameters: papermill's `-p n_epochs 1.0` and `-r
+        n_epochs 3` give a float and a text.
+        """
+        names = (field.name for field in dataclasses.fields(self.parameters))
+        given = {name: values[name] for name in names if name in values}
+        self.parameters.from_dict(given, kind=f"parameter of {self.name}")
+
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the notebook can run with these parameters."""
         from bioplaus import device  # here, so that the command line need not wait for torch
@@ -62,6 +73,7 @@ class Simulation:
             namespace.get("device", "auto"),
             namespace.get("dtype", "float32"),
             namespace.get("n_threads", 1),
+            namespace.get("seed", 0),
         )
         for tags, source in self.cells:
             if "check" in tags:
@@ -118,18 +130,18 @@ class _Parameters(Config):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-def _parameters(name: str, where: str, source: str) -> type[_Parameters]:
+def _parameters(name: str, file: str, source: str) -> type[_Parameters]:
     """A Config class with the fields that a parameters cell declares as `name: type = literal`."""
     fields = [
         (target, hint, dataclasses.field(default_factory=lambda default=default: _copy(default)))
-        for target, hint, default in _declarations(where, source)
+        for target, hint, default in _declarations(file, source)
     ]
     return dataclasses.make_dataclass(
         f"{name}_parameters", fields, bases=(_Parameters,), frozen=True, kw_only=True
     )
 
 
-def _declarations(where: str, source: str) -> Iterator[tuple[str, Any, Any]]:
+def _declarations(file: str, source: str) -> Iterator[tuple[str, Any, Any]]:
     for statement in ast.parse(source).body:
         if not (
             isinstance(statement, ast.AnnAssign)
@@ -137,22 +149,22 @@ def _declarations(where: str, source: str) -> Iterator[tuple[str, Any, Any]]:
             and statement.value
         ):
             raise BioplausError(
-                f"{where}: a parameter is declared as `name: type = literal`, not"
+                f"{file}: a parameter is declared as `name: type = literal`, not"
                 f" `{ast.unparse(statement)}`."
             )
         yield (
             statement.target.id,
-            _hint(where, statement.annotation),
+            _hint(file, statement.annotation),
             ast.literal_eval(statement.value),
         )
 
 
-def _hint(where: str, node: ast.expr) -> type | types.UnionType:
+def _hint(file: str, node: ast.expr) -> type | types.UnionType:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _hint(where, node.left) | _hint(where, node.right)
+        return _hint(file, node.left) | _hint(file, node.right)
     name = ast.unparse(node)
     if name not in _TYPES:
-        raise unknown("type of a parameter", name, _TYPES, where)
+        raise unknown("type of a parameter", name, _TYPES, file)
     return _TYPES[name]
 
 

@@ -2,15 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import nn
 
 from bioplaus import config
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.nets import attention, resnet, resnet9, sparse_resnet9, vgg11
-from bioplaus.nets.autoencoder import Encoder
+from bioplaus.nets import resnet, resnet9, sparse_resnet9, vgg11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,42 +23,38 @@ class Backbone:
     can_be_sparse: bool = False  # whether it has a place for SparseConv
 
 
-def _sparse(
-    settings: "Config", in_channels: int, generator: torch.Generator, *, is_inverted: bool
-) -> nn.Module:
-    sparsity = settings.k, settings.per_k
+def _resnet9(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
+    return resnet9.ResNet9(settings.channels, in_channels)
+
+
+def _sparse_resnet9(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
     return sparse_resnet9.SparseResNet9(
-        settings.widths, in_channels, *sparsity, is_inverted=is_inverted
+        settings.channels,
+        in_channels,
+        settings.k,
+        settings.per_k,
+        is_inverted=settings.backbone == "sparse_invresnet9",
     )
 
 
-def _encoder(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
-    return Encoder(settings.widths, in_channels, settings.widths[-1], settings.k, settings.per_k)
+def _vgg11(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
+    return vgg11.VGG11(settings.channels, in_channels, generator)
+
+
+def _resnet(settings: "Config", in_channels: int, generator: torch.Generator) -> nn.Module:
+    return resnet.ResNet(settings.backbone, settings.channels, in_channels)
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "resnet9": Backbone(lambda s, n, g: resnet9.ResNet9(s.widths, n), resnet9.WIDTHS, min_size=8),
-    "sparse_resnet9": Backbone(partial(_sparse, is_inverted=False), sparse_resnet9.WIDTHS, 8, True),
+    "resnet9": Backbone(_resnet9, resnet9.WIDTHS, min_size=8),
+    "sparse_resnet9": Backbone(_sparse_resnet9, sparse_resnet9.WIDTHS, 8, can_be_sparse=True),
     "sparse_invresnet9": Backbone(
-        partial(_sparse, is_inverted=True), sparse_resnet9.INVERTED_WIDTHS, 8, True
+        _sparse_resnet9, sparse_resnet9.INVERTED_WIDTHS, 8, can_be_sparse=True
     ),
-    "vgg11": Backbone(lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.WIDTHS, min_size=32),
-    "vgg11_maps": Backbone(
-        lambda s, n, g: vgg11.VGG11(s.widths, n, g), vgg11.MAP_WIDTHS, min_size=32
-    ),
-    **{
-        name: Backbone(lambda s, n, g, name=name: resnet.ResNet(name, s.widths, n), resnet.WIDTHS)
-        for name in resnet.DEPTHS
-    },
-    **{
-        name: Backbone(
-            lambda s, n, g, name=name: attention.AttentionNet(name, s.widths, n),
-            attention.WIDTHS,
-            32,
-        )
-        for name in attention.DEPTHS
-    },
-    "autoencoder": Backbone(_encoder, sparse_resnet9.WIDTHS, 8, True),
+    "vgg11": Backbone(_vgg11, vgg11.WIDTHS, min_size=32),
+    "vgg11_maps": Backbone(_vgg11, vgg11.MAP_WIDTHS, min_size=32),
+    "resnet18": Backbone(_resnet, resnet.WIDTHS),
+    "resnet34": Backbone(_resnet, resnet.WIDTHS),
 }
 
 
@@ -71,9 +65,8 @@ class Config(config.Config):
     backbone: str = "resnet9"  # key of BACKBONES
     widths: tuple[int, ...] | None = None  # channels by stage; None: as published
     k: float | None = None  # SparseConv: fraction of each map that stays; None or 0: no SparseConv
-    per_k: float | None = (
-        None  # SparseConv: fraction of that, over the batch, that stays; None or 0: no SparseConv
-    )
+    # SparseConv: fraction of that, over the batch, that stays; None or 0: no SparseConv
+    per_k: float | None = None
     is_frozen: bool = False  # its weights do not learn
 
     def __post_init__(self) -> None:
@@ -83,9 +76,9 @@ class Config(config.Config):
         if self.widths is None:
             object.__setattr__(self, "widths", kind.widths)
         self.check("widths", low=1)
-        if len(self.widths) != len(kind.widths):
+        if len(self.channels) != len(kind.widths):
             raise BioplausError(
-                f"widths is {list(self.widths)}, but backbone {self.backbone!r} needs"
+                f"widths is {list(self.channels)}, but backbone {self.backbone!r} needs"
                 f" {len(kind.widths)} of them, as in {list(kind.widths)}."
             )
         self.check("k", low=0, high=1)
@@ -96,6 +89,11 @@ class Config(config.Config):
                 f"Backbone {self.backbone!r} has no SparseConv, so k and per_k must be null; {can}"
                 " have it."
             )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """`widths`, never None."""
+        return self.widths or BACKBONES[self.backbone].widths
 
     @property
     def min_size(self) -> int:
@@ -115,6 +113,13 @@ def build(settings: Config, in_channels: int, generator: torch.Generator) -> nn.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         return BACKBONES[settings.backbone].make(settings, in_channels, generator)
+
+
+def n_features(backbone: nn.Module) -> int:
+    """Number of features of an image."""
+    n = backbone.n_features
+    assert isinstance(n, int)
+    return n
 
 
 def parameter_count(module: nn.Module, *, trainable: bool = False, buffers: bool = False) -> int:

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from bioplaus.nets.lstm import blank, draw_linear, draw_uniform
 
+MOMENTUM = 0.01  # of the running moments of the image features: running += 0.01 (batch - running)
+
 
 class Captioner(nn.Module):
     """Image features -> linear -> batch norm, or the embedding of a word -> LSTM -> linear ->
@@ -27,8 +29,7 @@ class Captioner(nn.Module):
     Attributes
     ----------
     embed, rnn, linear : embedding, LSTM (its parameters and evaluation), readout.
-    image, norm : linear layer and norm for the features (running statistics, momentum 0.01), or
-        None.
+    image, norm : linear layer and norm (by running statistics) for the features, or None.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Captioner(nn.Module):
             self.embed.weight.normal_(generator=generator)
         draw_uniform(self.rnn.parameters(), 1 / math.sqrt(n_hidden), generator)
         draw_linear(self.linear, generator)
-        self.image = self.norm = None
+        self.image: nn.Linear | None = None
+        self.norm: nn.BatchNorm1d | None = None
         if n_features is not None:
             # the norm would cancel a bias
             self.image = blank(nn.Linear, n_features, n_embedded, bias=False)
-            self.norm = nn.BatchNorm1d(n_embedded, momentum=0.01)
+            self.norm = nn.BatchNorm1d(n_embedded, momentum=MOMENTUM)
             draw_linear(self.image, generator)
 
     def inputs(self, features: Tensor, words: Tensor, *, is_learning: bool = False) -> Tensor:
@@ -65,17 +67,33 @@ class Captioner(nn.Module):
             normalised by the running ones in learning too: a batch holds captions of one length,
             and its own mean would hide what the images that such captions are about have in common.
         """
-        image = features
-        if self.image is not None:
-            image, n = self.image(features), self.norm
+        image, n = features, self.norm
+        if self.image is not None and n is not None:
+            image = self.image(features)
+            mean, variance = n.get_buffer("running_mean"), n.get_buffer("running_var")
             if is_learning:
                 with torch.no_grad():
-                    n.running_mean.lerp_(image.mean(0), n.momentum)
-                    n.running_var.lerp_(image.var(0), n.momentum)
-            image = functional.batch_norm(
-                image, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps
-            )
+                    mean.lerp_(image.mean(0), MOMENTUM)
+                    variance.lerp_(image.var(0), MOMENTUM)
+            image = functional.batch_norm(image, mean, variance, n.weight, n.bias, eps=n.eps)
         return torch.cat([image.unsqueeze(1), self.embed(words)], dim=1)
+
+    def zero_state(self, n: int) -> Tensor:
+        """z = [h ; c] before every caption, (n, 2 n_hidden)."""
+        return self.linear.weight.new_zeros(n, 2 * self.rnn.hidden_size)
+
+    def forward(self, inputs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the next word after every input, (batch, L, n_words), and the state after the
+        last.
+
+        Parameters
+        ----------
+        inputs : (batch, L, n_embedded).
+        z : (batch, 2 n_hidden), the state before the first.
+        """
+        h, c = (part.contiguous().unsqueeze(0) for part in z.chunk(2, dim=1))
+        out, (h, c) = self.rnn(inputs, (h, c))
+        return self.linear(out), torch.cat([h[0], c[0]], dim=1)
 
     def scores(self, features: Tensor, captions: Tensor) -> Tensor:
         """Scores of the next word at every step, (batch, L, n_words), with the words before it
@@ -90,12 +108,12 @@ class Captioner(nn.Module):
         """Scores of all words at every step, (batch, n_steps, n_words); each step sees the
         likeliest word before it.
         """
-        state, found = None, []
+        state, scores = None, []
         step = self.inputs(
             features, torch.empty(len(features), 0, dtype=torch.long, device=features.device)
         )
         for _ in range(n_steps):
             h, state = self.rnn(step, state)
-            found.append(self.linear(h[:, -1]))
-            step = self.embed(found[-1].argmax(1)).unsqueeze(1)
-        return torch.stack(found, dim=1)
+            scores.append(self.linear(h[:, -1]))
+            step = self.embed(scores[-1].argmax(1)).unsqueeze(1)
+        return torch.stack(scores, dim=1)

@@ -3,6 +3,7 @@ learn.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +25,17 @@ class Ensemble(nn.Module):
             raise BioplausError(
                 f"An ensemble needs at least two members, but this one has {len(members)}."
             )
-        self.members = nn.ModuleList(members)
+        self.members: Any = nn.ModuleList(members)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each."""
-        found = [member.logits(x) for member in self.members]
-        if any(logits.keys() != found[0].keys() for logits in found):
-            heads = " and ".join("/".join(logits) for logits in found)
+        given = [member.logits(x) for member in self.members]
+        if any(logits.keys() != given[0].keys() for logits in given):
+            heads = " and ".join("/".join(logits) for logits in given)
             raise BioplausError(
                 f"The members of an ensemble need the same heads, but these have {heads}."
             )
-        return {head: torch.stack([logits[head] for logits in found]).mean(0) for head in found[0]}
+        return {head: torch.stack([logits[head] for logits in given]).mean(0) for head in given[0]}
 
 
 class Specialists(nn.Module):
@@ -42,8 +43,9 @@ class Specialists(nn.Module):
 
     With p the softmax of each network's logits and C(f) the superclass of class f:
 
-        q(c) = sum of p_fine(f) over f in c,  log p(c) = (log q(c) + log p_coarse(c)) / 2  (up to a constant)
-        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))  within a superclass as the fine one says
+        q(c)     = sum of p_fine(f) over f in c
+        log p(c) = (log q(c) + log p_coarse(c)) / 2             up to a constant
+        log p(f) = log p_fine(f) - log q(C(f)) + log p(C(f))    within c as the fine one says
 
     Parameters
     ----------
@@ -51,9 +53,12 @@ class Specialists(nn.Module):
     coarse_of : (n_classes,) int64, the superclass of each class.
     """
 
+    coarse_of: Tensor
+
     def __init__(self, fine: nn.Module, coarse: nn.Module, coarse_of: Tensor) -> None:
         super().__init__()
-        self.fine, self.coarse = fine, coarse
+        self.fine: Any = fine
+        self.coarse: Any = coarse
         self.register_buffer("coarse_of", coarse_of)
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:

@@ -55,19 +55,18 @@ class Hemispheres(nn.Module):
         )
         for side, settings in self.sides.items():
             self.hemispheres[side].requires_grad_(not settings.is_frozen)
-        n_features = sum(hemisphere.n_features for hemisphere in self.hemispheres.values())
         seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.heads = nn.ModuleDict(
-                {name: nn.Linear(n_features, n_out) for name, n_out in heads.items()}
+                {name: nn.Linear(self.n_features, n_out) for name, n_out in heads.items()}
             )
         self.dropouts = nn.ModuleDict({name: Dropout(dropout, generator) for name in heads})
 
     @property
     def n_features(self) -> int:
         """Number of features all heads read."""
-        return sum(hemisphere.n_features for hemisphere in self.hemispheres.values())
+        return sum(backbones.n_features(hemisphere) for hemisphere in self.hemispheres.values())
 
     @property
     def is_fixed(self) -> bool:
@@ -122,7 +121,7 @@ class Hemispheres(nn.Module):
         )
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], subject: str) -> None:
     """`module.load_state_dict(state)` if names and shapes are the same.
 
     Raises
@@ -140,10 +139,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
             if name in state and state[name].shape != own[name].shape
         ],
     }
-    found = [f"{kind}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-             for kind, names in kinds.items() if names]  # fmt: skip
-    if found:
+    differing = [
+        f"{kind}: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if names[4:] else "")
+        for kind, names in kinds.items()
+        if names
+    ]
+    if differing:
         raise BioplausError(
-            f"The checkpoint is of another architecture than {what}; {'; '.join(found)}."
+            f"The checkpoint is of another architecture than {subject}; {'; '.join(differing)}."
         )
     module.load_state_dict(state)

@@ -1,17 +1,11 @@
-"""Residual networks for small images (ResNet-18 to ResNet-152), from torchvision's blocks."""
+"""Residual networks for small images (ResNet-18 and ResNet-34), from torchvision's blocks."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 512)  # of the four stages
-DEPTHS = {  # blocks in the four stages, and which block
-    "resnet18": ((2, 2, 2, 2), "BasicBlock"),
-    "resnet34": ((3, 4, 6, 3), "BasicBlock"),
-    "resnet50": ((3, 4, 6, 3), "Bottleneck"),
-    "resnet101": ((3, 4, 23, 3), "Bottleneck"),
-    "resnet152": ((3, 8, 36, 3), "Bottleneck"),
-}
+DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}  # blocks in the four stages
 
 
 class ResNet(nn.Module):
@@ -23,8 +17,7 @@ class ResNet(nn.Module):
     Parameters
     ----------
     name : key of `DEPTHS`.
-    widths : of the stages; the stem has the first. Bottleneck blocks put out four times as many
-        channels.
+    widths : of the stages; the stem has the first.
     in_channels : of the images.
 
     Attributes
@@ -33,29 +26,25 @@ class ResNet(nn.Module):
 
     Deviations
     ----------
-    The published module returns maps of 1x1, which no head accepts, and says 512 features where
-    bottlenecks give 2048.
+    The published module returns maps of 1x1, which no head accepts.
     """
 
     def __init__(self, name: str, widths: Sequence[int], in_channels: int) -> None:
         from bioplaus._torchvision import models
 
         super().__init__()
-        depths, kind = DEPTHS[name]
-        block = getattr(models.resnet, kind)
         stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         n_in, stages = widths[0], []
-        for width, depth, stride in zip(widths, depths, (1, 2, 2, 2), strict=True):
+        for width, depth, stride in zip(widths, DEPTHS[name], (1, 2, 2, 2), strict=True):
             blocks = []
             for first in [stride] + [1] * (depth - 1):
-                n_out = width * block.expansion
                 shortcut = None
-                if first > 1 or n_in != n_out:
-                    conv = nn.Conv2d(n_in, n_out, 1, first, bias=False)
-                    shortcut = nn.Sequential(conv, nn.BatchNorm2d(n_out))
-                blocks.append(block(n_in, width, first, shortcut))
-                n_in = n_out
+                if first > 1 or n_in != width:
+                    conv = nn.Conv2d(n_in, width, 1, first, bias=False)
+                    shortcut = nn.Sequential(conv, nn.BatchNorm2d(width))
+                blocks.append(models.resnet.BasicBlock(n_in, width, first, shortcut))
+                n_in = width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.n_features = n_in

@@ -46,29 +46,9 @@ class SparseConv(nn.Module):
         n, c, height, width = x.shape
         k1, k2 = self.counts(n, height, width)
         maps = x.detach().permute(1, 0, 2, 3).reshape(c * n, -1)
-        kept = _largest(maps, k1)
-        kept &= _largest((maps * kept).view(c, -1), k2).view_as(kept)
+        kept = largest(maps, k1)
+        kept &= largest((maps * kept).view(c, -1), k2).view_as(kept)
         return x * kept.view(c, n, height, width).permute(1, 0, 2, 3)
-
-
-class SparseMLP(nn.Module):
-    """The same for rows: ceil(k D) largest of each row, then ceil(per_k B ceil(k D)) largest of all
-    non-zero ones.
-
-    No published architecture uses it.
-    """
-
-    def __init__(self, k: float, per_k: float) -> None:
-        super().__init__()
-        self.k, self.per_k = k, per_k
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, n) -> the same shape."""
-        k1 = math.ceil(self.k * x.shape[1])
-        rows = x.detach() * _largest(x.detach(), k1)
-        ranked = rows.masked_fill(rows == 0, -math.inf).view(1, -1)
-        kept = _largest(ranked, math.ceil(self.per_k * len(x) * k1)).view_as(x) & (rows != 0)
-        return x * kept
 
 
 class SparseResNet9(nn.Module):
@@ -128,7 +108,7 @@ class SparseResNet9(nn.Module):
         return self.pool(y + self.res2(y))
 
 
-def _largest(rows: Tensor, n: int) -> Tensor:
+def largest(rows: Tensor, n: int) -> Tensor:
     """(rows, columns) bool: the n largest of each row."""
     chosen = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
     return chosen.scatter_(1, rows.topk(n, dim=1, sorted=False).indices, True)

@@ -33,23 +33,30 @@ class LearningRule(nn.Module):
     All that training changes is held in parameters and buffers (or in `get_extra_state`), so
     `.to(device)`, `state_dict` and exact resume come for free. Scratch tensors are plain attributes
     or non-persistent buffers. A subclass implements `fit_batch` and `predict`, and may override the
-    rest. What is here of `check_task` and `example` fits a rule that classifies still inputs and
-    whose config has `n_units`, its layer widths, input first.
+    rest. What is here of `check_task`, `example_spec` and `example_batch` fits a rule that
+    classifies still inputs and whose config has `n_units`, its layer widths, input first.
 
     Parameters
     ----------
     config : the rule's parameters, already checked.
     generator : CPU random stream for everything the rule draws: first its weights, later its nudge
         signs or masks. Its state is part of `state_dict`.
+
+    Attributes
+    ----------
+    watch : None, or called as watch(phase, t, state) after every step t = 0, 1, ... of every phase
+        of `fit_batch`; state[name] is a list of tensors, as by layer, valid only during the call.
+        Training behaves the same with it. Copies and files do not have it.
     """
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         self.generator = generator
+        self.watch: Watch | None = None
 
     @classmethod
-    def check_task(cls, config: Config, spec: Spec) -> None:
+    def check_task(cls, config: Any, spec: Spec) -> None:
         """Raise `BioplausError` if a network of this `config` cannot learn a task of this `spec`.
 
         Here: unless the task is to classify still inputs and `config.n_units`, where there is one,
@@ -70,10 +77,50 @@ class LearningRule(nn.Module):
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], Spec] | None:
-        """Config values and a task they fit, small enough for a test; None where
-        `benchmark.example` finds them itself: for rules with `n_units` that learn a kind of task it
-        knows."""
+        """Config values and a task they fit, small enough for a test; None for a rule with
+        `n_units`, whose default widths are cut down to them (`rules.example`).
+        """
         return None
+
+    @classmethod
+    def example_spec(cls, config: Any, n_steps: int | None = None) -> Spec:
+        """A task that a network of this `config` can learn.
+
+        Here: classification of still inputs, from the first of `config.n_units` to the last.
+
+        Parameters
+        ----------
+        n_steps : time steps of a sample, where samples have them; None for a few.
+
+        Raises
+        ------
+        BioplausError
+            If `config` has no `n_units`, or `check_task` refuses such a task.
+        """
+        widths = getattr(config, "n_units", None)
+        if not widths:
+            raise BioplausError(
+                f"{cls.key()} has no n_units to take the size of a task from: its Rule must"
+                " override example_spec."
+            )
+        spec = Spec(name="example", kind="classification", n_in=widths[0], n_out=widths[-1])
+        cls.check_task(config, spec)
+        return spec
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: Spec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Random arguments of `fit_batch`: `n` samples of task `spec`.
+
+        Here: inputs, (n, n_in), and class indices, (n,) int64.
+        """
+        x = sparse_inputs(generator, dtype, n, spec.n_in)
+        return x, torch.randint(0, spec.n_out, (n,), generator=generator)
 
     @classmethod
     def key(cls) -> str:
@@ -119,8 +166,17 @@ class LearningRule(nn.Module):
         """
         return 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "watch": None}
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"].cpu())
+
+
+def sparse_inputs(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Random inputs from 0 to 1, four fifths of them 0 as in images of digits; drawn in float32."""
+    x = torch.rand(shape, generator=generator, dtype=torch.float32)
+    return (x * (torch.rand(shape, generator=generator, dtype=torch.float32) > 0.8)).to(dtype)

@@ -1,14 +1,17 @@
 """Shared parts of the rules that train a plain chain of fully connected layers on class labels.
 
-A chain of widths n_0-n_1-...-n_L has L weight layers; `w_ff[k]` (k = 0..L-1) maps layer k to layer
-k+1 and has shape (n_{k+1}, n_k). It is stored transposed in memory (a contiguous (n_k, n_{k+1})
-array seen through `.t()`), because batch-first products `r @ w.t()` then read it along its rows:
-twice as fast at batch 20.
+A chain of widths n_0-n_1-...-n_L has L weight layers. In equations they are counted from 1, as in
+the papers: W_k maps layer k-1 to layer k and has shape (n_k, n_{k-1}). A rule keeps W_1 ... W_L as
+the list `w_ff`, and `numbered` gives it the numbers of the equations.
+
+A matrix is stored transposed in memory (a contiguous (n_{k-1}, n_k) array seen through `.t()`),
+because batch-first products `r @ w.t()` then read it along its rows: twice as fast at batch 20. No
+equation depends on it.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,7 +24,9 @@ from bioplaus.rules._base import LearningRule
 N_PREDICT = 1000  # rows relaxed at once by `predict`: bounds its memory
 
 StepRule = Literal["constant", "loop_index", "slow"]
-Watch = Callable[[str, int, dict[str, list[Tensor]]], None]
+Layers = dict[int, Tensor]  # by number of the layer: 0 is the input, 1 .. L are the layers above
+Nudge = tuple[Tensor | float, Tensor | float]  # signed size beta, and one-hot target (batch, n_L)
+FREE: Nudge = (0.0, 0.0)  # beta (r - y) is 0 then
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,15 +81,21 @@ class LayeredConfig(Config):
                 " base] whose epochs rise from 0 and whose bases are above 0."
             )
 
-    def check_stop(self) -> None:
+    @staticmethod
+    def check_stop(rule: str, start: float, stop: float) -> None:
         """Raise where steps would fall from `lr_neural` to a larger `lr_neural_stop`: none of them
         would be another.
         """
-        if self.lr_neural_rule != "constant" and self.lr_neural_stop > self.lr_neural:
+        if rule != "constant" and stop > start:
             raise BioplausError(
-                f"lr_neural_stop is {self.lr_neural_stop}, but must be at most lr_neural,"
-                f" {self.lr_neural}, from which the steps of rule {self.lr_neural_rule!r} fall."
+                f"lr_neural_stop is {stop}, but must be at most lr_neural, {start}, from which the"
+                f" steps of rule {rule!r} fall."
             )
+
+
+def set_rates(buffer: Tensor, rates: Sequence[float], factor: float) -> None:
+    """Write the learning rates of an epoch: `rates` by layer times `factor`, both in float64."""
+    buffer.copy_(torch.tensor([rate * factor for rate in rates], dtype=torch.float64))
 
 
 def schedule_factor(pairs: Sequence[Sequence[float]], epoch: int) -> float:
@@ -130,9 +141,24 @@ def gram(n: int, generator: torch.Generator) -> Tensor:
     return transposed(a @ a.t())
 
 
-def tensors(values: Sequence[Tensor]) -> nn.ParameterList:
+def tensors(values: Iterable[Tensor]) -> nn.ParameterList:
     """Values as parameters that autograd leaves alone: the local rules change them in place."""
     return nn.ParameterList(nn.Parameter(value, requires_grad=False) for value in values)
+
+
+def numbered(values: Iterable[Tensor], first: int = 1) -> Layers:
+    """{1: W_1, 2: W_2, ...} from a list of weights by layer."""
+    return dict(enumerate(values, first))
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """sum_N a b^T over the rows of a batch, (n_a, n_b), in the memory order of a weight matrix."""
+    return (b.T @ a).T
+
+
+def one_hot(y: Tensor, like: Tensor) -> Tensor:
+    """(batch, n) rows of 0 with a 1 at class y, in the shape, dtype and device of `like`."""
+    return torch.zeros_like(like).scatter_(1, y.unsqueeze(1), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,59 +180,31 @@ class Trajectory:
     objective_name: str
 
 
-class Scratch:
-    """Tensors reused between batches of one size; names are given by the rule that allocates
-    them.
-    """
-
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no scratch tensor {name!r}")
-
-
 class LayeredRule(LearningRule):
-    """Base of the layered rules: scratch memory, one-hot targets, current learning rates,
-    evaluation in parts.
+    """Base of the layered rules: learning rates of the epoch, evaluation in parts, trajectories.
 
     Attributes
     ----------
     lr_now : (L,) buffer, weight steps of the current epoch, dimensionless; set by `begin_epoch`. It
         lives on the device, so a captured step follows it.
     objective_name : what `relax` reports as objective.
-    watch : None, or called as watch(phase, t, state) after every iteration t = 0, 1, ... of every
-        relaxation phase, with state[name] a list of (batch, n_k) tensors by layer, valid only
-        during the call. Training behaves the same with it.
+    watch : as in `LearningRule`, with the phases and iterations of a relaxation; state[name] is a
+        list of (batch, n_k) tensors, k = 1 .. L.
     """
 
+    config: LayeredConfig
+    lr_now: Tensor
     objective_name = ""
 
     def __init__(self, config: LayeredConfig, generator: torch.Generator) -> None:
         super().__init__(config, generator)
-        self.watch: Watch | None = None
-        self._scratch: dict[int, Scratch] = {}
         self.register_buffer("lr_now", torch.zeros(config.n_layers))
 
-    def scratch(self, n: int) -> Scratch:
-        """Scratch memory for `n` rows, allocated once."""
-        if n not in self._scratch:
-            self._scratch[n] = self._allocate(n)
-        return self._scratch[n]
-
-    def _allocate(self, n: int) -> Scratch:
-        """New scratch tensors for `n` rows."""
-        raise NotImplementedError
-
-    def _empty(self, *shape: int) -> Tensor:
-        """A new tensor of the rule's dtype on its device."""
-        return self.lr_now.new_zeros(shape)
-
-    def _set_lr(self, rates: Sequence[float], factor: float) -> None:
-        """Weight steps of this epoch: `rates`, one a layer, times `factor` (both computed in
-        float64).
-        """
-        self.lr_now.copy_(torch.tensor([rate * factor for rate in rates], dtype=torch.float64))
+    def _at_rest(self, x: Tensor) -> Layers:
+        """The inputs x in layer 0, and 0 in all layers above."""
+        return {0: x} | {
+            k: x.new_zeros(len(x), n) for k, n in enumerate(self.config.n_units) if k > 0
+        }
 
     def predict(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -230,14 +228,14 @@ class LayeredRule(LearningRule):
         phases: list[str] = []
         seen: list[dict[str, list[Tensor]]] = []
 
-        def record(phase: str, t: int, state: dict[str, list[Tensor]]) -> None:
+        def record(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
             phases.append(phase)
             seen.append({name: [part.clone() for part in parts] for name, parts in state.items()})
 
         before, self.watch = self.watch, record
         try:
             with torch.inference_mode():
-                self._settle(self.scratch(len(x)), x, y, torch.ones_like(self.lr_now[0]))
+                self._settle(x, y, torch.ones_like(self.lr_now[0]))
                 values = [
                     self._objective_of(x, y, phase, state)
                     for phase, state in zip(phases, seen, strict=True)
@@ -251,29 +249,23 @@ class LayeredRule(LearningRule):
             }
             return Trajectory(phases, states, torch.stack(values), self.objective_name)
 
-    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
-        """All relaxation phases of a batch; those that need no target if `y` is None."""
+    def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> Any:
+        """All relaxation phases of a batch with nudges of this `sign`, +1 or -1; those that need no
+        target if `y` is None.
+        """
         raise BioplausError(f"{self.key()} does not relax: there is no trajectory to show.")
 
+    def _report(self, phase: str, t: int, **state: Layers) -> None:
+        """Tell `watch` the states of the layers above the input."""
+        if self.watch is not None:
+            numbers = range(1, self.config.n_layers + 1)
+            self.watch(phase, t, {name: [s[k] for k in numbers] for name, s in state.items()})
+
     def _objective_of(
-        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+        self, x: Tensor, y: Tensor | None, phase: str, state: Mapping[str, Sequence[Tensor]]
     ) -> Tensor:
         """What the iterations of `phase` change, mean over the batch, 0-d."""
         raise NotImplementedError
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LayeredRule":
-        self._scratch.clear()  # of another device or dtype
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_scratch": {}, "watch": None}
-
-
-def one_hot_(out: Tensor, y: Tensor) -> Tensor:
-    """Write rows of 0 with a 1 at class y into `out`, (batch, n_classes), without asking the
-    host.
-    """
-    return out.zero_().scatter_(1, y.unsqueeze(1), 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -281,9 +273,8 @@ class NudgedConfig(LayeredConfig):
     """Fields of the rules that compare a free with a nudged relaxation."""
 
     beta_nudge: float = 1.0  # size of the pull of the output towards the target, dimensionless
-    use_random_sign: bool = (
-        True  # draw the sign of beta_nudge for every batch; False: always positive
-    )
+    # draw the sign of beta_nudge for every batch; False: always positive
+    use_random_sign: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -299,7 +290,10 @@ class NudgedRule(LayeredRule):
     signs : (n_batches,) buffer of +1 and -1, the nudge signs of the current epoch, on the device.
     """
 
-    def __init__(self, config: NudgedConfig, generator: torch.Generator) -> None:
+    config: NudgedConfig
+    signs: Tensor
+
+    def __init__(self, config: LayeredConfig, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         self.register_buffer("signs", torch.ones(0), persistent=False)
 

@@ -26,16 +26,28 @@ class Optimiser(nn.Module):
             tensors([torch.zeros_like(w) for w in weights]) for _ in range(n_averages)
         )
 
+    def _averages(self) -> list[list[Tensor]]:
+        """The running averages, each a list by weight."""
+        return [list(each) for each in self.averages if isinstance(each, nn.ParameterList)]
+
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
         """Change `weights` in place.
 
         Parameters
         ----------
-        weights, gradients : same shapes and memory order as given at the start; a matrix is a
-            column-major `w_ff[k]`.
+        weights, gradients : of the shapes given at the start; a gradient laid out in memory as its
+            weight is not copied.
         lr : 0-d tensor, step size.
         """
         raise NotImplementedError
+
+
+def alike(gradients: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients laid out in memory as the weights are; copied only where they are not."""
+    return [
+        g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
+        for g, w in zip(gradients, weights, strict=True)
+    ]
 
 
 def in_memory_order(values: Sequence[Tensor]) -> list[Tensor]:
@@ -66,7 +78,11 @@ class Adam(Optimiser):
     use_ascent : add instead of subtracting: gradients of something to be maximised.
     epsilon : in place of 1e-8.
     betas : b1, b2.
+    weight_decay : dimensionless; this times w is added to the gradient (in ascent subtracted).
     """
+
+    count: Tensor
+    never: Tensor
 
     def __init__(
         self,
@@ -76,10 +92,11 @@ class Adam(Optimiser):
         use_ascent: bool = False,
         epsilon: float = 1e-8,
         betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(weights, 2)
         self.use_paper_form, self.use_ascent, self.epsilon = use_paper_form, use_ascent, epsilon
-        self.betas = betas
+        self.betas, self.weight_decay = betas, weight_decay
         self.register_buffer("count", torch.zeros(()))  # steps taken, j
         # a count at which torch's kernel corrects nothing any more: the paper's form corrects lr
         # instead
@@ -92,58 +109,49 @@ class Adam(Optimiser):
             count64 = self.count.double()
             lr = (lr * (1 - beta2**count64).sqrt_().div_(1 - beta1**count64)).to(lr.dtype)
             count = self.never
-        lists = [in_memory_order(list(part)) for part in (weights, gradients, *self.averages)]
+        gradients = alike(gradients, weights)
+        weights, gradients, mean, square = (
+            in_memory_order(part) for part in (weights, gradients, *self._averages())
+        )
         if not _has_fused(weights[0]):
-            _adam(*lists, count, lr, self.betas, self.epsilon, self.use_ascent)
+            self._step_written_out(weights, gradients, mean, square, count, lr)
             return
-        torch._fused_adam_(  # what torch.optim.Adam(fused=True) calls: one pass over memory
-            *lists,
+        # what torch.optim.Adam(fused=True) calls: one pass over memory
+        torch._fused_adam_(
+            weights,
+            gradients,
+            mean,
+            square,
             [],
             [count.float()] * len(weights),
             lr=lr,
             beta1=beta1,
             beta2=beta2,
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
             eps=self.epsilon,
             amsgrad=False,
             maximize=self.use_ascent,
         )
 
-
-def _has_fused(weight: Tensor) -> bool:
-    """Whether torch's fused kernel computes in this weight's precision: on a GPU it reads lr as
-    float32.
-    """
-    return weight.dtype != torch.float64 or weight.device.type == "cpu"
-
-
-def _adam(
-    weights: list[Tensor],
-    gradients: list[Tensor],
-    mean: list[Tensor],
-    square: list[Tensor],
-    count: Tensor,
-    lr: Tensor,
-    betas: tuple[float, float],
-    epsilon: float,
-    use_ascent: bool,
-) -> None:
-    """One step in the form of torch, as in the docstring of `Adam`; in ascent m averages -g, as
-    torch has it.
-    """
-    beta1, beta2 = betas
-    count = count.double()
-    if use_ascent:
-        gradients = torch._foreach_neg(gradients)
-    torch._foreach_lerp_(mean, gradients, 1 - beta1)
-    torch._foreach_mul_(square, beta2)
-    torch._foreach_addcmul_(square, gradients, gradients, 1 - beta2)
-    scale = torch._foreach_sqrt(square)
-    torch._foreach_div_(scale, (1 - beta2**count).sqrt_())
-    torch._foreach_add_(scale, epsilon)
-    change = torch._foreach_div(mean, scale)
-    torch._foreach_mul_(change, lr / (1 - beta1**count))
-    torch._foreach_sub_(weights, change)
+    def _step_written_out(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        mean: list[Tensor],
+        square: list[Tensor],
+        count: Tensor,
+        lr: Tensor,
+    ) -> None:
+        """One step in the form of torch, as in the docstring; in ascent m averages -g, as torch has
+        it.
+        """
+        (beta1, beta2), count = self.betas, count.double()
+        for w, g, m, v in zip(weights, gradients, mean, square, strict=True):
+            g = (-g if self.use_ascent else g) + self.weight_decay * w
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            scale = (v / (1 - beta2**count)).sqrt_().add_(self.epsilon)
+            w.sub_(lr / (1 - beta1**count) * m / scale)
 
 
 class SGD(Optimiser):
@@ -168,9 +176,17 @@ class SGD(Optimiser):
         self.momentum, self.weight_decay, self.use_ascent = momentum, weight_decay, use_ascent
 
     def step(self, weights: Sequence[Tensor], gradients: Sequence[Tensor], lr: Tensor) -> None:
+        averages = self._averages()
         for k, (w, change) in enumerate(zip(weights, gradients, strict=True)):
             if self.weight_decay:
                 change = torch.add(change, w, alpha=self.weight_decay)
             if self.momentum:
-                change = self.averages[0][k].mul_(self.momentum).add_(change)
+                change = averages[0][k].mul_(self.momentum).add_(change)
             w.addcmul_(change, lr, value=1 if self.use_ascent else -1)
+
+
+def _has_fused(weight: Tensor) -> bool:
+    """Whether torch's fused kernel computes in this weight's precision: on a GPU it reads lr as
+    float32.
+    """
+    return weight.dtype != torch.float64 or weight.device.type == "cpu"

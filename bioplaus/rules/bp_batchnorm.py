@@ -3,17 +3,23 @@ competing hidden units.
 
 A chain of linear layers ends in a softmax; with Adam, it learns by the exact gradient of the mean
 cross-entropy, in the conventions of Keras, which the published notebook used. With h_0 = x, batch
-size N, and moments taken over the batch:
+size N, moments taken over the batch, and w any weight:
 
-    a_k = W_k h_{k-1} + b_k
-    h_k = bn(f(a_k))  below the output,    output a_L, or bn(a_L) where norm is "output"
-    bn(u) = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta,       var with divisor N
-    running <- 0.99 running + 0.01 batch           used in place of the batch's moments by `predict`
-    w  -= lr (sqrt(1 - 0.999^t) / (1 - 0.9^t)) m / (sqrt(v) + 1e-7)  t = start_step + 1, start_step + 2, ...
-    lr   = lr0 lr_decay^floor((t - 1) / n_decay_steps)
+    a_k     = W_k h_{k-1} + b_k
+    h_k     = bn(f(a_k))                                      below the output
+    output  = a_L, or bn(a_L) where norm is "output"
+    bn(u)   = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta            var with divisor N
+    running <- 0.99 running + 0.01 batch            what `predict` takes in place of the moments
+
+    g  = d cross-entropy / dw                       at batch t = start_step + 1, start_step + 2, ...
+    m  <- 0.9 m + 0.1 g
+    v  <- 0.999 v + 0.001 g^2
+    w  <- w - lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-7)
+    lr = lr0 lr_decay^floor((t - 1) / n_decay_steps)
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -22,7 +28,7 @@ from torch.nn import functional
 
 from bioplaus import metrics
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, transposed, xavier
+from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, xavier
 from bioplaus.rules._optimisers import Adam
 
 MOMENTUM = 0.99  # of the running moments, Keras
@@ -42,9 +48,8 @@ class Config(LayeredConfig):
 
     n_units: tuple[int, ...] = (3072, 2000, 10)  # layer widths, input first
     activation: Literal["relu", "linear"] = "relu"  # f, of the hidden layers
-    norm: Literal["hidden", "output"] = (
-        "hidden"  # what is normalised: each hidden layer, or the output
-    )
+    # what is normalised: each hidden layer, or the output
+    norm: Literal["hidden", "output"] = "hidden"
     lr: float = 0.001  # lr0, step of Adam, dimensionless
     lr_decay: float = 1.0  # factor on lr every n_decay_steps batches
     n_decay_steps: int = 20000  # batches between two decays
@@ -75,9 +80,10 @@ class Rule(LayeredRule):
     Attributes
     ----------
     w_ff : L matrices W_k, (n_k, n_{k-1}), drawn from U(-b, b), b = sqrt(6 / (n_{k-1} + n_k))
-        (Glorot); bias : L
-    vectors, 0. gamma, beta : scale (1) and shift (0) of each batch norm, (n_k,).
-    running_mean, running_var : its running moments, lists of (n_k,) buffers, first 0 and 1.
+        (Glorot).
+    bias : L vectors b_k, (n_k,), first 0.
+    gamma, beta : scale and shift of each batch norm, (n_k,), first 1 and 0.
+    running_mean, running_var : its running moments, (n_k,), first 0 and 1.
 
     References
     ----------
@@ -92,17 +98,19 @@ class Rule(LayeredRule):
     moments 0, yet bias corrections and rate those of step 225001. Left at 0 it is an ordinary Adam.
     """
 
+    config: Config
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         widths = config.n_units
-        self.w_ff = tensors(
-            xavier(n_out, n_in, generator) for n_in, n_out in zip(widths, widths[1:], strict=False)
-        )
-        self.bias = tensors(torch.zeros(n) for n in widths[1:])
-        self.gamma = tensors(torch.ones(widths[k + 1]) for k in config.normed)
-        self.beta = tensors(torch.zeros(widths[k + 1]) for k in config.normed)
-        self.running_mean = tensors(torch.zeros(widths[k + 1]) for k in config.normed)
-        self.running_var = tensors(torch.ones(widths[k + 1]) for k in config.normed)
+        normed = [widths[k + 1] for k in config.normed]
+        pairs = zip(widths, widths[1:], strict=False)
+        self.w_ff = tensors([xavier(n_out, n_in, generator) for n_in, n_out in pairs])
+        self.bias = tensors([torch.zeros(n) for n in widths[1:]])
+        self.gamma = tensors([torch.ones(n) for n in normed])
+        self.beta = tensors([torch.zeros(n) for n in normed])
+        self.running_mean = tensors([torch.zeros(n) for n in normed])
+        self.running_var = tensors([torch.ones(n) for n in normed])
         self.optimiser = Adam(self._learned(), use_paper_form=True, epsilon=EPSILON_ADAM)
         self.optimiser.count.fill_(config.start_step)
         self.n_batches = 0  # in an epoch
@@ -119,55 +127,52 @@ class Rule(LayeredRule):
         c = self.config
         n_done = c.start_step + epoch * self.n_batches + step
         self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
-        values = self._learned()
-        leaves = [value.detach().requires_grad_() for value in values]
+        weights = self._learned()
         with torch.enable_grad():
-            output, moments = self._forward(x, leaves, is_training=True)
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            output, moments = self._forward(x, leaves)
             loss = functional.cross_entropy(output, y)
             gradients = list(torch.autograd.grad(loss, leaves))
-        for k in c.normed if c.norm == "output" or c.activation == "linear" else ():
-            # exactly 0; what is there is rounding
-            gradients[c.n_layers + k] = torch.zeros_like(values[c.n_layers + k])
-        gradients[: c.n_layers] = [
-            g if g.t().is_contiguous() else transposed(g) for g in gradients[: c.n_layers]
-        ]
-        self.optimiser.step(values, gradients, self.lr_now[0])
-        for (mean, var), its_mean, its_var in zip(
-            moments, self.running_mean, self.running_var, strict=True
-        ):
-            its_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
-            its_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
+        for k in self._idle_biases():  # exactly 0; what is there is rounding
+            gradients[c.n_layers + k].zero_()
+        self.optimiser.step(weights, gradients, self.lr_now[0])
+        running = zip(self.running_mean, self.running_var, moments, strict=True)
+        for running_mean, running_var, (mean, var) in running:
+            running_mean.mul_(MOMENTUM).add_(mean, alpha=1 - MOMENTUM)
+            running_var.mul_(MOMENTUM).add_(var, alpha=1 - MOMENTUM)
         return {"train_loss": loss.detach(), "train_accuracy": metrics.accuracy(output, y)}
 
     def _forward(
-        self, h: Tensor, learned: list[Tensor], *, is_training: bool
+        self, h: Tensor, learned: Sequence[Tensor], *, is_training: bool = True
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Output (batch, n_L) before the softmax, and (mean, variance) of what each batch norm
-        saw.
+        """Output (batch, n_L) before the softmax, and (mean, variance) over the batch of what each
+        batch norm saw; in evaluation the running ones are used and none given.
         """
-        c, n = self.config, self.config.n_layers
-        w, b, gamma, beta = (
-            learned[:n],
-            learned[n : 2 * n],
-            learned[2 * n : -len(self.beta)],
-            learned[-len(self.beta) :],
-        )
+        c, n, normed = self.config, self.config.n_layers, self.config.normed
+        w, b = learned[:n], learned[n : 2 * n]
+        gamma, beta = learned[2 * n : 2 * n + len(normed)], learned[2 * n + len(normed) :]
         moments = []
         for k in range(n):
-            h = torch.addmm(b[k], h, w[k].t())
+            h = functional.linear(h, w[k], b[k])
             if k < n - 1 and c.activation == "relu":
                 h = h.relu()
-            if k in c.normed:
-                i = len(moments)
-                var, mean = (
-                    torch.var_mean(h.detach(), 0, correction=0) if is_training else (None, None)
-                )
-                moments.append((mean, var))
-                known = (None, None) if is_training else (self.running_mean[i], self.running_var[i])
+            if k in normed:
+                i = normed.index(k)
+                running = (None, None)
+                if is_training:
+                    var, mean = torch.var_mean(h.detach(), 0, correction=0)
+                    moments.append((mean, var))
+                else:
+                    running = (self.running_mean[i], self.running_var[i])
                 h = functional.batch_norm(
-                    h, *known, gamma[i], beta[i], is_training, 0.0, EPSILON_NORM
+                    h, *running, gamma[i], beta[i], is_training, 0.0, EPSILON_NORM
                 )
         return h, moments
+
+    def _idle_biases(self) -> Sequence[int]:
+        """Layers whose bias changes nothing: a batch norm takes it away again at once."""
+        c = self.config
+        return c.normed if c.norm == "output" or c.activation == "linear" else ()
 
     def _evaluate(self, x: Tensor) -> Tensor:
         return self._forward(x, self._learned(), is_training=False)[0]

@@ -1,11 +1,13 @@
 """Image captions with a cerebellum: a cerebro-cerebellar network (ccRNN) predicts the gradient of
 the words to come.
 
-Boven et al. (2023, figure 8). As `dni`, with f the synthesiser and z = [h ; c], but truncation by
-truncation, theta and phi changing after each:
+Boven et al. (2023, figure 8). As `dni`, with f the synthesiser (parameters phi) and z = [h ; c],
+but as in `caption_bptt` truncation by truncation, theta and phi changing after each:
 
-    J_k = cross-entropy of its words + bootstrap_scale <stopgrad f(z_{k+1}), z_{k+1}>  theta: one Adam step
-    S_k = |f(z_k) - dJ_k/dz_k|^2  summed over batch and units                     phi: one Adam step
+    J_k   = L_k + bootstrap_scale <stopgrad f(z_{k+1}), z_{k+1}>
+    S_k   = |f(z_k) - dJ_k/dz_k|^2               (summed over batch and units, dJ_k/dz_k held fixed)
+    theta <- theta - Adam(dJ_k/dtheta + weight_decay theta)
+    phi   <- phi   - Adam(dS_k/dphi   + weight_decay phi)
 """
 
 import dataclasses
@@ -14,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bioplaus.nets.synthesiser import LastLayer, Synthesiser
+from bioplaus.rules import caption_bptt
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._captioning import CaptioningConfig, CaptioningRule
 from bioplaus.rules._optimisers import Adam
 
 _SMALL = {"n_units": [256, 64, 64, 60], "n_truncation": 4}
@@ -25,18 +27,16 @@ BENCHMARK = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(CaptioningConfig):
+class Config(caption_bptt.Config):
     """Defaults: as published, before dropout 0.5 and 1024 synthesiser units of the figure."""
 
     n_synth_layers: int = 2  # hidden ReLU layers of the synthesiser
     n_synth_hidden: int | None = None  # their width; None: that of the state, 2 hidden units
-    synth_last: LastLayer = (
-        "zero_weight"  # start of the synthesiser's last layer; published: its bias is left random
-    )
+    # start of the synthesiser's last layer; published: its bias is left random
+    synth_last: LastLayer = "zero_weight"
     bootstrap_scale: float = 0.1  # factor on predicted gradients, dimensionless
-    bootstrap_last: bool = (
-        True  # also add a predicted gradient after the last truncation, where no future exists
-    )
+    # also add a predicted gradient after the last truncation, where no future exists
+    bootstrap_last: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,9 +45,9 @@ class Config(CaptioningConfig):
         self.check("bootstrap_scale", low=0)
 
 
-class Rule(CaptioningRule):
-    """Per truncation: f at its start, forward pass, f at its end, gradients of J_k and S_k, one
-    step of theta and phi.
+class Rule(caption_bptt.Rule):
+    """Per truncation: forward pass, f at its start and end, gradients of J_k and S_k, one step of
+    theta and phi.
 
     Attributes
     ----------
@@ -65,6 +65,8 @@ class Rule(CaptioningRule):
     `synth_last` "zero" mends it. `bootstrap_last` as in `dni`.
     """
 
+    config: Config
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         n_state = 2 * config.n_units[2]
@@ -75,21 +77,24 @@ class Rule(CaptioningRule):
             generator,
             last=config.synth_last,
         )
-        self.synth_optimiser = Adam(list(self.synthesiser.parameters()))
+        phi = list(self.synthesiser.parameters())
+        self.synth_optimiser = Adam(phi, weight_decay=config.weight_decay)
 
-    def _fit_truncation(
-        self, inputs: Tensor, targets: Tensor, state: Tensor, is_last: bool
+    def _learn(
+        self, inputs: Tensor, words: Tensor, z: Tensor, *, is_last: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        start = state.requires_grad_()
-        loss, logits, end = self._forward(inputs, targets, start)
-        objective, phi = loss, list(self.synthesiser.parameters())
+        theta, phi = list(self.net.parameters()), list(self.synthesiser.parameters())
+        start = z.requires_grad_()
+        loss, logits, end = self._run(inputs, words, start)
+        predicted = self.synthesiser(start.detach())
         with torch.no_grad():
-            sent, foreseen = self.synthesiser.trace(start), self.synthesiser(end)
+            foreseen = self.synthesiser(end)
+        objective = loss
         if self.config.bootstrap_last or not is_last:
             objective = loss + self.config.bootstrap_scale * (foreseen * end).sum()
-        (target,) = self._step(objective, start)
+        *d_theta, target = torch.autograd.grad(objective, [*theta, start], materialize_grads=True)
+        d_phi = torch.autograd.grad((predicted - target).square().sum(), phi)
+        self._descend(d_theta)
         with torch.no_grad():
-            grads = [torch.zeros_like(parameter) for parameter in phi]
-            self.synthesiser.add_gradients(sent, 2 * (sent[-1] - target), grads)
-            self.synth_optimiser.step(phi, grads, self.lr_now)
-        return loss.detach(), logits.detach(), end.detach()
+            self.synth_optimiser.step(phi, d_phi, self.lr_now)
+        return loss, logits, end

@@ -2,20 +2,22 @@
 inhibition.
 
 The unit that a sample drives most moves towards it, the k-th most driven moves away (Krotov and
-Hopfield 2019). With v_b the samples of a batch, W the weights, and I the currents:
+Hopfield 2019). With v_b the samples of a batch and W the weights:
 
-    A    = sign(W) |W|^(p-1)                            for p = 2, A = W
-    I_ib = sum_j A_ij v_bj
-    g_ib = 1 where I_ib is the largest of sample b, -delta where it is the k-th largest, else 0
-    D_ij = sum_b g_ib v_bj - s_i W_ij,                  s_i = sum_b g_ib I_ib
-    W   <- W + lr D / max|D|                            lr = lr0 (1 - epoch / n_epochs)
+    A    = sign(W) |W|^(p-1)                              (for p = 2, A = W)
+    I_bi = sum_j A_ij v_bj                                currents
+    g_bi = 1       where I_bi is the largest of sample b
+         = -delta  where it is the k-th largest
+         = 0       else
+    s_i  = sum_b g_bi I_bi
+    D_ij = sum_b g_bi v_bj - s_i W_ij
+    W    <- W + lr D / max|D|                             lr = lr0 (1 - epoch / n_epochs)
 
 so a row that wins is driven to sum_j |W_ij|^p = 1, and the largest change of a weight is lr at
 every update. What is passed on to a readout is max(I, 0)^power.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +40,6 @@ BENCHMARK = (
     ),
 )
 
-Watch = Callable[[dict[str, Tensor]], None]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
@@ -54,9 +54,8 @@ class Config(BaseConfig):
     init_mean: float = 0.0  # mean of the initial weights
     init_std: float = 1.0  # standard deviation of the initial weights
     power: float = 4.5  # exponent of the hidden representation
-    snapshot_epochs: tuple[
-        int, ...
-    ] = ()  # keep weights after so many epochs, below n_epochs (0: the initial ones)
+    # keep weights after so many epochs, below n_epochs (0: the initial ones)
+    snapshot_epochs: tuple[int, ...] = ()
     n_snapshot_units: int = 25  # of the first so many units
 
     def __post_init__(self) -> None:
@@ -91,7 +90,7 @@ class Rule(LearningRule):
     """One layer of competing units.
 
     Order of an update: all currents with the old weights; ranks; D over the whole batch; its
-    largest entry; one step of the rows that won or were k-th in the batch. No other row moves.
+    largest entry; one step. Only rows that won or were k-th in the batch move.
 
     Attributes
     ----------
@@ -100,9 +99,9 @@ class Rule(LearningRule):
         follows it.
     snapshots : (n_snapshots, n_units_kept, n_in) buffer, weights after the epochs of
         `snapshot_epochs`.
-    watch : None, or called before every update with a dict of current (batch, n_hidden), first and
-        kth (batch,) int64, change (n_hidden, n_in), normaliser (0-d, before its floor), lr (0-d).
-        Training behaves the same with it.
+    watch : hears of phase "update", t = 0, after it: "current" [I], "first" and "kth" [the units'
+        indices, (batch,) int64], "change" [D, (n_hidden, n_in)], "normaliser" [max|D|, 0-d, before
+        its floor], "lr" [0-d].
 
     References
     ----------
@@ -111,13 +110,15 @@ class Rule(LearningRule):
 
     Deviations
     ----------
-    The published loops sort all units for every sample and multiply a mostly empty matrix g with
-    the batch; here the k largest are selected and only their rows are gathered, which gives the
-    same numbers but for rounding. Units with exactly equal currents are ranked as the selection
-    happens to find them, there as here. 1 <= p < 2 is allowed although the paper uses p >= 2: the
-    update is well defined there. On a GPU the sums over a batch are taken in no fixed order, so the
-    last bits of two runs differ.
+    The published loops sort all units for every sample; here the k largest are selected. Units with
+    exactly equal currents are ranked as the selection happens to find them, there as here.
+    1 <= p < 2 is allowed although the paper uses p >= 2: the update is well defined there. On a GPU
+    the sums over a batch are taken in no fixed order, so the last bits of two runs differ.
     """
+
+    config: Config
+    lr_now: Tensor
+    snapshots: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
@@ -129,9 +130,6 @@ class Rule(LearningRule):
         self.register_buffer("lr_now", torch.tensor(config.lr))
         shape = (len(config.snapshot_epochs), min(config.n_snapshot_units, n_hidden), n_in)
         self.register_buffer("snapshots", torch.zeros(shape))
-        self.watch: Watch | None = None
-        self._scratch: dict[str, Tensor] = {}
-        self._drive_version = -1
 
     @classmethod
     def check_task(cls, config: Config, spec: Spec) -> None:
@@ -146,9 +144,24 @@ class Rule(LearningRule):
                 f" inputs: n_units must start with {spec.n_in}."
             )
 
+    @classmethod
+    def example_spec(cls, config: Config, n_steps: int | None = None) -> Spec:
+        n_in, n_out = config.n_units
+        return Spec(name="example", kind="features", n_in=n_in, n_out=n_out)
+
+    @classmethod
+    def example_batch(
+        cls,
+        spec: Spec,
+        n: int,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, ...]:
+        """Inputs alone, (n, n_in), none of them 0: a sample of zeros drives all units alike."""
+        return (1 - torch.rand(n, spec.n_in, generator=generator, dtype=torch.float32).to(dtype),)
+
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr * max(0.0, 1 - epoch / self.config.n_epochs))
-        self._drive_version = -1
         for slot, n_learned in enumerate(self.config.snapshot_epochs):
             if n_learned == epoch:
                 self.snapshots[slot].copy_(self.weight[: self.snapshots.shape[1]])
@@ -160,83 +173,34 @@ class Rule(LearningRule):
         """One update from inputs `x`, (batch, n_in) float; labels, epoch and step are not used.
         Measures nothing.
         """
-        current = torch.mm(
-            x, self._drive().t(), out=self._buffer("current", len(x), len(self.weight))
-        )
-        (top, low), (first, kth) = ranked(current, self.config.k)
-        pull = self._buffer("pull", len(self.weight)).zero_()  # s
-        pull.index_add_(0, first, top).index_add_(0, kth, low, alpha=-self.config.delta)
-        if self.watch is not None:
-            change = self._change_of_all(x, first, kth, pull)
-            self.watch(
-                {
-                    "current": current,
-                    "first": first,
-                    "kth": kth,
-                    "change": change,
-                    "lr": self.lr_now,
-                }
-                | {"normaliser": largest(change)}
-            )
-        if 2 * len(x) < len(self.weight):
-            self._move_winners(x, first, kth, pull)
-        else:
-            change = self._change_of_all(x, first, kth, pull)
-            self.weight.addcmul_(change, self.lr_now / largest(change).clamp_(min=PRECISION))
+        current = self.currents(x)
+        ranked = current.topk(self.config.k, dim=1).indices
+        first, kth = ranked[:, :1], ranked[:, -1:]
+        g = torch.zeros_like(current).scatter_(1, first, 1.0).scatter_(1, kth, -self.config.delta)
+        s = (g * current).sum(0)
+        change = g.t() @ x - s[:, None] * self.weight
+        largest = change.abs().max()
+        self.weight.add_(self.lr_now * change / largest.clamp(min=PRECISION))
+        self._show(current, first[:, 0], kth[:, 0], change, largest)
         return {}
 
-    def _change_of_all(self, x: Tensor, first: Tensor, kth: Tensor, pull: Tensor) -> Tensor:
-        """D, (n_hidden, n_in); of rows that no sample chose it is 0."""
-        change = torch.mul(
-            self.weight, -pull[:, None], out=self._buffer("change", *self.weight.shape)
-        )
-        return change.index_add_(0, first, x).index_add_(0, kth, x, alpha=-self.config.delta)
+    def _show(
+        self, current: Tensor, first: Tensor, kth: Tensor, change: Tensor, largest: Tensor
+    ) -> None:
+        """Let `watch` see an update."""
+        if self.watch is not None:
+            seen = {"current": current, "first": first, "kth": kth, "change": change}
+            seen |= {"normaliser": largest, "lr": self.lr_now}
+            self.watch("update", 0, {name: [value] for name, value in seen.items()})
 
-    def _move_winners(self, x: Tensor, first: Tensor, kth: Tensor, pull: Tensor) -> None:
-        """The same step for a batch that is small beside the layer: only the rows chosen by its
-        samples are touched.
-
-        Each sample has two slots, for its first and its k-th unit. All slots of one unit are summed
-        in the first of them, so shapes do not depend on who wins, and the others add 0.
-        """
-        n = len(x)
-        unit = torch.cat([first, kth])
-        slot = torch.arange(2 * n, device=x.device)
-        owner = (
-            self._index("owner", len(self.weight))
-            .fill_(2 * n)
-            .scatter_reduce_(0, unit, slot, "amin")[unit]
-        )
-        rows = torch.index_select(self.weight, 0, unit, out=self._buffer("rows", 2 * n, x.shape[1]))
-        change = torch.mul(
-            rows,
-            (pull[unit] * (owner == slot)).neg_()[:, None],
-            out=self._buffer("slots", *rows.shape),
-        )
-        change.index_add_(0, owner[:n], x).index_add_(0, owner[n:], x, alpha=-self.config.delta)
-        change.mul_(self.lr_now / largest(change).clamp_(min=PRECISION))
-        self.weight.index_add_(0, unit, change)
-        if self.config.p != 2:  # only these rows of A are out of date
-            torch.index_select(self.weight, 0, unit, out=rows)
-            self._scratch["drive"].index_copy_(0, unit, signed_power(rows, self.config.p, change))
-            self._drive_version = self.weight._version
-
-    def _drive(self, *, is_fresh: bool = False) -> Tensor:
-        """A, (n_hidden, n_in); made anew if `is_fresh`, else only where the weights were changed
-        since.
-        """
-        if self.config.p == 2:
-            return self.weight
-        drive = self._buffer("drive", *self.weight.shape)
-        if is_fresh or self._drive_version != self.weight._version:
-            signed_power(self.weight, self.config.p, drive)
-            self._drive_version = self.weight._version
-        return drive
+    def drive(self) -> Tensor:
+        """A, (n_hidden, n_in)."""
+        return self.weight.sign() * self.weight.abs() ** (self.config.p - 1)
 
     @torch.no_grad()
     def currents(self, x: Tensor) -> Tensor:
         """I, (n, n_hidden), of inputs `x`, (n, n_in)."""
-        return x @ self._drive(is_fresh=True).t()
+        return x @ self.drive().t()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -245,10 +209,10 @@ class Rule(LearningRule):
 
         Inputs of another length scale each row by length^power, which overflows easily.
         """
-        out, drive = x.new_empty(len(x), len(self.weight)), self._drive(is_fresh=True)
-        for rows, part in zip(out.split(N_PREDICT), x.split(N_PREDICT), strict=True):
-            torch.mm(part, drive.t(), out=rows).clamp_(min=0).pow_(self.config.power)
-        return out
+        hidden, drive = x.new_empty(len(x), len(self.weight)), self.drive()
+        for rows, part in zip(hidden.split(N_PREDICT), x.split(N_PREDICT), strict=True):
+            rows[:] = (part @ drive.t()).clamp_(min=0) ** self.config.power
+        return hidden
 
     def diagnostics(self) -> dict[str, float]:
         """Mean and largest sum_j |W_ij|^p over the units; 1 once a unit has converged,
@@ -260,63 +224,3 @@ class Rule(LearningRule):
     def useful_flops(self, batch_size: int) -> int:
         """Of the currents alone: the one product that cannot be avoided."""
         return 2 * batch_size * self.weight.numel()
-
-    def _buffer(self, name: str, *shape: int) -> Tensor:
-        """A scratch tensor of the weights' dtype and device, kept from batch to batch."""
-        if name not in self._scratch or self._scratch[name].shape != shape:
-            self._scratch[name] = self.weight.new_zeros(shape)
-            self._drive_version = -1 if name == "drive" else self._drive_version
-        return self._scratch[name]
-
-    def _index(self, name: str, n: int) -> Tensor:
-        if name not in self._scratch:
-            self._scratch[name] = torch.zeros(n, dtype=torch.int64, device=self.weight.device)
-        return self._scratch[name]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rule":
-        self._scratch.clear()  # of another device or dtype
-        self._drive_version = -1
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_scratch": {}, "_drive_version": -1, "watch": None}
-
-
-def signed_power(w: Tensor, p: float, out: Tensor) -> Tensor:
-    """sign(w) |w|^(p-1), written to `out`; sign(w) for p = 1."""
-    torch.abs(w, out=out)
-    if p == 3:
-        return out.mul_(w)
-    return out.pow_(p - 1).mul_(w.sign())
-
-
-def ranked(current: Tensor, k: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Largest and k-th largest current of each sample, and the units that have them.
-
-    Parameters
-    ----------
-    current : (batch, n_hidden), float.
-
-    Returns
-    -------
-    (largest, k-th largest), each (batch,) float; (unit of the largest, unit of the k-th), each
-    (batch,) int64.
-    """
-    if current.is_cpu and k <= 3:  # numpy's argmax takes a fifth of the time of torch's selection
-        picked = []
-        for _ in range(k):
-            unit = torch.from_numpy(current.numpy().argmax(1))[:, None]
-            picked.append((current.gather(1, unit), unit))
-            current.scatter_(1, unit, -torch.inf)  # out of the race for the next rank
-        for value, unit in picked:
-            current.scatter_(1, unit, value)
-        value, unit = (torch.cat(parts, dim=1) for parts in zip(*picked, strict=True))
-    else:
-        value, unit = current.topk(k, dim=1)
-    return (value[:, 0], value[:, -1]), (unit[:, 0], unit[:, -1])
-
-
-def largest(change: Tensor) -> Tensor:
-    """max |change|, 0-d; by `aminmax`, which is five times as fast as an infinity norm."""
-    low, high = torch.aminmax(change)
-    return torch.maximum(high, -low)

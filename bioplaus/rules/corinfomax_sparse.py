@@ -2,21 +2,24 @@
 one a sample.
 
 In the layers named by `sparse_layers` (Bozkurt, Pehlevan and Erdogan 2023) rates are not clipped at
-1; a multiplier q_k (l_k = max(q_k, 0)) pushes their sum towards 1. The rest is `corinfomax`:
+1; a multiplier q_k pushes their sum towards 1. The rest is `corinfomax`. With l_k = max(q_k, 0), in
+each iteration and layer in turn:
 
-    du_k/dt = (as in corinfomax) - l_k,    u_k <- u_k + eta_t du_k/dt,    r_k <- max(u_k, 0)
-    q_k <- q_k + lr_sparse[k] (-q_k + sum_i r_k,i - 1 + l_k)  with the NEW r_k and the old l_k;  l_k <- max(q_k, 0)
+    u_k <-  u_k + eta_t (du_k/dt - l_k)                   du_k/dt as in corinfomax
+    r_k <-  max(u_k, 0)
+    q_k <-  q_k + lr_sparse[k] (-q_k + sum_i r_k,i - 1 + l_k)         new r_k, old l_k
+    l_k <-  max(q_k, 0)
 """
 
 import dataclasses
 
-import torch
 from torch import Tensor
 
 from bioplaus.errors import BioplausError
 from bioplaus.rules import corinfomax
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import Scratch
+from bioplaus.rules._layered import FREE, Nudge
+from bioplaus.rules.corinfomax import State
 
 BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
@@ -29,14 +32,10 @@ class Config(corinfomax.Config):
     lr_fb: tuple[float, ...] = (0.12,)
     n_free_steps: int = 20  # iterations of the free phase
     n_nudged_steps: int = 4  # iterations of each nudged phase
-    sparse_layers: tuple[int, ...] = (
-        1,
-        2,
-    )  # layers on the simplex, counted from 1, the first above the input
-    lr_sparse: tuple[float, ...] = (
-        1.0e-6,
-        0.01,
-    )  # step of the multiplier by layer, dimensionless; unused elsewhere
+    # layers on the simplex, counted from 1, the first above the input
+    sparse_layers: tuple[int, ...] = (1, 2)
+    # step of the multiplier by layer, dimensionless; unused elsewhere
+    lr_sparse: tuple[float, ...] = (1.0e-6, 0.01)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +57,6 @@ class Rule(corinfomax.Rule):
     free phase and the evaluation start from q = 0, each nudged phase from the rectified l of the
     phase before.
 
-    Each layer has one more column, q_k beside the potentials and l_k beside the rates, and its
-    mixer one more row, -1: so the product that mixes the rates subtracts l_k too.
-
     References
     ----------
     Bozkurt, Pehlevan and Erdogan, Correlative information maximization, NeurIPS 2023.
@@ -71,42 +67,26 @@ class Rule(corinfomax.Rule):
     hidden multiplier is so small that it hardly acts.
     """
 
-    n_extra = 1
+    config: Config
 
-    def _allocate(self, n: int) -> Scratch:
-        z, c = super()._allocate(n), self.config
-        z.low, z.high = torch.zeros_like(z.u_all), torch.full_like(z.u_all, torch.inf)
-        z.q, z.multiplier, z.rates_and_multiplier, z.ones = [], [], [], []
-        start = n_below = 0
-        for k, width in enumerate(c.n_units[1:]):
-            column = start + width
-            if k + 1 in c.sparse_layers:
-                z.mixers[k][n_below + width] = -1
-            else:
-                z.high[:, start:column] = 1
-            z.q.append(z.u_all[:, column : column + 1])
-            z.multiplier.append(z.r_all[:, column : column + 1])
-            z.rates_and_multiplier.append(z.r_all[:, start : column + 1])
-            z.ones.append(self._empty(width + 1, 1).fill_(1))
-            start, n_below = column + 1, width + 1
-        z.low_output, z.high_output = z.low[:, -width - 1 : -1], z.high[:, -width - 1 : -1]
-        return z
+    def _start(self, x: Tensor) -> State:
+        """Rates 0 and multipliers l_k = 0, (batch, 1)."""
+        zero = {k: x.new_zeros(len(x), 1) for k in range(1, self.config.n_layers + 1)}
+        return {**super()._start(x), "multiplier": zero}
 
-    def _fire(self, z: Scratch, k: int) -> None:
-        is_output = k == self.config.n_layers - 1
-        u, r, low, high = (
-            (z.u[k], z.r[k], z.low_output, z.high_output)
-            if is_output
-            else (z.u_all, z.r_all, z.low, z.high)
-        )
-        if len(self.config.sparse_layers) == self.config.n_layers:
-            torch.clamp(u, min=0.0, out=r)
-        else:
-            torch.clamp(u, low, high, out=r)
-        if k + 1 in self.config.sparse_layers:
-            lr = self.config.lr_sparse[k]
-            z.q[k].addmm_(z.rates_and_multiplier[k], z.ones[k], beta=1 - lr, alpha=lr).sub_(lr)
-            torch.clamp(z.q[k], min=0.0, out=z.multiplier[k])
-
-    def _state(self, z: Scratch) -> dict[str, list[Tensor]]:
-        return {"r": z.r, "multiplier": z.multiplier}
+    def _phase(self, phase: str, start: State, n_steps: int, nudge: Nudge = FREE) -> State:
+        c, (r, push) = self.config, map(dict, start.values())
+        u, q = dict(r), dict(push)
+        drive = r[0] @ self.w_ff[0].T
+        for t, eta in enumerate(c.etas(n_steps)):
+            for k in range(1, c.n_layers + 1):
+                u[k] = u[k] + eta * (self._velocity(k, u[k], r, drive, nudge) - push[k])
+                if k in c.sparse_layers:
+                    r[k] = u[k].clamp(min=0)
+                    total = r[k].sum(1, keepdim=True)
+                    q[k] = q[k] + c.lr_sparse[k - 1] * (-q[k] + total - 1 + push[k])
+                    push[k] = q[k].clamp(min=0)
+                else:
+                    r[k] = u[k].clamp(0, 1)
+            self._report(phase, t, r=r, multiplier=push)
+        return {"r": r, "multiplier": push}

@@ -1,19 +1,24 @@
 """Decoupled neural interfaces as a cerebro-cerebellar network (ccRNN): a cerebellum predicts the
 cortex's future gradient.
 
-An MLP f (the cerebellum) sees the state z = [h ; c] of an LSTM (the cortex) at the end of every
-truncation and predicts the gradient of all later loss with respect to it, so that the cortex learns
-over spans longer than its truncation; its own target is the gradient that the next truncation sends
-back, bootstrapped by its next prediction (Jaderberg et al. 2017; Boven et al. 2021, 2023). For
-truncation k with start state z_k, end state z_{k+1} and loss L_k:
+An MLP f (the cerebellum; parameters phi) sees the state z = [h ; c] of an LSTM (the cortex;
+parameters theta) at the end of every truncation and predicts the gradient of all later loss with
+respect to it, so that the cortex learns over spans longer than its truncation. Its own target is
+the gradient that the next truncation sends back, bootstrapped by its next prediction (Jaderberg et
+al. 2017; Boven et al. 2021, 2023). As in `bptt`, for truncation k with start state z_k (held
+fixed), end state z_{k+1} and loss L_k:
 
     J_k    = L_k + bootstrap_scale <stopgrad f(z_{k+1}), z_{k+1}>
-    dtheta = sum_k dJ_k/dtheta                                        z_k held fixed in truncation k
-    S_k    = |f(z_k) - dJ_k/dz_k|^2  summed over batch and units,         dphi = sum_k dS_k/dphi
-    clip (dtheta, dphi) together; one Adam step of both
+    dtheta = sum_k dJ_k/dtheta
+    S_k    = |f(z_k) - dJ_k/dz_k|^2                                (summed over batch and units)
+    dphi   = sum_k dS_k/dphi                                       (dJ_k/dz_k held fixed)
+    (dtheta, dphi) <- (dtheta, dphi) min(1, clip / (|dtheta, dphi| + 1e-6))
+    theta <- theta - Adam(dtheta),  phi <- phi - Adam(dphi)        (once)
 """
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,10 +26,9 @@ from torch import Tensor
 
 from bioplaus import metrics
 from bioplaus.errors import BioplausError
-from bioplaus.nets.lstm import Trace
 from bioplaus.nets.synthesiser import LastLayer, Synthesiser
+from bioplaus.rules import bptt
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._recurrent import RecurrentConfig, RecurrentRule, adam
 
 _DRAWING = {"n_units": [28, 30, 2], "loss": "mse", "spars_int": 4, "n_truncation": 3}
 _WIDE = _DRAWING | {"n_synth_hidden": 300}
@@ -43,31 +47,25 @@ BENCHMARK = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(RecurrentConfig):
+class Config(bptt.Config):
     """Defaults: published seq-MNIST classification at K = 3."""
 
     n_synth_layers: int = 1  # hidden ReLU layers of the synthesiser; 0: one linear map
-    n_synth_hidden: int | None = (
-        None  # their width; None: that of the state (2 hidden units for an LSTM)
-    )
-    n_fibres: int | None = (
-        None  # state components that each first-layer unit sees; None: all; -1: see Synthesiser
-    )
-    synth_last: LastLayer = (
-        "zero"  # start of the synthesiser's last layer; "zero" predicts nothing at first
-    )
+    # their width; None: that of the state (2 hidden units for an LSTM)
+    n_synth_hidden: int | None = None
+    # state components that each first-layer unit sees; None: all; -1: see Synthesiser
+    n_fibres: int | None = None
+    # start of the synthesiser's last layer; "zero" predicts nothing at first
+    synth_last: LastLayer = "zero"
     bootstrap_scale: float = 0.1  # factor on predicted gradients, dimensionless
-    bootstrap_last: bool = (
-        True  # also add a predicted gradient after the last truncation, where no future exists
-    )
+    # also add a predicted gradient after the last truncation, where no future exists
+    bootstrap_last: bool = True
     lesion_epoch: int | None = None  # first epoch (1-based) without cerebellum; None: never
-    io_lesion_epoch: int | None = (
-        None  # first epoch (1-based) whose synthesiser no longer learns; None: never
-    )
+    # first epoch (1-based) whose synthesiser no longer learns; None: never
+    io_lesion_epoch: int | None = None
     fixed_synth: bool = False  # the synthesiser never learns: io_lesion_epoch 1
-    keep_stale_grads: bool = (
-        True  # a synthesiser that no longer learns still weighs in clipping, by summed gradients
-    )
+    # a synthesiser that no longer learns still weighs in clipping, by summed gradients
+    keep_stale_grads: bool = True
     record_every: int = 0  # batches between two records of gradients and activity; 0: none
 
     def __post_init__(self) -> None:
@@ -91,14 +89,11 @@ class Config(RecurrentConfig):
         return self.n_units[1] * (2 if self.cell == "lstm" else 1)
 
 
-class Rule(RecurrentRule):
-    """One forward pass, one call of the synthesiser, one backward pass over all truncations at
-    once, one step of both.
+class Rule(bptt.Rule):
+    """One walk over the truncations, then one optimiser step of both networks.
 
-    Order within a batch: states of the whole sequence with the old parameters; f at every
-    truncation's end (f at its start is f at the end before); dJ_k of all truncations; dS_k; joint
-    clipping; one optimiser step on theta and phi. As theta and phi are constant over the batch this
-    equals walking truncation by truncation.
+    Order within a truncation: states with the old parameters; f at its end; dJ_k; f at its start;
+    dS_k. Then joint clipping, and one optimiser step of theta and of phi.
 
     Recorded every epoch: as `bptt`, and "synth_loss", sum_k S_k per sample; "synth_share", the
     synthesiser's share of the squared norm before clipping.
@@ -106,7 +101,12 @@ class Rule(RecurrentRule):
     Attributes
     ----------
     synthesiser : the cerebellum; parameters phi.
+    synth_grads : one tensor a parameter of it; of a lesioned olive the sum since the lesion.
+    has_cerebellum, has_olive : whether it is there, and learns, in this epoch.
     record : this epoch's last record of gradients and activity (see `measure`), or None.
+    watch : as `bptt`; while there is a cerebellum, "truncation" also has "synth_start" [f(z_k)],
+        "synth_end" [f(z_{k+1})] and "synth_target" [dJ_k/dz_k], each (batch, n_state), and
+        "gradient" and "clipped" also have "phi" [one tensor a parameter of the synthesiser].
 
     References
     ----------
@@ -128,6 +128,8 @@ class Rule(RecurrentRule):
     neither unless asked. After a lesion Adam's momentum goes on moving phi, which is then unused.
     """
 
+    config: Config
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         n_hidden = config.n_synth_hidden or config.n_state
@@ -139,107 +141,126 @@ class Rule(RecurrentRule):
             n_fibres=config.n_fibres,
             last=config.synth_last,
         )
-        self.synth_optimiser = adam(self.synthesiser)
+        self.synth_optimiser = bptt.adam(self.synthesiser)
+        for index, parameter in enumerate(self.synthesiser.parameters()):
+            zero = torch.zeros_like(parameter)
+            self.register_buffer(f"synth_grad_{index}", zero, persistent=False)
         self.begin_epoch(0, 0)
+
+    @property
+    def synth_grads(self) -> list[Tensor]:
+        n = len(list(self.synthesiser.parameters()))
+        return [self.get_buffer(f"synth_grad_{index}") for index in range(n)]
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         super().begin_epoch(epoch, n_batches)
         c, number = self.config, epoch + 1
         if number == c.io_lesion_epoch:
             # from here on they are summed up, if they are kept
-            torch._foreach_zero_(self.synth_grads)
+            for gradient in self.synth_grads:
+                gradient.zero_()
         self.has_cerebellum = c.lesion_epoch is None or number < c.lesion_epoch
         self.has_olive = not c.fixed_synth and (
             c.io_lesion_epoch is None or number < c.io_lesion_epoch
         )
         self.record: dict[str, Tensor] | None = None
 
-    @torch.no_grad()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        if (
-            self.config.record_every
-            and self.has_cerebellum
-            and step % self.config.record_every == 0
-        ):
+        if not self.has_cerebellum:
+            return self._rest(super().fit_batch(x, y, epoch=epoch, step=step))
+        if self._is_recorded(step):
             self.record = self.measure(x, y)
-        trace = self._run(x)
-        measured, d_h, d_end = self._loss(trace, y)
-        sent = self._foresee(trace, d_end) if self.has_cerebellum else []
-        d_start = self.net.backward(trace, d_h, d_end)
-        self.net.gradients(trace, self.grads[:-2])
-        if self.watch is not None and sent:
-            foreseen = sent[-1].view(-1, *d_start.shape[1:])
-            self.watch(
-                {"synth_start": foreseen[:-1], "synth_end": foreseen[1:], "synth_target": d_start}
-            )
-        learning, resting = [*self.grads, *self.synth_grads], []
-        if self.has_cerebellum and (self.has_olive or self.config.keep_stale_grads):
-            starts = [activity[: d_start.shape[0] * d_start.shape[1]] for activity in sent]
-            error = starts[-1] - d_start.flatten(0, 1)
-            keep = 0.0 if self.has_olive else 1.0
-            self.synthesiser.add_gradients(starts, 2 * error, self.synth_grads, keep)
-            measured["synth_loss"] = error.square().sum() / len(x)
-        # zeros in the norm would change its rounding: a lesioned network is a cRNN to the last bit
-        else:
-            torch._foreach_zero_(self.synth_grads)
-            learning, resting = self.grads, self.synth_grads
-        norms = self._clip(learning, resting)
-        self.optimiser.step(list(self.net.parameters()), self.grads, self.lr_now)
+        self._n_steps = n_steps = x.shape[1]
+        is_learning = self.has_olive or self.config.keep_stale_grads
+        theta, phi = list(self.net.parameters()), list(self.synthesiser.parameters())
+        d_theta, d_phi = _zeros(theta), _zeros(phi)
+        if is_learning and not self.has_olive:
+            d_phi = self.synth_grads
+        z, losses, synth_losses = self.net.zero_state(len(x)), [], []
+        for k, steps in enumerate(self._truncations(n_steps)):
+            start = z.detach().requires_grad_()
+            objective, loss, z, foreseen = self._objective(x, y, start, steps)
+            *d_objective, target = _gradient(objective, [*theta, start])
+            d_theta = _sums(d_theta, d_objective)
+            predicted = self.synthesiser(start.detach())
+            synth_loss = (predicted - target).square().sum()
+            if is_learning:
+                d_phi = _sums(d_phi, _gradient(synth_loss, phi))
+            losses.append(loss)
+            synth_losses.append(synth_loss.detach())
+            if self.watch is not None:
+                seen = {"end": [z.detach()], "synth_start": [predicted.detach()]}
+                seen |= {"synth_end": [foreseen], "synth_target": [target]}
+                self.watch("truncation", k, seen)
+        clipped, norms = self._clip([*d_theta, *d_phi])
+        clipped_theta, clipped_phi = clipped[: len(theta)], clipped[len(theta) :]
+        if self.watch is not None:
+            self.watch("gradient", 0, {"theta": d_theta, "phi": d_phi})
+            self.watch("clipped", 0, {"theta": clipped_theta, "phi": clipped_phi})
+        with torch.no_grad():
+            self.optimiser.step(theta, clipped_theta, self.lr_now)
+            if self.has_olive:
+                self.synth_optimiser.step(phi, clipped_phi, self.lr_now)
+            for kept, gradient in zip(self.synth_grads, clipped_phi, strict=True):
+                kept.copy_(gradient)
+        measured = self._reported(losses, n_steps)
+        if is_learning:
+            measured["synth_loss"] = torch.stack(synth_losses).sum() / len(x)
+        return {**measured, **self._norms(norms)}
+
+    @torch.no_grad()
+    def _rest(self, measured: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a batch that the cortex learned alone leaves to a lesioned cerebellum."""
+        for gradient in self.synth_grads:
+            gradient.zero_()
         if self.has_olive:
-            self.synth_optimiser.step(
-                list(self.synthesiser.parameters()), self.synth_grads, self.lr_now
-            )
-        norm, of_synth = (
-            torch.linalg.vector_norm(norms),
-            torch.linalg.vector_norm(norms[len(self.grads) :]),
-        )
-        return {
-            **measured,
-            "grad_norm": norm,
-            "synth_share": (of_synth / norm.clamp(min=1e-30)).square(),
-        }
+            phi = list(self.synthesiser.parameters())
+            self.synth_optimiser.step(phi, self.synth_grads, self.lr_now)
+        return {**measured, "synth_share": torch.zeros_like(measured["grad_norm"])}
+
+    def _is_recorded(self, step: int) -> bool:
+        every = self.config.record_every
+        return every > 0 and step % every == 0
+
+    def _objective(
+        self, x: Tensor, y: Tensor, z: Tensor, steps: range
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """J_k, L_k, z_{k+1} and f(z_{k+1}) of the truncation of these steps from the state z."""
+        loss, end = self._run(x, y, z, steps)
+        foreseen = self.synthesiser(end).detach()
+        is_last = steps[-1] == x.shape[1] - 1
+        scale = 0.0 if is_last and not self.config.bootstrap_last else self.config.bootstrap_scale
+        return loss + scale * (foreseen * end).sum(), loss, end, foreseen
+
+    def _norms(self, norms: Tensor) -> dict[str, Tensor]:
+        """The joint norm of all gradients and the synthesiser's share of its square, from the norm
+        of each gradient.
+        """
+        norm = torch.linalg.vector_norm(norms)
+        of_synth = torch.linalg.vector_norm(norms[len(list(self.net.parameters())) :])
+        share = (of_synth / norm.clamp(min=1e-30)).square()
+        return {"grad_norm": norm, "synth_share": share}
 
     def useful_flops(self, batch_size: int) -> int:
         """As `bptt`, and the synthesiser: forward at n + 1 states, backward at n."""
         k = self.config.n_truncation or self._n_steps
         rows = batch_size * (-(-self._n_steps // k) if k else 0)
-        sizes = [layer.weight.numel() for layer in self.synthesiser.layers]
+        sizes = [layer.weight.numel() for layer in self.synthesiser.linears]
         forward, backward = (
             (rows + batch_size * (rows > 0)) * sum(sizes),
             rows * (sum(sizes) + sum(sizes[1:])),
         )
         return super().useful_flops(batch_size) + 2 * (forward + backward)
 
-    @property
-    def synth_grads(self) -> list[Tensor]:
-        """Gradient of every parameter of the synthesiser, in order; of a lesioned olive the sum
-        since the lesion.
-        """
-        return self._like(self.synthesiser)
-
     def get_extra_state(self) -> dict[str, Any]:
-        kept = {f"synth_grad_{number}": grad for number, grad in enumerate(self.synth_grads)}
+        kept = {f"synth_grad_{index}": grad for index, grad in enumerate(self.synth_grads)}
         return {**super().get_extra_state(), **kept}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        for number, grad in enumerate(self.synth_grads):
-            grad.copy_(state[f"synth_grad_{number}"])
+        for index, grad in enumerate(self.synth_grads):
+            grad.copy_(state[f"synth_grad_{index}"])
 
-    def _foresee(self, trace: Trace, d_end: Tensor) -> list[Tensor]:
-        """Add the predicted gradients at the truncations' ends to `d_end`; the synthesiser's trace
-        at all states.
-
-        Its rows are the states z_0 (zero), z_1, ..., z_n one after another: f at the starts is the
-        first n blocks, f at the ends the last n.
-        """
-        sent = self.synthesiser.trace(trace.states.flatten(0, 1))
-        foreseen = sent[-1].view_as(trace.states)[1:]
-        n = len(d_end) if self.config.bootstrap_last else len(d_end) - 1
-        d_end[:n].add_(foreseen[:n], alpha=self.config.bootstrap_scale)
-        return sent
-
-    @torch.no_grad()
     def measure(self, x: Tensor, y: Tensor, *, as_published: bool = False) -> dict[str, Tensor]:
         """Predicted, target and true gradients at the start of every truncation, forward in time;
         nothing is changed.
@@ -252,27 +273,37 @@ class Rule(RecurrentRule):
 
         Returns
         -------
-        state : (n, batch, n_state), z at the starts. hidden : (n, batch, n_synth_hidden), first
-            hidden layer of the
-        synthesiser (absent without one). synth, target, true : (n, batch, n_state), f(z);
-        dJ_k/dz_k; gradient of sum_k L_k with respect to z_k through all later truncations without a
-        cut.
+        state : (n, batch, n_state), z_k.
+        hidden : (n, batch, n_synth_hidden), first hidden layer of the synthesiser (absent without
+            one).
+        synth : (n, batch, n_state), f(z_k).
+        target : (n, batch, n_state), dJ_k/dz_k.
+        true : (n, batch, n_state), gradient of sum_k L_k with respect to z_k through all later
+            truncations without a cut.
         """
-        trace = self._run(x)
-        _, d_h, d_end = self._loss(trace, y)
-        true = self.net.backward_through(trace, d_h, d_end)
-        sent = self._foresee(trace, d_end)
-        target = self.net.backward(trace, d_h, d_end)
-        n, n_batch, _ = target.shape
-        starts = [activity[: n * n_batch] for activity in sent]
+        truncations = self._truncations(x.shape[1])
+        z, starts, losses = self.net.zero_state(len(x)).requires_grad_(), [], []
+        for steps in truncations:
+            starts.append(z)
+            loss, z = self._run(x, y, z, steps)
+            losses.append(loss)
+        record = defaultdict(list, true=_gradient(torch.stack(losses).sum(), starts))
+        for steps, z in zip(truncations, starts, strict=True):
+            start = z.detach().requires_grad_()
+            objective, *_ = self._objective(x, y, start, steps)
+            (target,) = _gradient(objective, [start])
+            activities = self.synthesiser.activities(start)
+            if as_published:
+                (more,) = _gradient((activities[-1] - target).square().sum(), [start])
+                target = target + more
+            record["state"].append(start)
+            record["synth"].append(activities[-1])
+            record["target"].append(target)
+            if self.config.n_synth_layers:
+                record["hidden"].append(activities[1])
         if as_published:
-            error = starts[-1] - target.flatten(0, 1)
-            target = target + self.synthesiser.input_gradient(starts, 2 * error).view_as(target)
-            true = true.flip(0)
-        found = {"state": starts[0], "synth": starts[-1], "target": target, "true": true}
-        if self.config.n_synth_layers:
-            found["hidden"] = starts[1]
-        return {name: value.reshape(n, n_batch, -1).clone() for name, value in found.items()}
+            record["true"].reverse()
+        return {name: torch.stack(values).detach() for name, values in record.items()}
 
     def diagnostics(self) -> dict[str, float]:
         """Of the last record: mean cosines between gradients, and population measures of cortex and
@@ -283,16 +314,30 @@ class Rule(RecurrentRule):
         synth, target, true = (
             self.record[name].flatten(0, 1) for name in ("synth", "target", "true")
         )
-        found = {
+        values = {
             "cos_synth_target": metrics.cosine(synth, target).mean(),
             "cos_synth_true": metrics.cosine(synth, true).mean(),
             "cos_target_true": metrics.cosine(target, true).mean(),
         }
-        cortex = self.record["state"][..., : self.config.n_units[1]]
-        for name, activity in {"cortex": cortex, "cerebellum": self.record.get("hidden")}.items():
-            if activity is not None:
-                found |= {
-                    f"{name}_{m}": v
-                    for m, v in metrics.population(activity.flatten(0, 1).t()).items()
-                }
-        return {name: float(value) for name, value in found.items()}
+        areas = {"cortex": self.record["state"][..., : self.config.n_units[1]]}
+        if "hidden" in self.record:
+            areas["cerebellum"] = self.record["hidden"]
+        for area, activity in areas.items():
+            measures = metrics.population(activity.flatten(0, 1).t())
+            values |= {f"{area}_{name}": value for name, value in measures.items()}
+        return {name: float(value) for name, value in values.items()}
+
+
+def _gradient(objective: Tensor, variables: Sequence[Tensor]) -> list[Tensor]:
+    """Of `objective` with respect to each variable; 0 where it does not depend on it."""
+    return list(
+        torch.autograd.grad(objective, variables, materialize_grads=True, retain_graph=True)
+    )
+
+
+def _zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+def _sums(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    return [x + y for x, y in zip(a, b, strict=True)]

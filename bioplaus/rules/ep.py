@@ -3,23 +3,41 @@ towards the target.
 
 Each weight moves by the difference of the two products of its ends' activities, which in the limit
 of a small nudge is the gradient of the squared error (Scellier and Bengio 2017). As trained beside
-CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With s_0 = x, one-hot target t, and hs(u) = clip(u,
-0, 1):
+CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023). With s_0 = x, one-hot target y, N the batch size
+and hs(u) = clip(u, 0, 1):
 
-    E(s)     = sum_k |s_k|^2 / 2 - s_k . (W_k s_{k-1} + b_k)  +  beta |s_L - t|^2
-    s_k     <- hs(s_k - lr_neural dE/ds_k)                        all layers at once
-    W_k     += (lr_ff[k] / beta) (s'_k s'_{k-1}^T - s_k s_{k-1}^T) / N    s free, s' nudged, N batch
-    b_k     += (lr_ff[k] / beta) mean(s'_k - s_k)
+    E(s) =  sum_k |s_k|^2 / 2 - s_k . (W_k s_{k-1} + b_k)  +  beta |s_L - y|^2
+
+    dE/ds_k =  s_k - W_k s_{k-1} - b_k - W_{k+1}^T s_{k+1}                          k < L
+    dE/ds_L =  s_L - W_L s_{L-1} - b_L + 2 beta (s_L - y)
+
+    s_k <-  hs(s_k - lr_neural dE/ds_k)                     k = 1 .. L, all at once
+
+    W_k +=  (lr_ff[k] / beta) (s'_k s'_{k-1}^T - s_k s_{k-1}^T) / N
+    b_k +=  (lr_ff[k] / beta) sum_N (s'_k - s_k) / N        s free (beta = 0), s' nudged
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import NudgedConfig, NudgedRule, Scratch, one_hot_, tensors, xavier
+from bioplaus.rules._layered import (
+    FREE,
+    Layers,
+    Nudge,
+    NudgedConfig,
+    NudgedRule,
+    numbered,
+    one_hot,
+    outer,
+    set_rates,
+    tensors,
+    xavier,
+)
 
 BENCHMARK = (BenchmarkCase(label="784-500-10"),)
 
@@ -50,13 +68,14 @@ class Config(NudgedConfig):
 class Rule(NudgedRule):
     """Free phase, nudged phase from there, then one contrastive step of all weights.
 
-    Order: x drives layer 1 once (x is clamped, so W_1 x + b_1 holds for both phases); s = 0;
-    `n_free_steps` free iterations; `n_nudged_steps` iterations with beta = sign * beta_nudge from
-    the free states; then all W and b at once.
+    Order: s = 0; `n_free_steps` free iterations; `n_nudged_steps` iterations with beta = sign *
+    beta_nudge from the free states; then all W and b at once. x is clamped, so W_1 x + b_1 is
+    computed once a phase.
 
-    The states of all layers lie side by side in one array, so that one clip bounds them all. Layer
-    1 is kept relative to its drive d, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to
-    it, and d cancels in its weight update.
+    Attributes
+    ----------
+    w_ff : L matrices W_k, (n_k, n_{k-1}), start Xavier-uniform.
+    bias : L vectors b_k, (n_k,), start 0.
 
     References
     ----------
@@ -72,6 +91,7 @@ class Rule(NudgedRule):
     run.
     """
 
+    config: Config
     objective_name = "energy"
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
@@ -82,150 +102,64 @@ class Rule(NudgedRule):
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         super().begin_epoch(epoch, n_batches)
-        self._set_lr(
-            self.config.lr_ff, self.config.lr_decay ** (epoch // self.config.n_decay_epochs)
-        )
+        c = self.config
+        set_rates(self.lr_now, c.lr_ff, c.lr_decay ** (epoch // c.n_decay_epochs))
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z = self.scratch(len(x))
-        self._settle(z, x, y, self.signs[step])
-        self._learn(z, x)
+        free, nudged = self._settle(x, y, self.signs[step])
+        self._learn(free, nudged, self.signs[step] * self.config.beta_nudge)
         return {}
 
-    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
+    def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> tuple[Layers, Layers]:
+        """States at the end of the free phase and of the nudged one; without `y` both are free."""
         c = self.config
-        self._free(z, x, c.lr_neural)
-        if y is not None:
-            z.free.copy_(z.now)
-            self._nudge(z, y, sign)
-            self._relax(z, c.lr_neural, "nudged", range(c.n_nudged_steps))
+        free = self._relax("free", self._at_rest(x), c.lr_neural, c.n_free_steps)
+        if y is None:
+            return free, free
+        nudge = sign * c.beta_nudge, one_hot(y, free[c.n_layers])
+        return free, self._relax("nudged", free, c.lr_neural, c.n_nudged_steps, nudge)
+
+    def _relax(self, phase: str, s: Layers, lr: float, n_steps: int, nudge: Nudge = FREE) -> Layers:
+        """s_k <- hs(s_k - lr dE/ds_k), all layers at once, `n_steps` times."""
+        drive = linear(s[0], self.w_ff[0], self.bias[0])
+        for t in range(n_steps):
+            slope = self._slope(s, drive, nudge)
+            s = {0: s[0]} | {k: (s[k] - lr * slope[k]).clamp(0, 1) for k in slope}
+            self._report(phase, t, s=s)
+        return s
+
+    def _slope(self, s: Layers, drive: Tensor, nudge: Nudge) -> Layers:
+        """dE/ds_k of all layers, (batch, n_k), where `drive` is W_1 x + b_1."""
+        w, b, n, (beta, y) = numbered(self.w_ff), numbered(self.bias), self.config.n_layers, nudge
+        below = {1: drive} | {k: linear(s[k - 1], w[k], b[k]) for k in range(2, n + 1)}
+        slope = {k: s[k] - below[k] - s[k + 1] @ w[k + 1] for k in range(1, n)}
+        return slope | {n: s[n] - below[n] + 2 * beta * (s[n] - y)}
+
+    def _learn(self, free: Layers, nudged: Layers, beta: Tensor) -> None:
+        """One step of all weights and biases."""
+        w, b = numbered(self.w_ff), numbered(self.bias)
+        for k in w:
+            gain = self.lr_now[k - 1] / (beta * len(free[0]))
+            w[k] += gain * (outer(nudged[k], nudged[k - 1]) - outer(free[k], free[k - 1]))
+            b[k] += gain * (nudged[k] - free[k]).sum(0)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        z = self.scratch(len(x))
-        self._free(z, x, self.config.lr_neural_evaluate)
-        return z.s[-1].clone()
-
-    def _allocate(self, n: int) -> Scratch:
-        widths = self.config.n_units[1:]
-        n_all, n_out, n_below = sum(widths), widths[-1], widths[-2]
-        # a row: s_1 - d | s_2 | ... | s_L | constant input of s_L, never clipped; rows 0..n-1 now,
-        # n..2n-1 free
-        both = self._empty(2 * n, n_all + n_out)
-        now, free = both[:n], both[n:]
-        low, high = torch.zeros_like(now), torch.ones_like(now)
-        low[:, n_all:], high[:, n_all:] = -torch.inf, torch.inf
-        mix = self._empty(n_below + 2 * n_out, n_out)  # W_L^T, what s_L keeps of itself, identity
-        mix[-n_out:].fill_diagonal_(1)
-        return Scratch(
-            now=now,
-            free=free,
-            s=now[:, :n_all].split(list(widths), 1),
-            pairs=both[:, :n_all].split(list(widths), 1),
-            base=[self._empty(n, width) for width in widths[:-1]] + [now[:, n_all:]],
-            new=[self._empty(n, width) for width in widths],
-            low=low,
-            high=high,
-            low_1=low[:, : widths[0]],
-            high_1=high[:, : widths[0]],
-            drive=self._empty(n, widths[0]),
-            tail=now[:, n_all - n_out - n_below :],
-            mix=mix,
-            mix_w=mix[:n_below],
-            keep=mix[n_below:-n_out].diagonal(),
-            w_fb=[self._empty(*w.shape) for w in self.w_ff],
-            change=[self._empty(2 * n, width) for width in widths],
-            target=self._empty(n, n_out),
-            beta=self._empty(),
-            ones=self._empty(2 * n).fill_(1),
-            sides=torch.cat([self._empty(n, 1).fill_(1), self._empty(n, 1).fill_(-1)]),
-        )
-
-    def _free(self, z: Scratch, x: Tensor, lr: float) -> None:
-        """The free phase from s = 0 under input x; the first iteration needs no products, for all
-        states are 0.
-        """
-        w, b = list(self.w_ff), list(self.bias)
-        z.w_ff_t = [weight.t() for weight in w]
-        for row_major, weight in zip(z.w_fb[1:], w[1:], strict=True):
-            row_major.copy_(weight)
-        torch.addmm(b[0], x, z.w_ff_t[0], out=z.drive)
-        torch.neg(z.drive, out=z.low_1)
-        torch.add(z.low_1, 1, out=z.high_1)
-        torch.mul(z.low_1, 1 - lr, out=z.s[0])
-        for k in range(1, len(w)):
-            z.base[k].copy_(b[k]).mul_(lr)
-            z.s[k].copy_(z.base[k])
-        z.base[1].addmm_(z.drive, z.w_ff_t[1], alpha=lr)
-        torch.mul(z.w_ff_t[-1], lr, out=z.mix_w)
-        z.keep.fill_(1 - lr)
-        z.now.clamp_(z.low, z.high)
-        self._report(z, z.s, "free", 0)
-        self._relax(z, lr, "free", range(1, self.config.n_free_steps))
-
-    def _nudge(self, z: Scratch, y: Tensor, sign: Tensor) -> None:
-        """Pull the output: s_L <- hs((1 - lr - 2 lr beta) s_L + lr (...) + 2 lr beta t)."""
-        lr = self.config.lr_neural
-        torch.mul(sign, self.config.beta_nudge, out=z.beta)
-        z.keep.sub_(z.beta, alpha=2 * lr)
-        z.base[-1].addcmul_(one_hot_(z.target, y), z.beta, value=2 * lr)
-
-    def _relax(self, z: Scratch, lr: float, phase: str, steps: range) -> None:
-        """Iterations of all layers at once: layers above the first go to `new` before any state is
-        overwritten.
-        """
-        s, new, base, w_ff_t, w_fb, last = z.s, z.new, z.base, z.w_ff_t, z.w_fb, len(z.s) - 1
-        for t in steps:
-            torch.mm(z.tail, z.mix, out=new[last])
-            for k in range(1, last):
-                torch.add(base[k], s[k], alpha=1 - lr, out=new[k])
-                new[k].addmm_(s[k - 1], w_ff_t[k], alpha=lr).addmm_(s[k + 1], w_fb[k + 1], alpha=lr)
-            s[0].addmm_(s[1], w_fb[1], beta=1 - lr, alpha=lr)
-            for k in range(1, last + 1):
-                s[k].copy_(new[k])
-            z.now.clamp_(z.low, z.high)
-            self._report(z, s, phase, t)
-
-    def _report(self, z: Scratch, s: Sequence[Tensor], phase: str, t: int) -> None:
-        if self.watch is not None:
-            self.watch(phase, t, {"s": self._state(z, s)})
-
-    def _state(self, z: Scratch, s: Sequence[Tensor]) -> list[Tensor]:
-        """What `watch` gets: the states themselves."""
-        return [s[0] + z.drive, *s[1:]]
-
-    def _add_drive(self, z: Scratch) -> None:
-        """Turn layer 1 of both phases from relative to its drive into absolute."""
-        z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
-
-    def _learn(self, z: Scratch, x: Tensor) -> None:
-        """One step of all weights and biases; a product of the stacked phases is the difference of
-        their products.
-        """
-        gain = torch.div(self.lr_now, z.beta * len(x))
-        torch.sub(z.pairs[0][: len(x)], z.pairs[0][len(x) :], out=z.change[0][: len(x)]).mul_(
-            gain[0]
-        )
-        self._add_drive(z)
-        for k in range(1, len(z.s)):
-            change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
-            self.w_ff[k].t().addmm_(z.pairs[k - 1].t(), change)
-            self.bias[k].addmv_(change.t(), z.ones)
-        change = z.change[0][: len(x)]
-        self.w_ff[0].t().addmm_(x.t(), change)
-        self.bias[0].addmv_(change.t(), z.ones[: len(x)])
+        c = self.config
+        s = self._relax("free", self._at_rest(x), c.lr_neural_evaluate, c.n_free_steps)
+        return s[c.n_layers]
 
     def _objective_of(
-        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+        self, x: Tensor, y: Tensor | None, phase: str, state: Mapping[str, Sequence[Tensor]]
     ) -> Tensor:
-        s = state["s"]
-        energy = torch.zeros_like(s[-1][:, 0])
-        for w, b, below, here in zip(self.w_ff, self.bias, [x, *s], s, strict=False):
-            energy += (here * (here / 2 - torch.addmm(b, below, w.t()))).sum(1)
-        if phase != "free":
-            energy += self.config.beta_nudge * (
-                s[-1] - one_hot_(torch.empty_like(s[-1]), y)
-            ).square().sum(1)
+        """E(s), mean over the batch."""
+        w, b, s = numbered(self.w_ff), numbered(self.bias), numbered([x, *state["s"]], 0)
+        energy = x.new_zeros(len(x))
+        for k in w:
+            energy += (s[k] * (s[k] / 2 - linear(s[k - 1], w[k], b[k]))).sum(1)
+        if phase == "nudged" and y is not None:
+            output = s[self.config.n_layers]
+            energy += self.config.beta_nudge * (output - one_hot(y, output)).square().sum(1)
         return energy.mean()
 
     def useful_flops(self, batch_size: int) -> int:

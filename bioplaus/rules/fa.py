@@ -1,10 +1,10 @@
 """Feedback alignment: backpropagation whose errors travel down through fixed random weights.
 
 The network learns to make the random feedback useful (Lillicrap et al. 2016). Forward pass, losses
-and weight gradients are those of `bp`; only the errors below the output differ, with B_{k+1} drawn
-once and never changed:
+and weight gradients are those of `bp`; only the errors below the output differ, with B_{k+1} of the
+shape of W_{k+1}, drawn once and never changed:
 
-    d_k = (B_{k+1}^T d_{k+1}) * [a_k > 0]           B_{k+1} has the shape of W_{k+1}
+    d_k  =  (B_{k+1}^T d_{k+1}) * [a_k > 0]             k < L
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from torch import Tensor
 from bioplaus import metrics
 from bioplaus.rules import bp
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import Scratch, tensors, xavier
+from bioplaus.rules._layered import Layers, tensors, xavier
 from bioplaus.rules._optimisers import SGD, Adam, Optimiser
 
 BENCHMARK = (BenchmarkCase(label="784-500-10"),)
@@ -29,12 +29,10 @@ class Config(bp.Config):
     lr_decay: float = 0.9  # factor on lr every n_decay_epochs, dimensionless
     n_decay_epochs: int = 10  # epochs between two decays
     optimiser: Literal["adam", "sgd"] = "adam"  # sgd: momentum 0.9, weight decay 0.001
-    use_output_relu: bool = (
-        False  # rectify the output too; published among the grids, it often dies
-    )
-    use_tenth_lr: bool = (
-        False  # Adam steps with lr / 10, as in the published CIFAR-10 runs, which record lr
-    )
+    # rectify the output too; published among the grids, it often dies
+    use_output_relu: bool = False
+    # Adam steps with lr / 10, as in the published CIFAR-10 runs, which record lr
+    use_tenth_lr: bool = False
 
 
 class Rule(bp.Rule):
@@ -60,6 +58,8 @@ class Rule(bp.Rule):
     record: `use_tenth_lr`.
     """
 
+    config: Config
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         u = config.n_units
@@ -80,20 +80,16 @@ class Rule(bp.Rule):
         if self.config.use_tenth_lr and self.config.optimiser == "adam":
             self.lr_now.div_(10)
 
-    def _forward(self, z: Scratch, x: Tensor, w: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-        h = super()._forward(z, x, w, b)
-        if self.config.use_output_relu:
-            h[-1].clamp_(min=0)
-        return h
+    def _forward(self, x: Tensor) -> Layers:
+        h, n = super()._forward(x), self.config.n_layers
+        return h | {n: h[n].relu()} if self.config.use_output_relu else h
 
-    def _output_error(self, z: Scratch, output: Tensor, y: Tensor) -> Tensor:
-        loss = super()._output_error(z, output, y)
-        if self.config.use_output_relu:
-            z.error[-1].mul_(torch.sign(output))
-        return loss
+    def _loss(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss, error = super()._loss(output, y)
+        return loss, error * (output > 0) if self.config.use_output_relu else error
 
-    def _backward_weight(self, k: int) -> Tensor:
-        return self.w_back[k - 1]
+    def _error_below(self, k: int, error: Tensor, h: Tensor) -> Tensor:
+        return (error @ self.w_back[k - 1]) * h.sign()
 
     def diagnostics(self) -> dict[str, float]:
         """`angle_{k+1}_deg`, k = 1..L-1: angle in degrees between W_{k+1} and B_{k+1}; it falls as

@@ -3,22 +3,28 @@ prediction errors.
 
 With input and target clamped, the hidden activities relax; the weights then follow the local errors
 (Whittington and Bogacz 2017), as trained beside CorInfoMax (Bozkurt, Pehlevan and Erdogan 2023).
-With f the logistic sigmoid, f(x_0) := x_0, batch size N and output clamped to x_L = (1 - 2m) onehot
-+ m, m = `target_margin`:
+With f the logistic sigmoid, f(x_0) := x_0, N the batch size and one-hot target y:
 
-    a_1 = W_1 x_0 + b_1,   a_k = W_k f(x_{k-1}) + b_k,   e_k = x_k - a_k
-    x_k += lr_neural (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k))        k < L, all at once, n_steps times
-    ascent of W_k along e_k f(x_{k-1})^T / N and of b_k along mean(e_k), by Adam or plainly
+    a_k  =  W_k f(x_{k-1}) + b_k
+    e_k  =  x_k - a_k
+
+    x_L  =  (1 - 2m) y + m                                          m = target_margin
+    x_k +=  lr_neural (-e_k + (W_{k+1}^T e_{k+1}) * f'(x_k))        k < L, all at once
+
+    W_k ascends along  e_k f(x_{k-1})^T / N                         by Adam, or plainly
+    b_k ascends along  sum_N e_k / N
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import Scratch, one_hot_
+from bioplaus.rules._layered import Layers, numbered, one_hot, outer, set_rates
 from bioplaus.rules._optimisers import SGD, Adam, Optimiser
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
 
@@ -34,9 +40,8 @@ class Config(PredictiveConfig):
 
     n_units: tuple[int, ...] = (784, 600, 600, 10)  # layer widths, input first
     optimiser: Literal["adam", "sgd"] = "adam"  # sgd: plain steps
-    use_paper_adam: bool = (
-        True  # Adam as in its paper (epsilon not bias-corrected); False: as in torch
-    )
+    # Adam as in its paper (epsilon not bias-corrected); False: as in torch
+    use_paper_adam: bool = True
     lr_decay: float = 0.95  # factor on lr every epoch, dimensionless
     target_margin: float = 0.03  # distance of the clamped output from 0 and 1, dimensionless
     use_objective: bool = True  # measure the objective after every update, as published
@@ -56,7 +61,7 @@ class Rule(PredictiveRule):
 
     Attributes
     ----------
-    w_ff, bias : see `_predictive`.
+    w_ff, bias : W_k and b_k, as `_predictive` draws them.
 
     References
     ----------
@@ -66,7 +71,7 @@ class Rule(PredictiveRule):
     -----
     At the published setting on MNIST the test accuracy of a seed falls by 0.01 to 0.02 now and
     then, the squared errors double, and both recover over the next epochs; three of our four seeds
-    did so within ten. In the seed looked at, the weights of W_2 had drifted together: its largest
+    did so within ten. In the seed examined, the weights of W_2 had drifted together: its largest
     singular value s was 66 then, 22 in a seed that had not fallen. An iteration multiplies a state
     along that direction by about 1 - lr_neural (1 + f'^2 s^2), which is below -1 once s is large:
     the relaxation overshoots instead of settling. The published mean falls likewise, from 0.9805 to
@@ -80,6 +85,8 @@ class Rule(PredictiveRule):
     `use_paper_adam=False` gives the form of torch.
     """
 
+    config: Config
+
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         self.optimiser = self._optimiser([*self.w_ff, *self.bias])
@@ -90,56 +97,69 @@ class Rule(PredictiveRule):
         return Adam(weights, use_paper_form=self.config.use_paper_adam, use_ascent=True)
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
-        self._set_lr([self.config.lr] * self.config.n_layers, self.config.lr_decay**epoch)
+        c = self.config
+        set_rates(self.lr_now, [c.lr] * c.n_layers, c.lr_decay**epoch)
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z, n = self.scratch(len(x)), len(x)
-        self._settle(z, x, y, None)
-        n_layers = self.config.n_layers
-        for k, below in enumerate([x, *z.f]):
-            z.gradient[k].t().addmm_(below.t(), z.e[k], beta=0, alpha=1 / n)
-            torch.mean(z.e[k], 0, out=z.gradient[n_layers + k])
-        self.optimiser.step([*self.w_ff, *self.bias], z.gradient, self.lr_now[0])
-        return {"objective": self._objective(z, x)} if self.config.use_objective else {}
+        relaxed, first = self._settle(x, y)
+        f, e, n = self._rates(relaxed), self._errors(relaxed, first), len(x)
+        gradients = [outer(e[k], f[k - 1]) / n for k in e] + [e[k].mean(0) for k in e]
+        self.optimiser.step([*self.w_ff, *self.bias], gradients, self.lr_now[0])
+        return {"objective": self._objective(relaxed)} if self.config.use_objective else {}
 
-    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: None) -> None:
-        self._forward(z, x)
+    def _settle(
+        self, x: Tensor, y: Tensor | None, sign: Tensor | None = None
+    ) -> tuple[Layers, Tensor]:
+        """The states after the relaxation, without `y` at their predictions; and a_1."""
+        states, n, m = self._forward(x), self.config.n_layers, self.config.target_margin
+        first = states[1]
         if y is not None:
-            margin = self.config.target_margin
-            one_hot_(z.target, y).mul_(1 - 2 * margin).add_(margin)
-            torch.sub(z.target, self.bias[-1], out=z.x[-1])
-            self._relax(z)
+            states = states | {n: (1 - 2 * m) * one_hot(y, states[n]) + m}
+            for t, eta in enumerate(self.config.etas()):
+                states = self._iterate(states, first, eta)
+                self._report_states("relaxed", t, states)
+        return states, first
 
-    def _allocate(self, n: int) -> Scratch:
-        z = super()._allocate(n)
-        z.gradient = [torch.zeros_like(v) for v in (*self.w_ff, *self.bias)]
-        return z
+    def _forward(self, x: Tensor) -> Layers:
+        """x_k = a_k in all layers."""
+        w, b, states = numbered(self.w_ff), numbered(self.bias), {0: x}
+        for k in w:
+            states[k] = linear(self._rates(states)[k - 1], w[k], b[k])
+        self._report_states("forward", 0, states)
+        return states
 
-    def _rate(self, x: Tensor, out: Tensor) -> None:
-        torch.sigmoid(x, out=out)
+    def _rates(self, x: Layers) -> Layers:
+        return {k: x[k] if k == 0 else x[k].sigmoid() for k in x if k < self.config.n_layers}
 
-    def _slope(self, f: Tensor, out: Tensor) -> None:
-        torch.addcmul(f, f, f, value=-1, out=out)
+    def _errors(self, x: Layers, first: Tensor) -> Layers:
+        """e_k, k = 1 .. L, where `first` is a_1: x_0 is clamped."""
+        w, b, f = numbered(self.w_ff), numbered(self.bias), self._rates(x)
+        return {k: x[k] - (first if k == 1 else linear(f[k - 1], w[k], b[k])) for k in w}
 
-    def _objective(self, z: Scratch, x: Tensor) -> Tensor:
-        """Minus the summed squared errors, mean over the batch, with the present weights and the
-        relaxed states.
-        """
-        total = 0
-        for k, (below, state) in enumerate(zip([x, *z.f], [*z.x[:-1], z.target], strict=True)):
-            error = (
-                torch.sub(state, self.bias[k], out=z.e[k])
-                .addmm_(below, self.w_ff[k].t(), alpha=-1)
-                .flatten()
-            )
-            total = torch.dot(error, error) + total
-        return total / -len(x)
+    def _iterate(self, x: Layers, first: Tensor, eta: float) -> Layers:
+        w, f, e = numbered(self.w_ff), self._rates(x), self._errors(x, first)
+        new = dict(x)
+        for k in range(1, self.config.n_layers):
+            slope = f[k] * (1 - f[k])
+            new[k] = x[k] + eta * (-e[k] + (e[k + 1] @ w[k + 1]) * slope)
+        return new
+
+    def _objective(self, x: Layers) -> Tensor:
+        """Minus the squared errors with the present weights, mean over the batch."""
+        e = self._errors(x, linear(x[0], self.w_ff[0], self.bias[0]))
+        total = x[0].new_zeros(len(x[0]))
+        for k in e:
+            total += e[k].square().sum(1)
+        return -total.mean()
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self._forward(x)[self.config.n_layers]
 
     def _objective_of(
-        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+        self, x: Tensor, y: Tensor | None, phase: str, state: Mapping[str, Sequence[Tensor]]
     ) -> Tensor:
-        return -self._squared_errors(x, state["x"]).mean()
+        return self._objective(numbered([x, *state["x"]], 0))
 
     def useful_flops(self, batch_size: int) -> int:
         """2 batch (3 n_0 n_1 + (2 n_steps + 4) above), above = sum_{k>=2} n_{k-1} n_k: forward

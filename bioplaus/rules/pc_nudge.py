@@ -2,23 +2,30 @@
 
 From a feed-forward start with no errors the pull spreads down as small errors, whose products give
 the weight steps (the PC-Nudge baseline of Bozkurt, Pehlevan and Erdogan 2023). With f = ReLU,
-f(x_0) := x_0, y one-hot and signed lam = sign * lambda_nudge, activities ascend E = -sum_k |x_k -
-a_k|^2 - lam |x_L - y|^2:
+f(x_0) := x_0, one-hot target y and lam = sign * lambda_nudge, activities ascend
 
-    a_1 = W_1 x_0 + b_1,   a_k = W_k f(x_{k-1}) + b_k,   e_k = x_k - a_k
-    x_k += lr_neural (-2 e_k + 2 (W_{k+1}^T e_{k+1}) * [x_k > 0])                       k < L
-    x_L += lr_neural (-2 e_L - 2 lam (x_L - y))                           all at once, n_steps times
-    W_k += (2 lr / lam) sum_N e_k f(x_{k-1})^T,  b_k += (2 lr / lam) sum_N e_k  summed over the batch
+    E    =  -sum_k |e_k|^2 - lam |x_L - y|^2
+
+    a_k  =  W_k f(x_{k-1}) + b_k
+    e_k  =  x_k - a_k
+
+    x_k +=  lr_neural (-2 e_k + 2 (W_{k+1}^T e_{k+1}) * [x_k > 0])          k < L, all at once
+    x_L +=  lr_neural (-2 e_L - 2 lam (x_L - y))
+
+    W_k +=  (2 lr / lam) sum_N e_k f(x_{k-1})^T                             N the batch
+    b_k +=  (2 lr / lam) sum_N e_k
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from bioplaus.rules._base import BenchmarkCase
-from bioplaus.rules._layered import NudgedRule, Scratch, one_hot_
+from bioplaus.rules._layered import Layers, NudgedRule, numbered, one_hot, outer
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
 
 BENCHMARK = (
@@ -33,9 +40,8 @@ class Config(PredictiveConfig):
 
     n_units: tuple[int, ...] = (784, 128, 64, 10)  # layer widths, input first
     lambda_nudge: float = 0.001  # size of the pull of the output towards the target, dimensionless
-    use_random_sign: bool = (
-        True  # draw the sign of the pull for every batch; False: always positive
-    )
+    # draw the sign of the pull for every batch; False: always positive
+    use_random_sign: bool = True
     lr_neural_decay: float = 0.005  # of rule "slow", per iteration
     lr_decay: float = 0.9  # factor on lr every n_decay_batches, dimensionless
     n_decay_batches: int = 30000  # batches between two decays
@@ -56,7 +62,7 @@ class Rule(NudgedRule, PredictiveRule):
 
     Attributes
     ----------
-    w_ff, bias : see `_predictive`.
+    w_ff, bias : W_k and b_k, as `_predictive` draws them.
     lr_steps : (n_batches,) buffer, weight step of every batch of the epoch, dimensionless.
 
     References
@@ -70,7 +76,8 @@ class Rule(NudgedRule, PredictiveRule):
     run's own stream.
     """
 
-    step_factor = 2.0
+    config: Config
+    lr_steps: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
@@ -88,30 +95,51 @@ class Rule(NudgedRule, PredictiveRule):
 
     @torch.inference_mode()
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z = self.scratch(len(x))
-        self._settle(z, x, y, self.signs[step])
-        gain = 2 * self.lr_steps[step] / z.pull
-        for w, b, below, e in zip(self.w_ff, self.bias, [x, *z.f], z.e, strict=True):
-            w.t().addmm_(below.t(), e.mul_(gain))
-            b.add_(e.sum(0))
+        lam, lr = self.signs[step] * self.config.lambda_nudge, self.lr_steps[step]
+        relaxed, first = self._settle(x, y, self.signs[step])
+        w, b = numbered(self.w_ff), numbered(self.bias)
+        f, e = self._rates(relaxed), self._errors(relaxed, first)
+        for k in w:
+            w[k] += 2 * lr / lam * outer(e[k], f[k - 1])
+            b[k] += 2 * lr / lam * e[k].sum(0)
         return {}
 
-    def _settle(self, z: Scratch, x: Tensor, y: Tensor | None, sign: Tensor) -> None:
-        self._forward(z, x)
+    def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> tuple[Layers, Tensor]:
+        """The states after the relaxation, without `y` at their predictions; and a_1."""
+        states, lam = self._forward(x), sign * self.config.lambda_nudge
+        first = states[1]
         if y is not None:
-            torch.mul(sign, self.config.lambda_nudge, out=z.pull)
-            z.x[-1].sub_(self.bias[-1])
-            torch.sub(one_hot_(z.target, y), self.bias[-1], out=z.goal)
-            self._relax(z)
+            y = one_hot(y, states[self.config.n_layers])
+            for t, eta in enumerate(self.config.etas()):
+                states = self._iterate(states, first, y, lam, eta)
+                self._report_states("relaxed", t, states)
+        return states, first
 
-    def _rate(self, x: Tensor, out: Tensor) -> None:
-        torch.clamp(x, min=0.0, out=out)
+    def _forward(self, x: Tensor) -> Layers:
+        """x_k = a_k in all layers."""
+        w, b, states = numbered(self.w_ff), numbered(self.bias), {0: x}
+        for k in w:
+            states[k] = linear(self._rates(states)[k - 1], w[k], b[k])
+        self._report_states("forward", 0, states)
+        return states
 
-    def _slope(self, f: Tensor, out: Tensor) -> None:
-        torch.sign(f, out=out)
+    def _rates(self, x: Layers) -> Layers:
+        return {k: x[k] if k == 0 else x[k].relu() for k in x if k < self.config.n_layers}
 
-    def _move_output(self, part: Scratch, step: float) -> None:
-        part.x[-1].lerp_(part.goal, part.pull * step).add_(part.e[-1], alpha=-step)
+    def _errors(self, x: Layers, first: Tensor) -> Layers:
+        """e_k, k = 1 .. L, where `first` is a_1: x_0 is clamped."""
+        w, b, f = numbered(self.w_ff), numbered(self.bias), self._rates(x)
+        return {k: x[k] - (first if k == 1 else linear(f[k - 1], w[k], b[k])) for k in w}
+
+    def _iterate(self, x: Layers, first: Tensor, y: Tensor, lam: Tensor, eta: float) -> Layers:
+        w, e, new, n = numbered(self.w_ff), self._errors(x, first), dict(x), self.config.n_layers
+        for k in range(1, n):
+            new[k] = x[k] + eta * (-2 * e[k] + 2 * (e[k + 1] @ w[k + 1]) * (x[k] > 0))
+        new[n] = x[n] + eta * (-2 * e[n] - 2 * lam * (x[n] - y))
+        return new
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        return self._forward(x)[self.config.n_layers]
 
     def get_extra_state(self) -> dict[str, Any]:
         return {**super().get_extra_state(), "lr_steps": self.lr_steps.cpu()}
@@ -121,13 +149,18 @@ class Rule(NudgedRule, PredictiveRule):
         self.lr_steps = state["lr_steps"].to(self.lr_now)
 
     def _objective_of(
-        self, x: Tensor, y: Tensor | None, phase: str, state: dict[str, list[Tensor]]
+        self, x: Tensor, y: Tensor | None, phase: str, state: Mapping[str, Sequence[Tensor]]
     ) -> Tensor:
-        value, output = -self._squared_errors(x, state["x"]), state["x"][-1]
+        """E, mean over the batch; without `y` minus the squared errors alone."""
+        states = numbered([x, *state["x"]], 0)
+        e = self._errors(states, linear(x, self.w_ff[0], self.bias[0]))
+        total = x.new_zeros(len(x))
+        for k in e:
+            total -= e[k].square().sum(1)
         if y is not None:
-            away = (output - one_hot_(torch.empty_like(output), y)).square().sum(1)
-            value -= self.config.lambda_nudge * away
-        return value.mean()
+            output = states[self.config.n_layers]
+            total -= self.config.lambda_nudge * (output - one_hot(y, output)).square().sum(1)
+        return total.mean()
 
     def useful_flops(self, batch_size: int) -> int:
         """2 batch (2 n_0 n_1 + (2 n_steps + 3) above), above = sum_{k>=2} n_{k-1} n_k: forward pass

@@ -1,5 +1,5 @@
-"""From the bytes of image data sets to uint8 arrays: one function per format. Nothing here is
-executed from a file.
+"""From the bytes of image data sets to uint8 arrays: one function per published format. Nothing in
+a file is executed.
 """
 
 import contextlib
@@ -7,16 +7,16 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bioplaus import _files
-from bioplaus.errors import BioplausError
+from bioplaus.errors import BioplausError, extra
+from bioplaus.tasks._untrusted import opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class About:
     n_test: int  # images
     n_classes: dict[str, int]  # by kind of label: "fine", and "coarse" where there is one
     top: int = 255  # largest possible pixel value
+    # images of each fine class by "train" and "test", where they were counted
+    counts: dict[str, np.ndarray] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Images:
 
     Attributes
     ----------
+    remark : how they differ from the published images of this name, for records; mostly empty.
     x_train, x_test : (n, channels, height, width), uint8, grey levels from 0 to `About.top`.
     labels : (train, test) class indices, each (n,) int64, by kind: "fine", and "coarse" where there
         is one.
@@ -45,9 +48,11 @@ class Images:
     x_train: np.ndarray
     x_test: np.ndarray
     labels: dict[str, tuple[np.ndarray, np.ndarray]]
+    remark: str = ""
 
 
-def _divided(pixels: np.ndarray, is_test: np.ndarray, labels: dict[str, np.ndarray]) -> Images:
+def divided(pixels: np.ndarray, is_test: np.ndarray, labels: dict[str, np.ndarray]) -> Images:
+    """Images as (n, channels, height, width) and labels (n,) by kind, divided by which are test."""
     n_train = int(np.sum(~is_test))
     # then the parts are views, which spares a copy of 184 MB for CIFAR
     is_sorted = bool(is_test[n_train:].all())
@@ -75,35 +80,38 @@ def spread(labels: np.ndarray, n_test: Callable[[int], int]) -> np.ndarray:
 
 
 # --- sets that need no file of their own
-# -----------------------------------------------------------------------------
 
-_DIGITS_TRAIN = (
-    144  # of each class, so that the training set is balanced and 1440 = 72 batches of 20
-)
+# of each class, so that the training set is balanced and 1440 = 72 batches of 20
+_DIGITS_TRAIN = 144
+
+
+def scikit_learn(*parts: str) -> Path | None:
+    """Where scikit-learn would keep a file of its own; None where it is not installed. Importing
+    sklearn.datasets takes 1.5 s of computing, so its files are read directly.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    return Path(folders[0]).joinpath(*parts) if folders else None
 
 
 def digits(about: About, files: dict[Path, np.ndarray]) -> Images:
-    """scikit-learn's handwritten digits, 8x8 with 17 grey levels.
-
-    Its file is read directly: importing sklearn.datasets takes 1.5 s of computing, reading the file
-    10 ms.
-    """
-    found = importlib.util.find_spec("sklearn")
-    if found is None:
+    """scikit-learn's handwritten digits, 8x8 with 17 grey levels."""
+    path = scikit_learn("datasets", "data", "digits.csv.gz")
+    if path is None:
         raise BioplausError(
             "Data set digits comes with scikit-learn, which is missing; pip install scikit-learn."
         )
-    path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     if path.is_file():
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
         pixels, labels = table[:, :-1], table[:, -1]
     else:  # another release of scikit-learn may keep it elsewhere
-        from sklearn.datasets import load_digits
+        with extra():
+            from sklearn.datasets import load_digits
 
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     pixels = pixels.astype(np.uint8).reshape(-1, *about.shape)
-    return _divided(
+    return divided(
         pixels, spread(labels, lambda n: n - _DIGITS_TRAIN), {"fine": labels.astype(np.int64)}
     )
 
@@ -124,13 +132,12 @@ def synthetic(about: About, files: dict[Path, np.ndarray]) -> Images:
     fine = np.arange(about.n_train + about.n_test) % n_fine
     pixels = patterns[fine] + draw(-64, 65, (len(fine), *about.shape))
     is_test = np.arange(len(fine)) >= about.n_train
-    return _divided(
+    return divided(
         np.clip(pixels, 0, 255).astype(np.uint8), is_test, {"fine": fine, "coarse": coarse_of[fine]}
     )
 
 
 # --- published formats; `files` are bytes already checked against their digests
-# --------------------------------------
 
 
 def idx(about: About, files: dict[Path, np.ndarray]) -> Images:
@@ -185,16 +192,16 @@ def cifar_jpeg(about: About, files: dict[Path, np.ndarray], cache: Path) -> Imag
     `cache`.
     """
     ((path, content),) = files.items()
-    with opened(path, io.BytesIO(content)) as stored:
+    with opened(path, io.BytesIO(content.data)) as stored:
         parts = {key: np.ascontiguousarray(stored[key]) for key in _CIFAR_JPEG_SHA256}
     for key, expected in _CIFAR_JPEG_SHA256.items():
-        if (found := hashlib.sha256(parts[key]).hexdigest()) != expected:
+        if (digest := hashlib.sha256(parts[key].data).hexdigest()) != expected:
             raise BioplausError(
-                f"{path} is damaged: the sha256 of its {key} is {found}, but {expected} was"
+                f"{path} is damaged: the sha256 of its {key} is {digest}, but {expected} was"
                 " expected."
             )
     pixels = _decoded(parts["jpeg"], parts["offset"].tolist(), cache)
-    return _divided(pixels, parts["split"] == 1, {"fine": parts["label"].astype(np.int64)})
+    return divided(pixels, parts["split"] == 1, {"fine": parts["label"].astype(np.int64)})
 
 
 def _decoded(jpeg: np.ndarray, offset: list[int], cache: Path) -> np.ndarray:
@@ -202,10 +209,11 @@ def _decoded(jpeg: np.ndarray, offset: list[int], cache: Path) -> np.ndarray:
     60,000) and kept.
 
     The copy is named after the data and the decoder (decoders differ by a grey level). As a member
-    of a zip file it carries a CRC, checked whenever it is read; a damaged copy is made anew.
+    of a zip file it carries a CRC, checked whenever it is read; a damaged copy is made again.
     """
-    from filelock import FileLock
-    from PIL import features
+    with extra():
+        from filelock import FileLock
+        from PIL import features
 
     decoder = "-".join(str(features.version(part)) for part in ("jpg", "libjpeg_turbo"))
     kept = cache / f"cifar10-jpeg-{_CIFAR_JPEG_SHA256['jpeg'][:16]}-{decoder}.npz"
@@ -239,7 +247,8 @@ def _kept(path: Path) -> np.ndarray | None:
 
 
 def _decode(jpeg: np.ndarray, offset: list[int]) -> np.ndarray:
-    from PIL import Image
+    with extra():
+        from PIL import Image
 
     bounds = zip(offset[:-1], offset[1:], strict=True)
     images = np.stack(
@@ -248,153 +257,36 @@ def _decode(jpeg: np.ndarray, offset: list[int]) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-# --- a .npz of the user's own
-# ----------------------------------------------------------------------------------------
+def shuffled(about: About, images: Images, sha256: str, path: Path) -> Images:
+    """`images`, if they are those of the published set in whatever order.
 
-_LAYOUTS = "either x_train, y_train, x_test and y_test, or images and labels"
+    Parameters
+    ----------
+    sha256 : of all images with their labels, sorted (`digest_of_any_order`).
 
-
-@contextlib.contextmanager
-def opened(path: Path, content: io.BytesIO | None = None) -> Iterator[np.lib.npyio.NpzFile]:
-    """A .npz whose arrays are read inside the block, object arrays refused; whatever goes wrong is
-    one sentence.
+    Raises
+    ------
+    BioplausError
+        If an image is missing, another one, or has another label.
     """
-    try:
-        with np.load(content or path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not several")
-            yield stored
-    except BioplausError:
-        raise
-    except Exception as error:  # a damaged or hostile zip can raise anything
-        size = f"{os.path.getsize(path):,} bytes" if path.is_file() else "no such file"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if (digest := digest_of_any_order(images)) != sha256:
         raise BioplausError(
-            f"{path} ({size}) is not a whole .npz of plain arrays ({reason})."
-        ) from error
-
-
-def about_npz(path: Path) -> About:
-    """Check a .npz in one of the layouts that `data.read` describes; of its images only the headers
-    are read.
-    """
-    with opened(path) as stored:
-        keys, labels, is_test = _layout(path, stored)
-        sizes = [len(part) for part in labels["fine"]]
-        shapes = set()
-        for key, n in zip(keys, sizes if is_test is None else [sum(sizes)], strict=True):
-            shape, dtype = _header(stored, key)
-            if dtype != np.uint8:
-                raise BioplausError(
-                    f"{path}: {key} is {dtype}, but images must be uint8, from 0 to 255."
-                )
-            if len(shape) not in (3, 4) or (len(shape) == 4 and not {shape[1], shape[3]} & {1, 3}):
-                raise BioplausError(
-                    f"{path}: {key} has shape {shape}, but images must be (n, height, width), with"
-                    " 1 or 3 channels as second or last axis if there are any."
-                )
-            if shape[0] != n:
-                raise BioplausError(
-                    f"{path}: {key} has {shape[0]:,} images, but there are {n:,} labels."
-                )
-            # of one byte, not of n images
-            shapes.add(_channels_first(np.broadcast_to(np.uint8(0), shape)).shape[1:])
-        if len(shapes) > 1:
-            raise BioplausError(
-                f"{path}: training and test images differ in shape:"
-                f" {' and '.join(map(str, shapes))}."
-            )
-        if 0 in sizes:
-            raise BioplausError(
-                f"{path} has {sizes[0]:,} training and {sizes[1]:,} test images; both are needed."
-            )
-    return About(
-        name=path.name,
-        shape=shapes.pop(),
-        n_train=sizes[0],
-        n_test=sizes[1],
-        n_classes={
-            kind: 1 + int(max(part.max() for part in parts)) for kind, parts in labels.items()
-        },
-    )
-
-
-def npz(path: Path) -> Images:
-    """Read images and labels of a .npz in one of the layouts that `data.read` describes."""
-    about_npz(path)
-    with opened(path) as stored:
-        keys, labels, is_test = _layout(path, stored)
-        images = [np.ascontiguousarray(_channels_first(stored[key])) for key in keys]
-    x_train, x_test = images if is_test is None else (images[0][~is_test], images[0][is_test])
-    return Images(x_train=x_train, x_test=x_test, labels=labels)
-
-
-def _layout(
-    path: Path, stored: np.lib.npyio.NpzFile
-) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray | None]:
-    """(keys of images, (train, test) labels by kind, which images are test or None where keys
-    already say so).
-    """
-    keys = set(stored.files)
-    if {"x_train", "y_train", "x_test", "y_test"} <= keys:
-        pairs = {"fine": ("y_train", "y_test"), "coarse": ("y_train_coarse", "y_test_coarse")}
-        found = {
-            kind: tuple(_labels(path, stored, key) for key in pair)
-            for kind, pair in pairs.items()
-            if set(pair) <= keys
-        }
-        if len({tuple(map(len, parts)) for parts in found.values()}) > 1:
-            raise BioplausError(f"{path}: there must be one coarse label for each fine one.")
-        return ["x_train", "x_test"], found, None
-    x_keys = [key for key in ("images", "image") if key in keys][:1]
-    y_keys = [key for key in ("labels", "label") if key in keys][:1]
-    if not x_keys or not y_keys:
-        raise BioplausError(
-            f"{path} holds {', '.join(sorted(keys)) or 'nothing'}, but needs {_LAYOUTS}."
+            f"{path} does not hold the images and labels of {about.name}: their sha256 in sorted"
+            f" order is {digest[:16]}..., but {sha256[:16]}... was expected."
         )
-    flat = {"fine": _labels(path, stored, y_keys[0])}
-    if "coarse" in keys:
-        flat["coarse"] = _labels(path, stored, "coarse")
-        if len(flat["coarse"]) != len(flat["fine"]):
-            raise BioplausError(f"{path}: there must be one coarse label for each fine one.")
-    is_test = spread(flat["fine"], lambda n: n // 5)
-    if "split" in keys:
-        split = _labels(path, stored, "split")
-        if len(split) != len(is_test) or split.max(initial=0) > 1:
-            raise BioplausError(f"{path}: split must be 0 (train) or 1 (test) for each image.")
-        is_test = split == 1
-    return (
-        x_keys,
-        {kind: (values[~is_test], values[is_test]) for kind, values in flat.items()},
-        is_test,
-    )
+    return images
 
 
-def _labels(path: Path, stored: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    values = stored[key]
-    if values.ndim == 2 and values.shape[1] == 1:  # as Keras keeps CIFAR's
-        values = values[:, 0]
-    if values.ndim != 1 or values.dtype.kind not in "biu" or (len(values) and values.min() < 0):
-        raise BioplausError(
-            f"{path}: {key} is {values.dtype} of shape {values.shape}, but must be whole numbers"
-            " from 0, one an image."
-        )
-    return values.astype(np.int64)
-
-
-def _header(stored: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array that is not read."""
-    with stored.zip.open(f"{key}.npy") as file:
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-    return shape, dtype
-
-
-def _channels_first(images: np.ndarray) -> np.ndarray:
-    """(n, channels, height, width) from images with the channels last, second, or absent."""
-    if images.ndim == 3:
-        return images[:, None]
-    return images.transpose(0, 3, 1, 2) if images.shape[3] in (1, 3) else images
+def digest_of_any_order(images: Images) -> str:
+    """sha256, hexadecimal, of the sorted sha256 of all images: of each whether it is a test image
+    (1 byte), its fine and coarse label (1 byte each), and its pixels, colour by colour.
+    """
+    rows = []
+    for part, x in enumerate((images.x_train, images.x_test)):
+        kinds = [images.labels[kind][part] for kind in ("fine", "coarse") if kind in images.labels]
+        labels = np.stack(kinds, axis=1).astype(np.uint8)
+        rows += [
+            hashlib.sha256(bytes([part]) + y.tobytes() + image.tobytes()).digest()
+            for y, image in zip(labels, x, strict=True)
+        ]
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()

@@ -2,23 +2,29 @@
 starts from.
 """
 
+import http.client
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bioplaus import _files, tasks
 from bioplaus import device as _device
-from bioplaus.errors import BioplausError
-from bioplaus.tasks import scenes
+from bioplaus.errors import BioplausError, extra
+from bioplaus.tasks import _network, scenes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 N_COMPONENTS = 64  # features of the small encoder
+RESNET152 = "resnet152-394f9c45.pth"  # the name ends with the first digits of the sha256
+MOST_BYTES = 300_000_000  # of the weights, which have 242 million
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class SmallCNN(nn.Module):
     the first 64 principal components of 500 reference scenes, each scaled to variance 1 on them.
     Place, colour and, less well, shape survive, without training or download.
     """
+
+    mean: Tensor
+    components: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,17 +95,73 @@ def _resnet152() -> nn.Module:
     """
     from bioplaus._torchvision import models
 
+    path = Path(torch.hub.get_dir()) / "checkpoints" / RESNET152
+    if not path.is_file():
+        _download(models.ResNet152_Weights.IMAGENET1K_V1.url, path)
+    net = models.resnet152(weights=None)
     try:
-        net = models.resnet152(weights="IMAGENET1K_V1")
+        net.load_state_dict(weights(path))
+    except RuntimeError as error:  # other names or shapes
+        raise BioplausError(f"{path} holds no weights of ResNet-152; delete it.") from error
+    net.fc = nn.Identity()
+    return net.eval()
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file whose name ends with the first digits of its sha256.
+
+    The digest is checked before anything in the file is looked at, and nothing in it is executed.
+
+    Raises
+    ------
+    BioplausError
+        If it cannot be read, is another file than its name says, or holds anything but tensors of
+        finite numbers.
+    """
+    expected = path.stem.rpartition("-")[2]
+    try:
+        content = path.read_bytes()
     except OSError as error:
+        raise BioplausError(f"Could not read {path}: {error.strerror}.") from error
+    if not (digest := _files.sha256(content)).startswith(expected):
+        raise BioplausError(
+            f"{path} is damaged or another file: its sha256 begins with {digest[:8]}, but must"
+            f" begin with {expected}. Delete it; it is downloaded again."
+        )
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        parts = {str(name): tasks.finite(value, str(name)) for name, value in state.items()}
+    except BioplausError:
+        raise
+    except Exception as error:  # a file that nobody vouches for can raise anything
+        raise BioplausError(
+            f"{path} does not hold weights only ({type(error).__name__}); nothing in it was"
+            " executed. Delete it; it is downloaded again."
+        ) from error
+    return parts
+
+
+def _download(url: str, path: Path) -> None:
+    """Fetch the weights, checked before they get their name."""
+    with extra():
+        from filelock import FileLock
+
+    scratch = path.with_name(f".bioplaus-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(scratch.with_suffix(".lock")):
+            if path.is_file():  # another process fetched it meanwhile
+                return
+            _network.fetch(url, scratch, most=MOST_BYTES)
+            _network.check(scratch, path.stem.rpartition("-")[2], "sha256")
+            scratch.replace(path)
+    except (BioplausError, OSError, EOFError, http.client.HTTPException) as error:
+        scratch.unlink(missing_ok=True)
         reason = " ".join(str(error).split())
         raise BioplausError(
             f"The ImageNet weights of ResNet-152 could not be downloaded ({reason}); put"
-            f" resnet152-394f9c45.pth into {torch.hub.get_dir()}/checkpoints, or use encoder"
-            " small_cnn."
+            f" {path.name} into {path.parent}, or use encoder small_cnn."
         ) from error
-    net.fc = nn.Identity()
-    return net.eval()
 
 
 def _prepare_resnet(picture: "Image", is_training: bool) -> Tensor:

@@ -1,230 +1,177 @@
-"""Two tasks on inputs in memory: learn features of them without labels, then read a class out of
-features.
+"""Features learned without labels, and classes read out of features.
 
-`Inputs` is what both start from (`hebbian_images.load` and `patches.load` make one); `hidden` turns
-the inputs of one into the features that a trained rule gives.
+Two tasks on the same inputs, told apart by the field `phase`: "features" gives a `FeatureTask`,
+whose batches have no labels; "classes" gives a `ReadoutTask` on the inputs themselves, which the
+controls learn. `FeatureTask.readout` turns the features of a trained rule into a `ReadoutTask`.
+
+Inputs are images of any data set, prepared by the function called `first` (`preprocessing.py`), or
+patches of natural images (data set "natural-patches"). What a readout or a control sees went
+through a `second` step:
+
+    none         as after the first step
+    unit_norm    every input divided by its l2 norm                      (author's advice)
+    row_centred  every input minus its own mean, then unit norm          (CIFAR-10 notebook)
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from bioplaus import device as _device
-from bioplaus import metrics, tasks
-from bioplaus.config import Config
+from bioplaus import config, tasks
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.tasks import Spec
+from bioplaus.tasks import Spec, images, patches
+from bioplaus.tasks._inputs import (
+    SECOND,
+    FeatureTask,
+    Inputs,
+    ReadoutTask,
+    check_order,
+    digest,
+    hidden,
+    prepared,
+)
 
-if TYPE_CHECKING:
-    from bioplaus.rules import LearningRule
+__all__ = [
+    "SECOND",
+    "Config",
+    "FeatureTask",
+    "Inputs",
+    "ReadoutTask",
+    "digest",
+    "hidden",
+    "load",
+    "of_images",
+    "prepared",
+    "spec",
+]
 
-ORDERS = ("fixed", "permuted")
-N_ROWS = 1000  # rows handled at once: bounds memory
-N_PROBE = 1000  # inputs on which features are measured after an epoch
+
+PHASES = ("features", "classes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Prepared inputs.
+class Config(config.Config):
+    """Which inputs, prepared how, in which order."""
 
-    Attributes
-    ----------
-    spec : what they are; kind "classification" where there are labels, "features" where there are
-        none.
-    x : (n, n_in) float by split: "train", and "validation" and "test" where there are any.
-    y : (n,) int64 class indices by split; zeros where there are no labels.
-    fingerprint : sha256, hexadecimal, of everything they were made from.
-    """
-
-    spec: Spec
-    x: dict[str, Tensor]
-    y: dict[str, Tensor]
-    fingerprint: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Readout(Config):
-    """How a readout is trained: rule bp_batchnorm from features to classes, its output
-    normalised.
-    """
-
-    n_epochs: int = 500
-    batch_size: int = 100
-    # of bp_batchnorm; n_units and norm are filled in
-    config: dict = dataclasses.field(default_factory=dict)
+    dataset: str = "digits"  # as of images.Config, or "natural-patches"
+    patches: dict = dataclasses.field(default_factory=dict)  # fields of patches.Config
+    phase: str = "features"  # features: without labels, or classes: with them
+    first: str = "pixels"  # key of images.PREPROCESSING: what features are learned from
+    second: str = "unit_norm"  # key of SECOND: what a readout or control sees, after the first
+    n_train: int | None = None  # training images used, those held out among them; None: all
+    n_test: int | None = None  # test images used; None: all
+    validation: float = 0.0  # fraction of the training images held out
+    order: str = "permuted"  # batches of features: permuted anew in every epoch, or fixed
+    seed: int = 0  # draws held-out images, patches, and a fixed order
 
     def __post_init__(self) -> None:
-        self.check("n_epochs", low=1)
-        self.check("batch_size", low=1)
-
-    def settings(self, spec: Spec) -> dict[str, Any]:
-        """The rule's parameters for features and classes of `spec`."""
-        return {"n_units": [spec.n_in, spec.n_out], "norm": "output", **self.config}
-
-
-class FeatureTask:
-    """Inputs without labels; keeps the contract of `tasks.Task`.
-
-    Batches are whole: what does not fill one is left out. With order "permuted" a new permutation
-    of the inputs is drawn for every epoch; with "fixed" they are shuffled once, from the stream
-    (seed, "order"), and every epoch brings the same batches in the same order, which is what the
-    published CIFAR-10 notebook did. (The author's MNIST notebook permutes the permuted data again;
-    permutations drawn anew and those that are chained follow the same law.)
-
-    Attributes
-    ----------
-    x : (n, n_in) float, training inputs in order.
-    probe : (at most 1000, n_in) float, inputs on which `evaluate` measures: validation inputs, else
-        training inputs.
-    """
-
-    def __init__(self, inputs: Inputs, *, order: str = "permuted", seed: int = 0) -> None:
-        self.is_fixed = check_order(order) == "fixed"
-        self.spec = dataclasses.replace(inputs.spec, kind="features")
-        self.fingerprint = digest(inputs.fingerprint, order, seed if self.is_fixed else "")
-        self.x = inputs.x["train"]
-        self.probe = inputs.x.get("validation", self.x)[:N_PROBE]
-        if self.is_fixed:
-            chosen = torch.randperm(len(self.x), generator=_device.generator(seed, "order"))
-            self.x = self.x.index_select(0, chosen.to(self.x.device))
-
-    def n_batches(self, batch_size: int) -> int:
-        """Number of whole batches."""
-        tasks.check_batch_size(batch_size, len(self.x))
-        return len(self.x) // batch_size
-
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
-        """One epoch of (inputs,); one permutation is drawn from `generator` unless the order is
-        fixed.
-        """
-        n = self.n_batches(batch_size) * batch_size
-        if self.is_fixed:
-            for x in self.x[:n].split(batch_size):
-                yield (x,)
-            return
-        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        for rows in order[:n].split(batch_size):
-            yield (self.x.index_select(0, rows),)
-
-    @torch.no_grad()
-    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """What became of the units, measured on `probe`; the rule gives `currents` and
-        `diagnostics`.
-
-        n_winners : units that are the most driven one for some input.
-        mean_top_current : mean over inputs of the largest current, dimensionless.
-        """
-        top, winner = rule.currents(self.probe).max(dim=1)
-        return {
-            "n_winners": float(len(winner.unique())),
-            "mean_top_current": top.double().mean().item(),
-            **rule.diagnostics(),
-        }
-
-
-class ReadoutTask:
-    """Labelled inputs to classify; keeps the contract of `tasks.Task`.
-
-    Batches are drawn anew for every epoch, the last one smaller where the size does not divide the
-    number of inputs.
-    """
-
-    def __init__(self, inputs: Inputs) -> None:
-        if inputs.spec.kind != "classification":
+        config.check_seed(self.seed)
+        check_order(self.order)
+        if self.phase not in PHASES:
+            raise unknown("phase", self.phase, PHASES)
+        if self.second not in SECOND:
+            raise unknown("second preprocessing", self.second, SECOND)
+        idle = ("first", "second", "n_train", "n_test", "validation")
+        for name in idle if self.is_patches else ("patches",):
+            if (value := getattr(self, name)) != _default(name):
+                raise BioplausError(
+                    f"{name} is {value!r}, but has no effect on data set {self.dataset!r}: leave it"
+                    " out."
+                )
+        if doubled := {"order", "seed"} & self.patches.keys():
             raise BioplausError(
-                f"{inputs.spec.name} has no labels, so nothing can be read out of its features."
+                f"{min(doubled)} is a parameter beside patches, not one in patches: move it there."
             )
-        self.inputs, self.spec, self.fingerprint = inputs, inputs.spec, inputs.fingerprint
+        if self.is_patches and self.phase == "classes":
+            raise BioplausError(f"{self.dataset} has no labels: set phase to 'features'.")
 
-    def n_batches(self, batch_size: int) -> int:
-        """Number of batches, the last partial one included."""
-        n_train = len(self.inputs.x["train"])
-        tasks.check_batch_size(batch_size, n_train)
-        return -(-n_train // batch_size)
+    @property
+    def is_patches(self) -> bool:
+        """Whether the inputs are patches of natural images, which have no labels."""
+        return self.dataset == patches.NAME
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (inputs, labels); one permutation is drawn from `generator`."""
-        x, y = self.inputs.x["train"], self.inputs.y["train"]
-        for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
-            yield x.index_select(0, rows), y.index_select(0, rows)
+    @property
+    def image_fields(self) -> dict[str, Any]:
+        """Fields of `images.Config`, where the inputs are images."""
+        names = ("dataset", "n_train", "n_test", "validation", "seed")
+        return {"preprocessing": self.first, **{name: getattr(self, name) for name in names}}
 
-    @torch.no_grad()
-    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """Mean cross-entropy in nat ("test_loss") and fraction right ("test_accuracy") of every
-        split but training.
-
-        Those of the training set are running means over the epoch, which the rule returns with
-        every batch.
-        """
-        found = {}
-        for split, x in self.inputs.x.items():
-            if split != "train":
-                y = self.inputs.y[split]
-                outputs = torch.cat([rule.predict(part) for part in x.split(N_ROWS)])
-                found[f"{split}_loss"] = functional.cross_entropy(outputs.double(), y)
-                found[f"{split}_accuracy"] = metrics.accuracy(outputs, y)
-        return (
-            dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-            if found
-            else {}
-        )
+    @property
+    def patch_fields(self) -> dict[str, Any]:
+        """Fields of `patches.Config`, where the inputs are patches."""
+        return {"order": self.order, "seed": self.seed, **self.patches}
 
 
-def check_order(order: str) -> str:
-    """`order`, or an error unless it is one of "fixed" and "permuted"."""
-    if order not in ORDERS:
-        raise unknown("order", order, ORDERS)
-    return order
+def _default(name: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    return {} if name == "patches" else fields[name].default
 
 
-def prepared(inputs: Inputs, prepare: Callable[[Tensor, str], Tensor], name: str) -> Inputs:
-    """`inputs` after prepare(x, split) of every split, in new memory; `name` tells the two apart in
-    the fingerprint.
+def spec(config: Config | str | None = None, /, **values: Any) -> Spec:
+    """What a rule must know of the task that `load` gives for the same arguments; nothing is read
+    but a header.
+
+    Raises
+    ------
+    BioplausError
+        As `images.spec` and `patches.spec`; for fields that have no effect on the data set.
     """
-    x = {split: prepare(x.clone(), split) for split, x in inputs.x.items()}
-    return dataclasses.replace(inputs, x=x, fingerprint=digest(inputs.fingerprint, name))
+    settings = tasks.configure(Config, config, values, "features")
+    if settings.is_patches:
+        return patches.spec(**settings.patch_fields)
+    labelled = images.spec(**settings.image_fields)
+    is_labelled = settings.phase == "classes"
+    return labelled if is_labelled else dataclasses.replace(labelled, kind="features")
 
 
-@torch.no_grad()
-def hidden(
-    rule: "LearningRule", inputs: Inputs, prepare: Callable[[Tensor, str], Tensor] | None = None
-) -> Inputs:
-    """The features that `rule.predict` gives for `inputs`, computed once for all epochs of a
-    readout.
+def load(
+    config: Config | str | None = None,
+    /,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    download: bool = True,
+    **values: Any,
+) -> FeatureTask | ReadoutTask:
+    """Read and prepare the inputs; `phase` says which task.
 
     Parameters
     ----------
-    prepare : applied to the inputs before, 1000 rows at a time, as prepare(x, split); it may change
-        x in place.
+    config, values : fields of `Config`.
+    device, dtype : of the prepared inputs.
+    download : fetch a missing data set; False never touches the network.
+
+    Raises
+    ------
+    BioplausError
+        As `spec`, `images.load` and `patches.load`; for an input of norm 0.
     """
-    features = {}
-    for split, x in inputs.x.items():
-        for start in range(0, len(x), N_ROWS):
-            rows = x[start : start + N_ROWS]
-            part = rule.predict(prepare(rows.clone(), split) if prepare else rows)
-            if start == 0:
-                features[split] = part.new_empty(len(x), part.shape[1])
-            features[split][start : start + N_ROWS] = part
-    state = [value.cpu().numpy().tobytes() for value in rule.parameters()]
-    return Inputs(
-        spec=dataclasses.replace(inputs.spec, n_in=features["train"].shape[1], image_shape=None),
-        x=features,
-        y=inputs.y,
-        fingerprint=digest(inputs.fingerprint, rule.config.to_dict(), *state),
+    settings = tasks.configure(Config, config, values, "features")
+    if settings.is_patches:
+        return patches.load(device=device, dtype=dtype, **settings.patch_fields)
+    task = images.load(device=device, dtype=dtype, download=download, **settings.image_fields)
+    inputs = of_images(task)
+    if settings.phase == "classes":
+        seen = prepared(inputs, SECOND[settings.second], settings.second)
+        return ReadoutTask(seen, config=settings)
+    return FeatureTask(
+        inputs,
+        order=settings.order,
+        seed=settings.seed,
+        second=settings.second,
+        config=settings,
     )
 
 
-def digest(*parts: Any) -> str:
-    """sha256, hexadecimal, of texts, numbers and bytes, each told apart from the next."""
-    found = hashlib.sha256()
-    for part in parts:
-        content = part if isinstance(part, bytes) else str(part).encode()
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()
+def of_images(task: images.ImageTask) -> Inputs:
+    """The prepared images of a task as inputs."""
+    # of the unprepared set, then the name of the preprocessing: so it stands in all records
+    fingerprint = digest(task.fingerprint_as("unit"), task.config.preprocessing)
+    return Inputs(
+        spec=task.spec,
+        x={split: x for split, (x, _) in task.splits.items()},
+        y={split: y for split, (_, y) in task.splits.items()},
+        fingerprint=fingerprint,
+        remark=task.remark,
+    )

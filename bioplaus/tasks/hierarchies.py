@@ -16,34 +16,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config
+from bioplaus import config, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec, images
 from bioplaus.tasks import datasets as data
+from bioplaus.tasks.augmentation import Normaliser, augment, statistics
+
+__all__ = [
+    "KINDS",
+    "Config",
+    "EncodedTask",
+    "HierarchySpec",
+    "HierarchyTask",
+    "Normaliser",
+    "augment",
+    "load",
+    "score",
+    "spec",
+]
 
 KINDS = ("fine", "coarse")  # columns of y
 CHUNK = 250  # images evaluated at once: 130 MB at the published width
 SUPERCLASSES = {  # of data sets that bring no coarse labels: the superclass of each class
-    "digits": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),  # 1: the digit has a closed loop (0, 6, 8, 9)
+    # 1: the digit has a closed loop (0, 6, 8, 9)
+    "digits": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),
     "mnist": (1, 0, 0, 0, 0, 0, 1, 0, 1, 1),
-    "cifar10": (
-        1,
-        1,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        1,
-        1,
-    ),  # 0: animal, 1: vehicle (airplane, automobile, ship, truck)
+    # 0: animal, 1: vehicle (airplane, automobile, ship, truck)
+    "cifar10": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),
     "cifar10-jpeg": (1, 1, 0, 0, 0, 0, 0, 0, 1, 1),
 }
-NORMALISATION = {
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
-}  # published: mean, deviation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +61,12 @@ class Config(config.Config):
     else the defaults.
     """
 
-    dataset: str = "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz
-    validation: Literal["split", "test"] = (
-        "split"  # hold out training images, or validate on the test images
-    )
+    dataset: str = "digits"  # name in the catalogue (`data.names()`), or path of a .npz or folder
+    # hold out training images, or validate on the test images
+    validation: Literal["split", "test"] = "split"
     validation_fraction: float = 0.1  # of the training images, held out if validation is "split"
-    pad: int = (
-        4  # pixels of reflection padding of which training images are random crops; 0: no crops
-    )
+    # pixels of reflection padding of which training images are random crops; 0: no crops
+    pad: int = 4
     use_flip: bool = True  # mirror half of the training images
     n_train: int | None = None  # training images used, those held out among them; None: all
     n_test: int | None = None  # test images used; None: all
@@ -78,20 +78,20 @@ class Config(config.Config):
         self.check("n_test", low=1)
 
 
-def spec(dataset: str, **values: Any) -> HierarchySpec:
-    """What a rule must know of the task `load(dataset, **values)`; values are checked, no pixel is
-    read.
+def spec(config: Config | str | None = None, /, **values: Any) -> HierarchySpec:
+    """What a rule must know of the task that `load` gives for the same arguments; no pixel is read.
 
     Raises
     ------
     BioplausError
         As `load`, but for files that are missing or damaged.
     """
-    return _plan({"dataset": dataset, **values})[2]
+    return _plan(config, values)[2]
 
 
 def load(
-    dataset: str,
+    config: Config | str | None = None,
+    /,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -102,7 +102,7 @@ def load(
 
     Parameters
     ----------
-    dataset, values : fields of `Config`.
+    config, values : fields of `Config`.
     device, dtype : of the images a rule sees.
     download : fetch the set if it is missing.
 
@@ -112,71 +112,87 @@ def load(
         Unknown names, values out of range, a data set without coarse labels, a class with two
         superclasses; missing or damaged files.
     """
-    settings, about, specification = _plan({"dataset": dataset, **values})
-    place = _device.pick(device) if isinstance(device, str) else device
-    stored = data.read(dataset, download=download)
-    return HierarchyTask(specification, settings, stored, top=about.top, device=place, dtype=dtype)
+    settings, about, specification = _plan(config, values)
+    stored = data.read(settings.dataset, download=download)
+    return HierarchyTask(
+        specification,
+        settings,
+        stored,
+        top=about.top,
+        device=_device.pick(device) if isinstance(device, str) else device,
+        dtype=dtype,
+    )
 
 
-class _Labelled(abc.ABC):
+class LabelledTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
     """What both tasks here share: labels and evaluation.
 
     Attributes
     ----------
-    spec, config : `HierarchySpec`, `Config`.
-    fingerprint : sha256 of the chosen images and labels, and of how they are divided and augmented.
     y : labels by split ("train", "validation" where there is one, "test"), (n, 2) int64: class,
         superclass.
     coarse_of : (n_classes,) int64, the superclass of each class.
     """
 
-    spec: HierarchySpec
-    config: Config
-    fingerprint: str
     y: dict[str, Tensor]
     coarse_of: Tensor
+    _digest: str
 
     @abc.abstractmethod
     def inputs(self, split: str) -> Iterator[Tensor]:
         """What the network sees of a split, not augmented, in order and in parts."""
 
+    def _fingerprint(self) -> str:
+        """sha256, hexadecimal, of the chosen images and labels, and of how they are divided and
+        augmented.
+        """
+        return self._digest
+
+    @property
+    def validation_split(self) -> str:
+        """The split that an epoch is chosen by: "test" where test images validate, as published."""
+        return "validation" if "validation" in self.y else "test"
+
+    @property
+    def n_train(self) -> int:
+        """Number of training images, those held out not among them."""
+        return len(self.y["train"])
+
     def n_batches(self, batch_size: int) -> int:
-        """Number of batches in one epoch, the last partial one included."""
+        """Number of batches in one epoch, the last partial one included; one batch may hold all."""
         if batch_size < 1:
             raise BioplausError(f"batch_size is {batch_size!r}, but must be at least 1.")
-        return -(-len(self.y["train"]) // batch_size)
+        return -(-self.n_train // batch_size)
 
     @torch.no_grad()
-    def predictions(self, rule: torch.nn.Module, split: str) -> dict[str, Tensor]:
+    def predictions(self, rule: Any, split: str) -> dict[str, Tensor]:
         """Predicted class by head for every image of a split, (n,) int64 each, from the logits of
         `rule`.
         """
-        found: dict[str, list[Tensor]] = {}
+        classes: dict[str, list[Tensor]] = {}
         for x in self.inputs(split):
             for head, logits in rule.logits(x).items():
-                found.setdefault(head, []).append(logits.argmax(1))
-        return {head: torch.cat(parts) for head, parts in found.items()}
+                classes.setdefault(head, []).append(logits.argmax(1))
+        return {head: torch.cat(parts) for head, parts in classes.items()}
 
-    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """Accuracies on validation and test images, and what the validation judges by.
+    def evaluate(self, rule: Any, *splits: str) -> dict[str, float]:
+        """Accuracies of splits, and what the validation judges by.
 
         "<split>_<name>" for the names of `score`. "validation_error" is the sum over heads of 1 -
-        accuracy, from 0 to 2, on validation images, or on test images where those validate.
+        accuracy, from 0 to 2, on the validation split.
         """
-        found = {}
-        for split in ("validation", "test"):
-            if split in self.y:
-                scores = score(self.predictions(rule, split), self.y[split], self.coarse_of)
-                found |= {f"{split}_{name}": value for name, value in scores.items()}
-        judge = "validation" if "validation" in self.y else "test"
-        errors = [
-            1 - found[name] for kind in KINDS if (name := f"{judge}_{kind}_accuracy") in found
-        ]
-        return {**found, "validation_error": sum(errors)}
+        metrics = super().evaluate(rule, *splits)
+        accuracies = [f"{self.validation_split}_{kind}_accuracy" for kind in KINDS]
+        errors = [1 - metrics[name] for name in accuracies if name in metrics]
+        return {**metrics, "validation_error": sum(errors)} if errors else metrics
+
+    def measure(self, rule: Any, split: str) -> dict[str, float]:
+        """The fractions of `score`."""
+        return score(self.predictions(rule, split), self.y[split], self.coarse_of)
 
 
-class HierarchyTask(_Labelled):
-    """Images with two labels; keeps the contract of `tasks.Task`. A batch is (x, y).
+class HierarchyTask(LabelledTask):
+    """Images with two labels. A batch is (x, y).
 
     x : (batch, channels, height, width) float, channels last in memory, normalised by colour with
         the published mean and deviation (CIFAR-100) or those of all training images of the set.
@@ -185,6 +201,7 @@ class HierarchyTask(_Labelled):
     Attributes
     ----------
     x : images by split, (n, height, width, channels) uint8.
+    splits : (x, y) by split.
     normalise : from such images to what the network sees.
     """
 
@@ -198,26 +215,26 @@ class HierarchyTask(_Labelled):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.spec, self.config = spec, config
+        self.spec, self.config, self.remark = spec, config, stored.remark
         (y_train, y_test), coarse_of = _labels(spec, stored.labels)
         self.coarse_of = torch.from_numpy(coarse_of).to(device)
-        mean, deviation = _statistics(spec.name, stored.x_train, top)
+        mean, deviation = statistics(spec.name, stored.x_train, top)
         width = stored.x_train.shape[-1]
         self.normalise = Normaliser(mean.to(device, dtype), deviation.to(device, dtype), top, width)
-        train = images._first(config.n_train, len(y_train))
-        test = images._first(config.n_test, len(y_test))
+        train = images.subset(config.n_train, len(y_train))
+        test = images.subset(config.n_test, len(y_test))
         parts = {
             "train": (stored.x_train[train], y_train[train]),
             "test": (stored.x_test[test], y_test[test]),
         }
-        self.fingerprint = _fingerprint(config, parts)
+        self._digest = _digest(config, parts)
         if config.validation == "split":
             # the same images for every seed: no network is validated on what a part of it was
             # trained on
             order = np.random.RandomState(0).permutation(len(parts["train"][0]))
-            n_out = round(config.validation_fraction * len(order))
+            n_held_out = _n_held_out(config, len(order))
             x, y = parts["train"]
-            for split, rows in (("validation", order[:n_out]), ("train", order[n_out:])):
+            for split, rows in (("validation", order[:n_held_out]), ("train", order[n_held_out:])):
                 parts[split] = (x[np.sort(rows)], y[np.sort(rows)])
         self.x, self.y = {}, {}
         for split, (x, y) in parts.items():
@@ -225,6 +242,8 @@ class HierarchyTask(_Labelled):
                 device
             )
             self.y[split] = torch.from_numpy(y).to(device)
+        self.splits = {split: (x, self.y[split]) for split, x in self.x.items()}
+        self.monitored = tuple(split for split in ("validation", "test") if split in self.y)
 
     def batches(
         self, batch_size: int, generator: torch.Generator
@@ -281,7 +300,7 @@ class HierarchyTask(_Labelled):
         return EncodedTask(self, encode, n_views, generator)
 
 
-class EncodedTask(_Labelled):
+class EncodedTask(LabelledTask):
     """A `HierarchyTask` whose x are features, (batch, n_features), of `n_views` fixed views of
     every training image.
 
@@ -292,6 +311,7 @@ class EncodedTask(_Labelled):
     Attributes
     ----------
     features : (n_views, n, n_features) of "train", (1, n, n_features) of the other splits.
+    splits : (features, y) by split.
     """
 
     def __init__(
@@ -309,14 +329,13 @@ class EncodedTask(_Labelled):
             task.y,
             task.coarse_of,
         )
-        self.fingerprint = hashlib.sha256(
-            f"{task.fingerprint} {n_views} views".encode()
-        ).hexdigest()
-        n, place = len(task.y["train"]), task.y["train"].device
+        self.monitored, self.remark = task.monitored, task.remark
+        self._digest = hashlib.sha256(f"{task.fingerprint} {n_views} views".encode()).hexdigest()
+        n, device = len(task.y["train"]), task.y["train"].device
         views = []
         for _ in range(n_views):
             draws = [
-                part.to(place).split(CHUNK) for part in (torch.arange(n), *task.draw(n, generator))
+                part.to(device).split(CHUNK) for part in (torch.arange(n), *task.draw(n, generator))
             ]
             views.append(
                 torch.cat([encode(task.view(*parts)) for parts in zip(*draws, strict=True)])
@@ -324,6 +343,7 @@ class EncodedTask(_Labelled):
         self.features = {"train": torch.stack(views)}
         for split in task.y.keys() - {"train"}:
             self.features[split] = torch.cat([encode(x) for x in task.inputs(split)])[None]
+        self.splits = {split: (self.features[split], y) for split, y in self.y.items()}
 
     def batches(
         self, batch_size: int, generator: torch.Generator
@@ -332,70 +352,13 @@ class EncodedTask(_Labelled):
         self.n_batches(batch_size)
         features, y = self.features["train"], self.y["train"]
         order = torch.randperm(len(y), generator=generator).to(y.device)
-        which = torch.randint(len(features), (len(y),), generator=generator).to(y.device)
-        for rows, views in zip(order.split(batch_size), which.split(batch_size), strict=True):
-            yield features[views, rows], y.index_select(0, rows)
+        views = torch.randint(len(features), (len(y),), generator=generator).to(y.device)
+        for rows, view in zip(order.split(batch_size), views.split(batch_size), strict=True):
+            yield features[view, rows], y.index_select(0, rows)
 
     def inputs(self, split: str) -> Iterator[Tensor]:
         """The features of a split, in order and in parts."""
         yield from self.features[split][0].split(CHUNK)
-
-
-class Normaliser:
-    """(pixel / top - mean) / deviation by colour.
-
-    Parameters
-    ----------
-    mean, deviation : (channels,) float, of pixels in [0, 1], dimensionless.
-    top : largest possible pixel value.
-    width : of the images, in pixels.
-    """
-
-    def __init__(self, mean: Tensor, deviation: Tensor, top: int, width: int) -> None:
-        # repeated along an image row: a broadcast over three colours is ten times slower
-        self.mean, self.deviation, self.top = mean.repeat(width), deviation.repeat(width), top
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """(batch, height, width, channels) uint8 -> (batch, channels, height, width) float,
-        channels last in memory.
-        """
-        rows = pixels.reshape(-1, len(self.mean)).to(self.mean.dtype)
-        return (
-            rows.div_(self.top)
-            .sub_(self.mean)
-            .div_(self.deviation)
-            .view(pixels.shape)
-            .permute(0, 3, 1, 2)
-        )
-
-
-def augment(
-    pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int
-) -> Tensor:
-    """Crops of reflection-padded images, mirrored where `flip`.
-
-    out[b, i, j] = image[rows[b]][reflect(top + i - pad), reflect(left + j' - pad)], with j' = j, or
-    width - 1 - j in a mirrored image. The border is not repeated: reflect(-1) = 1.
-
-    Parameters
-    ----------
-    pixels : (n, height, width, channels), any dtype.
-    rows : (batch,) int64, which images.
-    top, left : (batch,) int64, corner of the crop in the padded image, from 0 to 2 pad, in pixels.
-    flip : (batch,) bool.
-
-    Returns
-    -------
-    (batch, height, width, channels), of the dtype of `pixels`.
-    """
-    n, height, width, channels = pixels.shape
-    down, along = (torch.arange(size, device=pixels.device) for size in (height, width))
-    y = _reflect(top[:, None] + down - pad, height)
-    x = _reflect(left[:, None] + torch.where(flip[:, None], width - 1 - along, along) - pad, width)
-    places = ((rows[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]).view(-1)
-    return (
-        pixels.view(-1, channels).index_select(0, places).view(len(rows), height, width, channels)
-    )
 
 
 def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict[str, float]:
@@ -424,14 +387,18 @@ def score(predicted: Mapping[str, Tensor], y: Tensor, coarse_of: Tensor) -> dict
     return {name: values.double().mean().item() for name, values in right.items()}
 
 
-def _reflect(index: Tensor, n: int) -> Tensor:
-    """Indices outside 0..n-1 by at most n-1, mirrored at the border."""
-    return (n - 1) - ((n - 1) - index.abs()).abs()
+def _n_held_out(settings: Config, n_train: int) -> int:
+    """Number of training images that validate."""
+    if settings.validation == "test":
+        return 0
+    return tasks.held_out(settings.validation_fraction, n_train, "validation_fraction")
 
 
-def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
+def _plan(
+    given: Config | str | None, values: Mapping[str, Any]
+) -> tuple[Config, data.About, HierarchySpec]:
     """Check everything that can be checked without pixels."""
-    settings = Config.from_dict(values, kind="parameter of hierarchies")
+    settings = tasks.configure(Config, given, values, "hierarchies")
     about = data.about(settings.dataset)
     if "coarse" not in about.n_classes and about.name not in SUPERCLASSES:
         raise BioplausError(
@@ -440,19 +407,8 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
             " and y_test_coarse, or coarse."
         )
     n_coarse = about.n_classes.get("coarse") or len(set(SUPERCLASSES[about.name]))
-    for field, available in (("n_train", about.n_train), ("n_test", about.n_test)):
-        wanted = getattr(settings, field)
-        if wanted is not None and wanted > available:
-            raise BioplausError(
-                f"{field} is {wanted}, but {about.name} has {available} such images."
-            )
+    tasks.check_available(settings, {"n_train": about.n_train, "n_test": about.n_test}, about.name)
     n_train = settings.n_train or about.n_train
-    n_out = round(settings.validation_fraction * n_train)
-    if settings.validation == "split" and not 0 < n_out < n_train:
-        raise BioplausError(
-            f"validation_fraction is {settings.validation_fraction}, which holds out {n_out} of"
-            f" {n_train} training images, but both parts need at least one."
-        )
     channels, height, width = about.shape
     if settings.pad >= min(height, width):
         raise BioplausError(
@@ -466,6 +422,7 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, HierarchySpec]:
         n_out=about.n_classes["fine"],
         n_coarse=n_coarse,
         image_shape=about.shape,
+        n_train=n_train - _n_held_out(settings, n_train),
     )
     return settings, about, specification
 
@@ -484,38 +441,20 @@ def _labels(
     classes, counts = np.unique(pairs[:, 0], return_counts=True)
     if (counts > 1).any():
         doubled = classes[counts > 1][0]
-        found = pairs[pairs[:, 0] == doubled, 1].tolist()
+        superclasses = pairs[pairs[:, 0] == doubled, 1].tolist()
         raise BioplausError(
-            f"Class {doubled} of {spec.name} has images of superclasses {found}, but must have one."
+            f"Class {doubled} of {spec.name} has images of superclasses {superclasses}, but must"
+            " have one."
         )
     coarse_of = np.zeros(spec.n_out, dtype=np.int64)
     coarse_of[pairs[:, 0]] = pairs[:, 1]
     return both, coarse_of
 
 
-def _statistics(name: str, pixels: np.ndarray, top: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation by colour of pixels in [0, 1]: published, else of all training images, by
-    counting levels.
-    """
-    if name in NORMALISATION:
-        mean, deviation = (
-            torch.tensor(values, dtype=torch.float64) for values in NORMALISATION[name]
-        )
-        return mean, deviation
-    counts = np.stack(
-        [np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(pixels.shape[1])]
-    )
-    shares = counts / counts.sum(1, keepdims=True)
-    levels = np.arange(counts.shape[1]) / top
-    mean = shares @ levels
-    variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
-    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(variance).clip(1e-8))
-
-
-def _fingerprint(settings: Config, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+def _digest(settings: Config, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     names = ("validation", "validation_fraction", "pad", "use_flip")
     digest = hashlib.sha256(json.dumps([getattr(settings, name) for name in names]).encode())
     for array in (part for split in ("train", "test") for part in parts[split]):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config, metrics
+from bioplaus import config, metrics, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
@@ -35,9 +35,8 @@ class Config(config.Config):
     n_train: int = 1000  # drawings per epoch, those of the validation among them
     n_test: int = 10000  # drawings in the test
     validation: float = 0.2  # fraction of n_train that validates
-    seed: int = (
-        0  # of the test's draws; training and validation draw from the generator given to `batches`
-    )
+    # of the test's draws; training and validation draw from the generator given to `batches`
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.check("n_points", low=3)
@@ -47,7 +46,7 @@ class Config(config.Config):
         for name in ("n_train", "n_test"):
             self.check(name, low=1)
         self.check("validation", low=0, high=1, open_low=True, open_high=True)
-        self.check("seed", low=0, high=2**32 - 1)
+        config.check_seed(self.seed)
         if not 0 < self.n_validation < self.n_train:
             raise BioplausError(
                 f"validation is {self.validation}, which leaves {self.n_validation} of"
@@ -88,8 +87,8 @@ def line_of(cue: np.ndarray, n_points: int) -> np.ndarray:
     """Index of the line that each cue asks for: 0 for 0, and P-1, P-2, ..., 1 for the other cues in
     ascending order.
     """
-    place = cue - cues(n_points)[0] - (cue > 0)  # among the cues other than 0
-    return np.where(cue == 0, 0, n_points - 1 - place)
+    rank = cue - cues(n_points)[0] - (cue > 0)  # among the cues other than 0
+    return np.where(cue == 0, 0, n_points - 1 - rank)
 
 
 def draw(
@@ -123,55 +122,83 @@ def published_streams(
     epoch to epoch.
     """
     random = np.random.RandomState(seed)
-    return tuple(np.random.RandomState(random.randint(65535)) for _ in range(3))
+    train, validation, test = (np.random.RandomState(random.randint(65535)) for _ in range(3))
+    return train, validation, test
 
 
-def spec(**values: Any) -> Spec:
-    """What a rule must know of the task `load(**values)`; the values are checked."""
-    return _spec(Config.from_dict(values, kind="parameter of linedraw:"))
+def spec(config: Config | None = None, /, **values: Any) -> Spec:
+    """What a rule must know of the task that `load` gives for the same arguments."""
+    return _spec(tasks.configure(Config, config, values, "linedraw"))
 
 
 def load(
-    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **values: Any
+    config: Config | None = None,
+    /,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **values: Any,
 ) -> "LineDrawing":
     """The task, on a device.
 
     Parameters
     ----------
-    values : fields of `Config`.
+    config, values : fields of `Config`.
     """
-    return LineDrawing(
-        Config.from_dict(values, kind="parameter of linedraw:"), torch.device(device), dtype
-    )
+    chosen = _device.pick(device) if isinstance(device, str) else device
+    return LineDrawing(tasks.configure(Config, config, values, "linedraw"), chosen, dtype)
 
 
 def _spec(settings: Config) -> Spec:
-    return Spec(name="linedraw", kind="drawing", n_in=1, n_out=2, n_steps=settings.n_steps)
+    return Spec(
+        name="linedraw",
+        kind="drawing",
+        n_in=1,
+        n_out=2,
+        n_steps=settings.n_steps,
+        n_train=settings.n_train - settings.n_validation,
+    )
 
 
-class LineDrawing:
-    """Lines to draw; keeps the contract of `tasks.Task`.
+class Drawings(NamedTuple):
+    """What is drawn of a split."""
+
+    n: int  # drawings
+    noise: float  # standard deviation of the input after the cue
+
+
+class LineDrawing(tasks.Task[Config, Drawings]):
+    """Lines to draw.
 
     Attributes
     ----------
-    spec : `Spec`.
-    config : `Config`.
-    fingerprint : sha256 of the settings that the data follow from.
+    splits : `Drawings` by "train", "validation" and "test". Training and validation are drawn anew
+        in every epoch, the test from the stream (seed, "test"), always the same.
     """
+
+    recorded_names = {"validation": "val"}
 
     def __init__(self, settings: Config, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.spec = settings, _spec(settings)
-        self._place = {"device": device, "dtype": dtype}
-        self._validation_seed = (
-            0  # drawn anew at the start of every epoch, so a resumed run validates on the same data
-        )
-        self.fingerprint = hashlib.sha256(
-            f"linedraw {json.dumps(settings.to_dict())}".encode()
-        ).hexdigest()
+        self._device, self._dtype = device, dtype
+        self.splits = {
+            "train": Drawings(self.n_train, settings.noise),
+            "validation": Drawings(settings.n_validation, settings.noise),
+            "test": Drawings(settings.n_test, settings.noise_test),
+        }
+        self.monitored = ("validation",)
+        test_seed = torch.randint(2**32, (1,), generator=_device.generator(settings.seed, "test"))
+        # those of training and validation come with every epoch, so a resumed run draws the same
+        self._seeds = {"train": 0, "validation": 0, "test": int(test_seed.item())}
 
-    def n_batches(self, batch_size: int) -> int:
-        """Number of batches in one epoch, the last partial one included."""
-        return -(-(self.config.n_train - self.config.n_validation) // batch_size)
+    def _fingerprint(self) -> str:
+        """sha256, hexadecimal, of the settings that the data follow from."""
+        return hashlib.sha256(f"linedraw {json.dumps(self.config.to_dict())}".encode()).hexdigest()
+
+    @property
+    def n_train(self) -> int:
+        """Drawings to learn from in an epoch."""
+        return self.config.n_train - self.config.n_validation
 
     def batches(
         self, batch_size: int, generator: torch.Generator
@@ -183,40 +210,26 @@ class LineDrawing:
         generator : CPU generator; two integers are drawn from it, which seed this epoch's training
             and validation data.
         """
-        seed, self._validation_seed = torch.randint(2**32, (2,), generator=generator).tolist()
-        random = np.random.RandomState(seed)
-        left = self.config.n_train - self.config.n_validation
-        while left > 0:
-            yield self._batch(random, min(batch_size, left), self.config.noise)
-            left -= batch_size
+        seeds = torch.randint(2**32, (2,), generator=generator).tolist()
+        self._seeds["train"], self._seeds["validation"] = seeds
+        random = np.random.RandomState(self._seeds["train"])
+        for start in range(0, self.n_train, batch_size):
+            n = min(batch_size, self.n_train - start)
+            yield self._batch(random, n, self.config.noise)
 
-    @torch.no_grad()
-    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """ "val_mse": mean squared distance over all steps, supervised or not, on this epoch's
-        validation drawings.
+    def measure(self, rule: Any, split: str) -> dict[str, Tensor]:
+        """ "mse", the mean squared distance over all steps, supervised or not; in the test also
+        "dysmetria".
         """
-        x, y = self._batch(
-            np.random.RandomState(self._validation_seed),
-            self.config.n_validation,
-            self.config.noise,
-        )
-        return {"val_mse": metrics.squared_distance(rule.predict(x), y).item()}
-
-    @torch.no_grad()
-    def evaluate_test(self, rule: torch.nn.Module) -> dict[str, float]:
-        """ "test_mse" and "test_dysmetria" on the test drawings; to be asked once, after
-        training.
-        """
-        x, y = self._batch(self._test_random(), self.config.n_test, self.config.noise_test)
+        x, y = self._batch(np.random.RandomState(self._seeds[split]), *self.splits[split])
         drawn = rule.predict(x)
-        found = {
-            "test_mse": metrics.squared_distance(drawn, y),
-            "test_dysmetria": metrics.dysmetria(drawn, y),
-        }
-        return {name: value.item() for name, value in found.items()}
+        measured = {"mse": metrics.squared_distance(drawn, y)}
+        if split == "test":
+            measured["dysmetria"] = metrics.dysmetria(drawn, y)
+        return measured
 
     @torch.no_grad()
-    def outputs(self, rule: torch.nn.Module) -> dict[str, np.ndarray]:
+    def outputs(self, rule: Any) -> dict[str, np.ndarray]:
         """What the network draws for each cue, without noise.
 
         Returns
@@ -225,16 +238,11 @@ class LineDrawing:
         """
         cue, c = cues(self.config.n_points), self.config
         x = inputs(cue, np.zeros((len(cue), c.n_steps - 1, 1)))
-        drawn = rule.predict(torch.from_numpy(x).to(**self._place))
+        drawn = rule.predict(torch.from_numpy(x).to(self._device, self._dtype))
         target = lines(c.n_points, c.n_steps)[line_of(cue, c.n_points)]
         return {"label": cue, "drawn": drawn.double().cpu().numpy(), "target": target}
 
     def _batch(self, random: np.random.RandomState, n: int, noise: float) -> tuple[Tensor, Tensor]:
         arrays = draw(random, n, self.config.n_points, self.config.n_steps, noise)
-        return tuple(torch.from_numpy(array).to(**self._place) for array in arrays)
-
-    def _test_random(self) -> np.random.RandomState:
-        seed = torch.randint(
-            2**32, (1,), generator=_device.generator(self.config.seed, "test")
-        ).item()
-        return np.random.RandomState(seed)
+        x, y = (torch.from_numpy(array).to(self._device, self._dtype) for array in arrays)
+        return x, y

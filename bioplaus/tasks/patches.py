@@ -6,72 +6,77 @@ neighbouring pixels are strongly correlated; whitening removes that, as the reti
 and leaves the edges to be learned.
 """
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config
-from bioplaus.errors import BioplausError
+from bioplaus import config, tasks
+from bioplaus import device as _device
+from bioplaus.errors import BioplausError, extra
 from bioplaus.tasks import Spec
-from bioplaus.tasks.features import Inputs, digest
-from bioplaus.tasks.hebbian_images import unit_norm
+from bioplaus.tasks._inputs import FeatureTask, Inputs, check_order, digest
+from bioplaus.tasks._pixels import scikit_learn
+from bioplaus.tasks.preprocessing import unit_norm
 
 NAME = "natural-patches"
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-LEAST_CONTRAST = (
-    0.02  # standard deviation of grey levels in [0, 1]; flatter patches (sky) are left out
-)
+LEAST_CONTRAST = 0.02  # standard deviation of grey levels in [0, 1]; flatter patches are left out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(config.Config):
-    """Which patches, prepared how."""
+    """Which patches, prepared how, in which order."""
 
     side: int = 10  # height and width, pixels
     n_patches: int = 20000
     is_colour: bool = False  # red, green, blue, or grey levels (their mean)
-    whitening: float | None = (
-        0.5  # regularisation of the ZCA, relative to the mean variance; None: not whitened
-    )
+    # regularisation of the ZCA, relative to the mean variance; None: not whitened
+    whitening: float | None = 0.5
+    order: str = "permuted"  # batches: permuted anew in every epoch, or fixed
+    seed: int = 0  # draws the patches, and a fixed order
 
     def __post_init__(self) -> None:
+        config.check_seed(self.seed)
         self.check("side", low=2, high=427)
         self.check("n_patches", low=2)
         self.check("whitening", low=0, open_low=True)
+        check_order(self.order)
 
 
-def spec(settings: Config) -> Spec:
-    """What a rule must know of these patches."""
-    channels = 3 if settings.is_colour else 1
-    shape = (channels, settings.side, settings.side)
-    return Spec(
-        name=NAME, kind="features", n_in=channels * settings.side**2, n_out=1, image_shape=shape
-    )
+def spec(config: Config | None = None, /, **values: Any) -> Spec:
+    """What a rule must know of the task that `load` gives for the same arguments."""
+    return _spec(tasks.configure(Config, config, values, NAME))
 
 
 def load(
-    settings: Config,
+    config: Config | None = None,
+    /,
     *,
-    seed: int = 0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Inputs:
+    **values: Any,
+) -> FeatureTask:
     """Cut and prepare patches.
 
     Order: half of the patches from each photograph, at places drawn from numpy's RandomState(seed),
     flat ones left out; minus each patch's own mean; minus the mean of every pixel, then whitened
     (all in float64); divided by the l2 norm. Pixels are flattened row by row, the colour fastest.
 
+    Parameters
+    ----------
+    config, values : fields of `Config`.
+    device, dtype : of the prepared patches.
+
     Raises
     ------
     BioplausError
         If scikit-learn or its photographs are missing.
     """
-    draw = np.random.RandomState(seed)
+    settings = tasks.configure(Config, config, values, NAME)
+    draw = np.random.RandomState(settings.seed)
     photographs = [_photograph(name) for name in PHOTOGRAPHS]
     shares = [settings.n_patches // 2, settings.n_patches - settings.n_patches // 2]
     cut = np.concatenate(
@@ -81,12 +86,30 @@ def load(
     x -= x.mean(1, keepdim=True)
     if settings.whitening is not None:
         x = whiten(x, settings.whitening)
-    x = unit_norm(x, "patch").to(device=device, dtype=dtype)
-    return Inputs(
-        spec=spec(settings),
+    chosen = _device.pick(device) if isinstance(device, str) else device
+    x = unit_norm(x, "patch").to(device=chosen, dtype=dtype)
+    cutting = {name: getattr(settings, name) for name in _CUTTING}
+    inputs = Inputs(
+        spec=_spec(settings),
         x={"train": x},
         y={"train": torch.zeros(len(x), dtype=torch.int64, device=x.device)},
-        fingerprint=digest(settings.to_dict(), seed, *(photo.tobytes() for photo in photographs)),
+        fingerprint=digest(cutting, settings.seed, *(photo.tobytes() for photo in photographs)),
+    )
+    return FeatureTask(inputs, order=settings.order, seed=settings.seed, config=settings)
+
+
+_CUTTING = ("side", "n_patches", "is_colour", "whitening")  # fields that decide a patch
+
+
+def _spec(settings: Config) -> Spec:
+    channels = 3 if settings.is_colour else 1
+    return Spec(
+        name=NAME,
+        kind="features",
+        n_in=channels * settings.side**2,
+        n_out=1,
+        image_shape=(channels, settings.side, settings.side),
+        n_train=settings.n_patches,
     )
 
 
@@ -114,23 +137,19 @@ def _cut(photo: np.ndarray, settings: Config, n: int, draw: np.random.RandomStat
     )
     kept = np.zeros((0, settings.side, settings.side, pixels.shape[2]))
     while len(kept) < n:
-        places = tuple(draw.randint(0, windows.shape[axis], n) for axis in (0, 1))
-        patches = windows[places].transpose(0, 2, 3, 1)
+        corners = tuple(draw.randint(0, windows.shape[axis], n) for axis in (0, 1))
+        patches = windows[corners].transpose(0, 2, 3, 1)
         contrast = patches.mean(3).std(axis=(1, 2))
         kept = np.concatenate([kept, patches[contrast > LEAST_CONTRAST]])
     return kept[:n].reshape(n, -1)
 
 
 def _photograph(name: str) -> np.ndarray:
-    """(height, width, 3) uint8; read directly, as importing sklearn.datasets takes 1.5 s of
-    computing.
-    """
-    from PIL import Image
+    """(height, width, 3) uint8."""
+    with extra():
+        from PIL import Image
 
-    found = importlib.util.find_spec("sklearn")
-    path = (
-        Path(found.submodule_search_locations[0]) / "datasets" / "images" / name if found else None
-    )
+    path = scikit_learn("datasets", "images", name)
     if path is None or not path.is_file():
         raise BioplausError(
             f"{NAME} is cut from {name}, which comes with scikit-learn (pip install scikit-learn)."

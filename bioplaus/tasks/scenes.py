@@ -21,7 +21,7 @@ SHAPES = ("circle", "square", "triangle")
 RADII = {"small": 3.2, "large": 5.6}  # pixels
 BACKGROUND = (236, 236, 236)
 N_CAPTIONS = 5  # of each image
-_OFFSET = 8.5  # pixels from the middle to a place at the edge
+_OFFSET = 8.5  # pixels from the middle to a position at the edge
 _FINE = 3  # every pixel is the mean of so many points squared
 
 _PLACES = {
@@ -96,9 +96,11 @@ def _inside(thing: Thing, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (abs(dy) <= height) & (abs(dx) <= (dy + height) / 2)
 
 
-def _thing(random: np.random.RandomState, place: tuple[int, int], offset: float = _OFFSET) -> Thing:
+def _thing(
+    random: np.random.RandomState, position: tuple[int, int], offset: float = _OFFSET
+) -> Thing:
     shift = random.uniform(-0.8, 0.8, size=2)
-    x, y = SIZE / 2 + offset * np.array(place) + shift
+    x, y = SIZE / 2 + offset * np.array(position) + shift
     words = (tuple(RADII), tuple(COLOURS), SHAPES)
     return Thing(*(choices[random.randint(len(choices))] for choices in words), x=x, y=y)
 
@@ -107,8 +109,8 @@ Sentences = list[Callable[[], str]]
 
 
 def _one(random: np.random.RandomState) -> tuple[list[Thing], Sentences]:
-    place = list(_PLACES)[random.randint(len(_PLACES))]
-    a, where = _thing(random, place), _PLACES[place]
+    position = list(_PLACES)[random.randint(len(_PLACES))]
+    a, where = _thing(random, position), _PLACES[position]
     return [a], [
         lambda: f"a {a}",
         lambda: f"a {a.full}",
@@ -122,8 +124,8 @@ def _one(random: np.random.RandomState) -> tuple[list[Thing], Sentences]:
 
 def _two(random: np.random.RandomState) -> tuple[list[Thing], Sentences]:
     is_at = list(_RELATIONS)[random.randint(len(_RELATIONS))]
-    turned, place = _RELATIONS[is_at]
-    a, b = _thing(random, place), _thing(random, (-place[0], -place[1]))
+    turned, position = _RELATIONS[is_at]
+    a, b = _thing(random, position), _thing(random, (-position[0], -position[1]))
     return [a, b], [
         lambda: f"a {a.shape} and a {b.shape}",
         lambda: f"a {a} and a {b}",

@@ -6,19 +6,18 @@ step (target "class") or draws while it looks (targets "line" and "digit").
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import config, metrics
+from bioplaus import config, metrics, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
@@ -26,6 +25,7 @@ from bioplaus.tasks import datasets as data
 
 RADIUS = 10.0  # length of a class's line, in units of the drawing
 CHUNK = 1000  # images evaluated at once
+# fmt: off
 DIGITS = (  # corners of the digits in the unit square, x to the right, y up
     ((0, 1), (0, 0.5), (0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1)),
     ((0.25, 0.75), (0.5, 1), (0.5, 0.5), (0.5, 0)),
@@ -33,35 +33,18 @@ DIGITS = (  # corners of the digits in the unit square, x to the right, y up
     ((0, 1), (0.5, 1), (1, 1), (1, 0.5), (0.5, 0.5), (1, 0.5), (1, 0), (0.5, 0), (0, 0)),
     ((0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (0.5, 0.5), (0.5, 1), (0.5, 0.5), (0.5, 0)),
     (
-        (0, 1),
-        (0.5, 1),
-        (1, 1),
-        (0.5, 1),
-        (0, 1),
-        (0, 0.5),
-        (0.5, 0.5),
-        (1, 0.5),
-        (1, 0),
-        (0.5, 0),
-        (0, 0),
+        (0, 1), (0.5, 1), (1, 1), (0.5, 1), (0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (1, 0),
+        (0.5, 0), (0, 0),
     ),
     ((0, 1), (0, 0.5), (0, 0), (0.5, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0, 0.5)),
     ((0, 1), (0.5, 1), (1, 1), (0.5, 0.5), (0, 0)),
     ((0, 1), (0.5, 0.5), (1, 0), (0.5, 0), (0, 0), (0.5, 0.5), (1, 1), (0.5, 1), (0, 1)),
     (
-        (0, 1),
-        (0, 0.5),
-        (0.5, 0.5),
-        (1, 0.5),
-        (1, 1),
-        (0.5, 1),
-        (0, 1),
-        (0.5, 1),
-        (1, 1),
-        (1, 0.5),
-        (1, 0),
+        (0, 1), (0, 0.5), (0.5, 0.5), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0.5, 1), (1, 1),
+        (1, 0.5), (1, 0),
     ),
 )
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +53,14 @@ class Config(config.Config):
     (mnist).
     """
 
-    dataset: str = (
-        "digits"  # name in the catalogue (`data.names()`) or path that ends in .npz; grey images
-    )
+    # name in the catalogue (`data.names()`), or path of a .npz or folder; grey images
+    dataset: str = "digits"
     target: Literal["class", "line", "digit"] = "class"  # what the network answers
     n_in: int | None = None  # pixels per step; None: one row of the image
     classes: tuple[int, ...] | None = None  # classes used, in the order of their lines; None: all
     validation: float = 0.2  # fraction of the training images that validates
-    n_train: int | None = (
-        None  # training images used, those of the validation among them; None: all
-    )
+    # training images used, those of the validation among them; None: all
+    n_train: int | None = None
     n_test: int | None = None  # test images used; None: all
     shuffle: bool = False  # a new order every epoch; published: the same order every epoch
     seed: int = 0  # draws subsets and split
@@ -88,7 +69,7 @@ class Config(config.Config):
         for name in ("n_in", "n_train", "n_test"):
             self.check(name, low=1)
         self.check("validation", low=0, high=1, open_low=True, open_high=True)
-        self.check("seed", low=0, high=2**32 - 1)
+        config.check_seed(self.seed)
         if self.classes is not None and (
             not self.classes or len(set(self.classes)) < len(self.classes)
         ):
@@ -146,91 +127,101 @@ def sequences(pixels: np.ndarray, n_in: int) -> np.ndarray:
     return pixels.reshape(len(pixels), -1, n_in)
 
 
-def spec(**values: Any) -> Spec:
-    """What a rule must know of the task `load(**values)`; the values are checked, no pixel is
+def spec(config: Config | str | None = None, /, **values: Any) -> Spec:
+    """What a rule must know of the task that `load` gives for the same arguments; no pixel is
     read.
     """
-    return _plan(values)[2]
+    return _plan(config, values).spec
 
 
 def load(
-    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **values: Any
+    config: Config | str | None = None,
+    /,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    download: bool = True,
+    **values: Any,
 ) -> "SequenceTask":
     """Read the images and put them on the device.
 
     Parameters
     ----------
-    values : fields of `Config`.
+    config, values : fields of `Config`.
+    device, dtype : of the sequences a rule sees.
+    download : fetch the set if it is missing; False never touches the network.
 
     Raises
     ------
     BioplausError
         As `spec`, for missing or damaged files, and for a class that has no image.
     """
-    settings, about, specification = _plan(values)
-    images = data.read(settings.dataset)
-    return SequenceTask(
-        settings, specification, images, top=about.top, device=torch.device(device), dtype=dtype
-    )
+    plan = _plan(config, values)
+    images = data.read(plan.config.dataset, download=download)
+    chosen = _device.pick(device) if isinstance(device, str) else device
+    return SequenceTask(plan, images, device=chosen, dtype=dtype)
 
 
-class SequenceTask:
-    """Images as sequences; keeps the contract of `tasks.Task`.
+class Plan(NamedTuple):
+    """What is known of a task before a pixel is read."""
+
+    config: Config  # with `n_in` and `classes` spelled out
+    classes: tuple[int, ...]
+    n_in: int
+    n_steps: int
+    top: int  # largest possible grey level
+    spec: Spec
+
+
+class SequenceTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
+    """Images as sequences.
 
     Attributes
     ----------
-    spec : `Spec`.
     config : `Config`, with `n_in` and `classes` spelled out.
     curves : (n_classes, n_steps, 2) targets by class, or None for target "class".
     splits : (pixels, classes) by "train", "validation", "test": (n, n_steps, n_in) uint8, and (n,)
         int64, index into `config.classes`.
     """
 
+    recorded_names = {"validation": "val"}
+
     def __init__(
-        self,
-        settings: Config,
-        specification: Spec,
-        images: data.Images,
-        *,
-        top: int,
-        device: torch.device,
-        dtype: torch.dtype,
+        self, plan: Plan, images: data.Images, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.config, self.spec, self._top, self._dtype = settings, specification, top, dtype
+        self.config, self.spec, self._plan, self._dtype = plan.config, plan.spec, plan, dtype
+        settings, self.remark = plan.config, images.remark
         generator = _device.generator(settings.seed, "split")
-        train, test = (self._chosen(x, y, part) for x, y, part in _parts(images))
+        y_train, y_test = images.labels["fine"]
+        train = self._chosen(images.x_train, y_train, "training")
+        test = self._chosen(images.x_test, y_test, "test")
         train = _some(*train, settings.n_train, "n_train", generator)
         test = _some(*test, settings.n_test, "n_test", generator)
         order = torch.randperm(len(train[0]), generator=generator)
-        n_train = len(order) - round(settings.validation * len(order))
-        if not 0 < n_train < len(order):
-            raise BioplausError(
-                f"validation is {settings.validation}, which splits {len(order)} training images"
-                f" into {n_train} and {len(order) - n_train}, but both parts need at least one."
-            )
+        n_train = len(order) - tasks.held_out(settings.validation, len(order))
         rows = {"train": order[:n_train], "validation": order[n_train:]}
-        self.splits = {
-            name: tuple(part[chosen].to(device) for part in train) for name, chosen in rows.items()
-        }
-        self.splits["test"] = tuple(part.to(device) for part in test)
-        curves = _curves(settings, specification.n_steps)
+        splits = {split: (train[0][chosen], train[1][chosen]) for split, chosen in rows.items()}
+        splits["test"] = test
+        self.splits = {split: (x.to(device), y.to(device)) for split, (x, y) in splits.items()}
+        self.monitored = ("validation",)
+        curves = _curves(settings.target, plan.classes, plan.n_steps)
         self.curves = None if curves is None else torch.from_numpy(curves).to(device, dtype)
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
+    def _fingerprint(self) -> str:
         """sha256, hexadecimal, of the settings (JSON) and of the pixels and classes of all splits,
         in their order.
         """
         digest = hashlib.sha256(json.dumps(self.config.to_dict()).encode())
         for x, y in self.splits.values():
             digest.update(f"{tuple(x.shape)}".encode())
-            digest.update(x.cpu().numpy())
-            digest.update(y.cpu().numpy())
+            digest.update(x.cpu().numpy().data)
+            digest.update(y.cpu().numpy().data)
         return digest.hexdigest()
 
-    def n_batches(self, batch_size: int) -> int:
-        """Number of batches in one epoch, the last partial one included."""
-        return -(-len(self.splits["train"][0]) // batch_size)
+    @property
+    def n_train(self) -> int:
+        """Number of training images, those of the validation not among them."""
+        return len(self.splits["train"][0])
 
     def batches(
         self, batch_size: int, generator: torch.Generator
@@ -247,21 +238,31 @@ class SequenceTask:
             for part in zip(x.split(batch_size), y.split(batch_size), strict=True):
                 yield self._prepared(*part)
 
-    def evaluate(self, rule: torch.nn.Module) -> dict[str, float]:
-        """On the validation images: "val_nll", "val_accuracy", "val_certainty"; or of a drawing
-        "val_mse".
+    def measure(self, rule: Any, split: str) -> dict[str, Tensor]:
+        """ "nll", "accuracy" and "certainty"; or of a drawing "mse", and in the test also
+        "dysmetria".
         """
-        found = self._measure(rule, "validation")
-        return {name: value for name, value in found.items() if name != "val_dysmetria"}
-
-    def evaluate_test(self, rule: torch.nn.Module) -> dict[str, float]:
-        """The same on the test images, and of a drawing "test_dysmetria"; to be asked once, after
-        training.
-        """
-        return self._measure(rule, "test")
+        pixels, classes = self.splits[split]
+        sums: dict[str, Tensor] = {}
+        for part in zip(pixels.split(CHUNK), classes.split(CHUNK), strict=True):
+            x, y = self._prepared(*part)
+            outputs = rule.predict(x)
+            if self.curves is None:
+                means = {
+                    "nll": functional.cross_entropy(outputs, y),
+                    "accuracy": metrics.accuracy(outputs, y),
+                    "certainty": metrics.certainty(outputs),
+                }
+            else:
+                means = {"mse": metrics.squared_distance(outputs, y)}
+                if split == "test":
+                    means["dysmetria"] = metrics.dysmetria(outputs, y)
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0) + value.double() * len(x)
+        return {name: value / len(pixels) for name, value in sums.items()}
 
     @torch.no_grad()
-    def outputs(self, rule: torch.nn.Module) -> dict[str, np.ndarray]:
+    def outputs(self, rule: Any) -> dict[str, np.ndarray]:
         """What the network answers to the first test image of every class.
 
         Returns
@@ -271,66 +272,43 @@ class SequenceTask:
         probability : (n_classes, n_classes).
         """
         pixels, classes = self.splits["test"]
-        first = torch.stack(
-            [(classes == i).int().argmax() for i in range(len(self.config.classes))]
-        )
+        first = torch.stack([(classes == i).int().argmax() for i in range(len(self._plan.classes))])
         x, y = self._prepared(pixels[first], classes[first])
-        found, label = rule.predict(x), np.array(self.config.classes)
+        outputs, label = rule.predict(x), np.array(self._plan.classes)
         if self.curves is None:
-            return {"label": label, "probability": found.double().softmax(1).cpu().numpy()}
+            return {"label": label, "probability": outputs.double().softmax(1).cpu().numpy()}
         return {
             "label": label,
-            "drawn": found.double().cpu().numpy(),
+            "drawn": outputs.double().cpu().numpy(),
             "target": y.double().cpu().numpy(),
         }
 
     def _prepared(self, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        x = pixels.to(self._dtype).div_(self._top)
+        x = pixels.to(self._dtype).div_(self._plan.top)
         return x, classes if self.curves is None else self.curves[classes]
-
-    @torch.no_grad()
-    def _measure(self, rule: torch.nn.Module, split: str) -> dict[str, float]:
-        pixels, classes = self.splits[split]
-        sums: dict[str, Tensor] = {}
-        for part in zip(pixels.split(CHUNK), classes.split(CHUNK), strict=True):
-            x, y = self._prepared(*part)
-            found = rule.predict(x)
-            if self.curves is None:
-                means = {
-                    "nll": functional.cross_entropy(found, y),
-                    "accuracy": metrics.accuracy(found, y),
-                    "certainty": metrics.certainty(found),
-                }
-            else:
-                means = {
-                    "mse": metrics.squared_distance(found, y),
-                    "dysmetria": metrics.dysmetria(found, y),
-                }
-            for name, value in means.items():
-                sums[name] = sums.get(name, 0) + value.double() * len(x)
-        prefix = "val" if split == "validation" else split
-        return {f"{prefix}_{name}": (value / len(pixels)).item() for name, value in sums.items()}
 
     def _chosen(self, pixels: np.ndarray, labels: np.ndarray, part: str) -> tuple[Tensor, Tensor]:
         """Sequences and class indices of the images whose class is used."""
-        classes = np.array(self.config.classes)
+        classes = np.array(self._plan.classes)
         missing = [int(c) for c in classes if not (labels == c).any()]
         if missing:
-            raise BioplausError(
-                f"{self.spec.name} has no {part} image of class {', '.join(map(str, missing))},"
-                f" which classes {classes.tolist()} asks for."
-            )
+            raise _no_image(self.spec.name, part, missing, self._plan.classes)
         kept = np.isin(labels, classes)
         order = np.argsort(classes)
         index = order[np.searchsorted(classes, labels[kept], sorter=order)]
-        return torch.from_numpy(sequences(pixels[kept], self.config.n_in)), torch.from_numpy(
-            index.astype(np.int64)
+        return (
+            torch.from_numpy(sequences(pixels[kept], self._plan.n_in)),
+            torch.from_numpy(index.astype(np.int64)),
         )
 
 
-def _parts(images: data.Images) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    train, test = images.labels["fine"]
-    return [(images.x_train, train, "training"), (images.x_test, test, "test")]
+def _no_image(
+    name: str, part: str, missing: Sequence[int], classes: Sequence[int]
+) -> BioplausError:
+    return BioplausError(
+        f"{name} has no {part} image of class {', '.join(map(str, missing))}, which classes"
+        f" {list(classes)} asks for; name the classes that have images in classes."
+    )
 
 
 def _some(
@@ -345,18 +323,18 @@ def _some(
     return x[rows], y[rows]
 
 
-def _curves(settings: Config, n_steps: int) -> np.ndarray | None:
+def _curves(target: str, classes: tuple[int, ...], n_steps: int) -> np.ndarray | None:
     """Targets by class, (n_classes, n_steps, 2), or None for a classification."""
-    if settings.target == "class":
+    if target == "class":
         return None
-    if settings.target == "line":
-        return line_curves(len(settings.classes), n_steps)
-    return np.stack([digit_curve(c, n_steps) for c in settings.classes])
+    if target == "line":
+        return line_curves(len(classes), n_steps)
+    return np.stack([digit_curve(c, n_steps) for c in classes])
 
 
-def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:
+def _plan(given: Config | str | None, values: Mapping[str, Any]) -> Plan:
     """Check everything that can be checked without pixels."""
-    settings = Config.from_dict(values, kind="parameter of seqmnist:")
+    settings = tasks.configure(Config, given, values, "seqmnist")
     about = data.about(settings.dataset)
     n_channels, height, width = about.shape
     if n_channels != 1:
@@ -373,16 +351,43 @@ def _plan(values: dict[str, Any]) -> tuple[Config, data.About, Spec]:
         raise BioplausError(
             f"classes names {beyond[0]}, but {about.name} has the classes 0 to {n_classes - 1}."
         )
+    for part, counts in (about.counts or {}).items():
+        if empty := [c for c in classes if not counts[c]]:
+            raise _no_image(about.name, "training" if part == "train" else part, empty, classes)
     if settings.target == "digit" and max(classes) >= len(DIGITS):
         raise BioplausError(
             f"Only the digits 0 to 9 can be drawn, but {about.name} has a class {max(classes)}."
         )
-    settings = dataclasses.replace(settings, n_in=n_in, classes=classes)
     n_steps = height * width // n_in
-    _curves(settings, n_steps)  # raises where the sequence is too short
-    kind, n_out = ("classification", len(classes)) if settings.target == "class" else ("drawing", 2)
-    return (
-        settings,
-        about,
-        Spec(name=about.name, kind=kind, n_in=n_in, n_out=n_out, n_steps=n_steps),
+    _curves(settings.target, classes, n_steps)  # raises where the sequence is too short
+    is_part = settings.classes is not None
+    used = _n_used(about, classes if is_part else None)
+    asked_of = f"{about.name} with classes {list(classes)}" if is_part else about.name
+    tasks.check_available(settings, used, asked_of)
+    n_train = settings.n_train or used.get("n_train")
+    is_class = settings.target == "class"
+    return Plan(
+        config=dataclasses.replace(settings, n_in=n_in, classes=classes),
+        classes=classes,
+        n_in=n_in,
+        n_steps=n_steps,
+        top=about.top,
+        spec=Spec(
+            name=about.name,
+            kind="classification" if is_class else "drawing",
+            n_in=n_in,
+            n_out=len(classes) if is_class else 2,
+            n_steps=n_steps,
+            n_train=n_train and n_train - tasks.held_out(settings.validation, n_train),
+        ),
     )
+
+
+def _n_used(about: data.About, classes: tuple[int, ...] | None) -> dict[str, int]:
+    """How many images of these classes there are, by field, as far as they were counted; None takes
+    all classes.
+    """
+    if classes is None:
+        return {"n_train": about.n_train, "n_test": about.n_test}
+    counts = about.counts or {}
+    return {f"n_{part}": int(n[list(classes)].sum()) for part, n in counts.items()}

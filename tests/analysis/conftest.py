@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bioplaus import results
-from bioplaus.analysis import plots
+from bioplaus.analysis import style
 from bioplaus.experiments import manifest
 
 os.environ["MPLBACKEND"] = "agg"  # read when matplotlib is first imported: no test opens a window
@@ -34,7 +34,12 @@ experiments:
       corinfomax:
         label: CorInfoMax
         parameters: {rule: corinfomax, config: {n_units: [784, 500, 10], lr_neural: 0.05}}
-        published: {algorithm: CorInfoMax, dataset: MNIST, architecture: 784-500-10, setting: 3, nearest: {setting: 1}}
+        published:
+          algorithm: CorInfoMax
+          dataset: MNIST
+          architecture: 784-500-10
+          setting: 3
+          nearest: {setting: 1}
       ep:
         label: EP
         parameters: {rule: ep, config: {n_units: [784, 500, 10]}}
@@ -51,7 +56,7 @@ def _style() -> Iterator[None]:
     """Figures look as in the notebooks, and none outlives its test."""
     from matplotlib import pyplot as plt
 
-    plots.use_style()
+    style.use_style()
     yield
     plt.close("all")
 
@@ -89,11 +94,11 @@ def write(home: Path) -> Write:
         run = next(
             r for r in manifest.runs(preset, ["corinfomax"]) if r.entry == entry and r.seed == seed
         )
-        about: dict[str, Any] = {
+        named: dict[str, Any] = {
             name: getattr(run, name) for name in ("id", "paper", "experiment", "entry", "label")
         }
         results.begin(
-            run.folder, {**about, "preset": preset, "seed": seed, "parameters": run.parameters}
+            run.folder, {**named, "preset": preset, "seed": seed, "parameters": run.parameters}
         )
         angles = angles or {}
         diagnostics = (

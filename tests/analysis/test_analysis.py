@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bioplaus import results
-from bioplaus.analysis import experiment as analysis
-from bioplaus.analysis import published, report
+from bioplaus import analysis, results
+from bioplaus.analysis import experiment, plots, published, report
+from bioplaus.analysis.verdicts import Verdict
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
 
@@ -17,20 +17,22 @@ def mean(drawn, entry, source="ours"):
 
 
 def test_without_results_everything_is_missing_and_nothing_is_drawn_of_ours(home):
-    found = analysis.load("corinfomax", "mnist", "desk")
-    assert set(found.status.values()) == {"missing"} and len(found.about["missing"]) == 9
-    drawn = found.curves("test_accuracy")
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    assert set(runs.status.values()) == {"missing"} and len(runs.provenance.missing) == 9
+    drawn = runs.curves("test_accuracy")
     assert set(drawn.source) == {"published"} and set(drawn.entry) == {"corinfomax", "ep"}
     assert (
-        found.about["command"]
+        runs.provenance.command
         == "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'"
     )
 
 
 def test_a_preset_that_does_not_run_the_experiment_gives_an_empty_analysis(home):
-    found = analysis.load("corinfomax", "mnist", "smoke")
+    runs = analysis.load("corinfomax", "mnist", "smoke")
     assert (
-        found.entries == [] and found.curves("test_accuracy").empty and found.compare_final() == []
+        runs.entries == []
+        and runs.curves("test_accuracy").empty
+        and analysis.compare_final(runs) == []
     )
 
 
@@ -54,15 +56,13 @@ def test_a_run_that_two_entries_share_is_found_under_both(home, write):
     )
     path.write_text(path.read_text().replace("      ep:", "      twin:", 1))
     run = write("desk", "ep", 0, LEARNED)
-    found = analysis.load("corinfomax", "mnist", "desk")
-    assert [o.run["entry"] for o in found.outcomes] == ["twin", "ep"] and found.n_foreign == 0
-    assert (
-        found.final("test_accuracy", "twin") == found.final("test_accuracy", "ep") == [LEARNED[-1]]
-    )
-    assert [o.run["entry"] for o in found.only("twin").outcomes] == ["twin"] and found.status[
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    assert [o.run["entry"] for o in runs.outcomes] == ["twin", "ep"] and runs.n_foreign == 0
+    assert runs.final("test_accuracy", "twin") == runs.final("test_accuracy", "ep") == [LEARNED[-1]]
+    assert [o.run["entry"] for o in runs.only("twin").outcomes] == ["twin"] and runs.status[
         run.id
     ] == "done"
-    counts = report._run_counts(found)
+    counts = report._run_counts(runs)
     assert counts["planned"] == counts["done"] + counts["missing"] == 9
 
 
@@ -76,20 +76,21 @@ def test_collapsed_and_diverged_seeds_are_in_no_mean_and_drawn_apart(write):
     write("desk", "corinfomax", 0, LEARNED)
     write("desk", "corinfomax", 10, [*LEARNED[:5], 0.1, 0.1, 0.1, 0.1, 0.1])
     write("desk", "corinfomax", 20, LEARNED[:3], status="diverged")
-    found = analysis.load("corinfomax", "mnist", "desk")
-    drawn = found.curves("test_accuracy")
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    drawn = runs.curves("test_accuracy")
     np.testing.assert_allclose(mean(drawn, "corinfomax").value, LEARNED)
     apart = drawn[drawn.part.isin(["collapsed", "diverged"])]
     assert {(part, seed): len(one) for (part, seed), one in apart.groupby(["part", "seed"])} == {
         ("collapsed", 10): 10,
         ("diverged", 20): 3,
     }
-    assert found.remarks()[:2] == [
+    assert runs.provenance.remarks[:2] == (
         "Collapsed, in no mean: CorInfoMax seed 10.",
         "Diverged, in no mean: CorInfoMax seed 20.",
-    ]
-    assert found.compare_curve("test_accuracy")[0]["note"].endswith(
+    )
+    assert (
         "2 of 3 seeds collapsed or diverged, left out"
+        in analysis.compare_curve(runs, "test_accuracy")[0].note
     )
 
 
@@ -105,7 +106,7 @@ def test_collapsed_and_diverged_seeds_are_in_no_mean_and_drawn_apart(write):
     ],
 )
 def test_a_seed_has_collapsed_if_it_ended_at_chance_or_below_0_8_of_its_best(accuracies, verdict):
-    assert analysis.has_collapsed(accuracies, chance=0.1) is verdict
+    assert experiment.has_collapsed(accuracies, chance=0.1) is verdict
 
 
 def test_runs_that_the_manifest_does_not_plan_are_left_out_and_said_to_be(write):
@@ -119,10 +120,11 @@ def test_runs_that_the_manifest_does_not_plan_are_left_out_and_said_to_be(write)
         stranger,
         {"status": "done", "epochs": {"epoch": [0], "test_accuracy": [0.5]}, "diagnostics": {}},
     )
-    found = analysis.load("corinfomax", "mnist", "desk")
-    assert mean(found.curves("test_accuracy"), "corinfomax").value.iloc[0] == LEARNED[0]
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    assert mean(runs.curves("test_accuracy"), "corinfomax").value.iloc[0] == LEARNED[0]
     assert (
-        "Left out: 1 runs in the results folder that the manifest does not plan." in found.remarks()
+        "Left out: 1 runs in the results folder that the manifest does not plan."
+        in runs.provenance.remarks
     )
 
 
@@ -138,70 +140,75 @@ def test_collected_runs_are_read_like_folders(write, home):
 
 def test_a_short_run_is_held_against_the_published_curve_at_the_same_epochs(write):
     write("desk", "ep", 0, [0.95] * 50)
-    claims = {
-        claim["x"]: claim
-        for claim in analysis.load("corinfomax", "mnist", "desk").compare_curve("test_accuracy")
-        if claim["entry"] == "ep"
-    }
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    claims = {c.x: c for c in analysis.compare_curve(runs, "test_accuracy") if c.entry == "ep"}
     assert sorted(claims) == [1, 2, 3, 5, 10, 50]
-    theirs = published.curve("corinfomax", manifest.runs("desk")[3].published, "test_accuracy")
+    curve = published.curve("corinfomax", manifest.runs("desk")[3].published, "test_accuracy")
     for epoch, claim in claims.items():
-        assert claim["published"] == theirs["mean"][epoch - 1] and claim["ours"] == pytest.approx(
-            0.95
-        )
-        assert claim["difference"] == pytest.approx(0.95 - theirs["mean"][epoch - 1])
+        assert claim.published == curve["mean"][epoch - 1] and claim.ours == pytest.approx(0.95)
+        assert claim.difference == pytest.approx(0.95 - curve["mean"][epoch - 1])
+
+
+def test_one_value_of_an_entry_is_primary_the_last_that_both_have(write):
+    """Ten epochs of CorInfoMax, fifty of EP; one run read at five epochs counts once."""
+    write("desk", "corinfomax", 0, LEARNED)
+    write("desk", "ep", 0, [0.95] * 50)
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    rows = analysis.compare_curve(runs, "test_accuracy")
+    assert [(row.entry, row.x) for row in rows if row.is_primary] == [
+        ("corinfomax", 10),
+        ("ep", 50),
+    ]
+    assert len(rows) == 11
+    assert all(row.is_primary for row in analysis.compare_final(runs, ["test_accuracy"]))
 
 
 def test_final_values_are_compared_only_after_the_published_number_of_epochs(write):
     write("desk", "corinfomax", 0, LEARNED)  # 10 epochs
     write("desk", "ep", 0, [*[0.95] * 49, 0.9762])  # 50
-    found = {
-        c["entry"]: c
-        for c in analysis.load("corinfomax", "mnist", "desk").compare_final(["test_accuracy"])
-    }
-    assert found["corinfomax"]["verdict"] == "not run at this preset (10 of 50 epochs)"
-    assert found["corinfomax"]["published"] == 0.97622 and found["corinfomax"]["ours"] is None
-    assert found["ep"]["verdict"] == "within 2 sd" and found["ep"]["published"] == 0.97616
-    assert found["toy"]["verdict"] == "no published counterpart"
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    claims = {c.entry: c for c in analysis.compare_final(runs, ["test_accuracy"])}
+    short, ep = claims["corinfomax"], claims["ep"]
+    assert (short.verdict, short.note) == (Verdict.NOT_RUN, "10 of 50 epochs")
+    assert (short.published, short.ours) == (0.97622, None)
+    assert (ep.published, ep.ours, ep.verdict) == (0.97616, 0.9762, Verdict.UNDECIDED)
+    assert claims["toy"].verdict is Verdict.UNPUBLISHED
 
 
 def test_a_curve_of_another_setting_is_noted_in_every_claim_and_caption(write):
-    write("desk", "corinfomax", 0, LEARNED)
-    found = analysis.load("corinfomax", "mnist", "desk")
+    for seed in (0, 10):
+        write("desk", "corinfomax", seed, LEARNED)
+    runs = analysis.load("corinfomax", "mnist", "desk")
     note = "published setting: 1, ours: 3"
-    assert all(
-        c["note"] == note
-        for c in found.compare_curve("test_accuracy")
-        if c["entry"] == "corinfomax"
-    )
+    claims = analysis.compare_curve(runs, "test_accuracy")
+    assert {claim.note for claim in claims if claim.entry == "corinfomax"} == {note}
     assert (
         f"For CorInfoMax no curve of exactly these parameters was published ({note})."
-        in found.caption("Accuracy.", found.curves("test_accuracy"))
+        in plots.reading(runs.curves("test_accuracy"))
     )
 
 
 def test_digits_are_held_against_nothing(write):
     write("quick", "ep", 0, [0.5, 0.8, 0.9, 0.92])
-    found = analysis.load("corinfomax", "mnist", "quick")
-    assert (
-        set(found.curves("test_accuracy").source) == {"ours"}
-        and found.compare_curve("test_accuracy") == []
-    )
-    assert {claim["verdict"] for claim in found.compare_final()} == {"no published counterpart"}
+    runs = analysis.load("corinfomax", "mnist", "quick")
+    assert set(runs.curves("test_accuracy").source) == {"ours"}
+    assert analysis.compare_curve(runs, "test_accuracy") == []
+    assert {c.verdict for c in analysis.compare_final(runs)} == {Verdict.UNPUBLISHED}
     assert (
         "No published counterpart for CorInfoMax, EP: the data set is digits, published is MNIST."
-        in found.remarks()
+        in runs.provenance.remarks
     )
 
 
 def test_angles_are_compared_at_the_same_batches(write):
-    write("desk", "corinfomax", 0, LEARNED, angles={1: 90.0, 501: 75.0, 1001: 70.0, 2001: 67.4})
-    found = analysis.load("corinfomax", "mnist", "desk").compare_curve(
-        "angle_2_deg", at=(2001, 5001), digits=1
-    )
-    assert [(claim["x"], claim["verdict"]) for claim in found] == [
-        (2001, "within 2 sd"),  # published 67.30 +- 0.51
-        (5001, "not run at this preset"),
+    for seed, end in ((0, 67.4), (10, 67.5)):
+        angles = {1: 90.0, 501: 75.0, 1001: 70.0, 2001: end}
+        write("desk", "corinfomax", seed, LEARNED, angles=angles)
+    runs = analysis.load("corinfomax", "mnist", "desk")
+    claims = analysis.compare_curve(runs, "angle_2_deg", at=(2001, 5001))
+    assert [(claim.x, claim.verdict, claim.is_primary) for claim in claims] == [
+        (2001, Verdict.AGREES, True),  # published 67.30 +- 0.51
+        (5001, Verdict.NOT_RUN, False),
     ]
 
 

@@ -9,12 +9,11 @@ import pandas
 import pytest
 import torch
 
-from bioplaus import paths, results, rules, train
-from bioplaus.analysis import experiment as analysis
-from bioplaus.analysis import report, tables
+from bioplaus import analysis, paths, results, rules, train
+from bioplaus.analysis import report
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest, simulation
-from bioplaus.papers.corinfomax import comparison
+from bioplaus.papers.corinfomax import comparison, comparison_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """
@@ -123,18 +122,18 @@ def test_run_that_ends_before_its_first_evaluation_counts_as_nothing_learned(wri
     write("bp-1", 0, [0.6])
     write("bp-2", 0, [0.99])
     write("bp-2", 10, [], status="diverged")
-    found = load()
-    of_runs = comparison.runs(found)
+    runs = load()
+    of_runs = comparison.runs(runs)
     chosen = comparison.choose(of_runs)
     assert chosen == {"bp": "bp-1"}
-    assert comparison.curves(found, of_runs, chosen).entry.unique().tolist() == ["bp-1"]
+    assert comparison.curves(runs, of_runs, chosen).entry.unique().tolist() == ["bp-1"]
 
 
 def test_costs_add_up_over_epochs_and_leave_evaluation_out(write):
     write("fa", 0, GOOD, wall=2.5, cpu=2.0, flops=3 * 10**9)
-    found = load()
-    of_runs = comparison.runs(found)
-    drawn = comparison.curves(found, of_runs, comparison.choose(of_runs))
+    runs = load()
+    of_runs = comparison.runs(runs)
+    drawn = comparison.curves(runs, of_runs, comparison.choose(of_runs))
     assert drawn.epoch.tolist() == [1, 2, 3, 4] and drawn.is_kept.tolist() == [
         False,
         False,
@@ -160,28 +159,28 @@ def test_collapsed_seed_of_the_chosen_setting_is_counted_and_drawn_but_in_no_mea
     write("ep-2", 10, [0.5, 0.95, 0.2, 0.1], [0.5, 0.96, 0.2, 0.1])
     write("ep-3", 0, [0.4, 0.3, 0.1, 0.1])
     write("ep-3", 10, [0.4, 0.7], status="diverged")
-    found = load()
-    of_runs = comparison.runs(found)
+    runs = load()
+    of_runs = comparison.runs(runs)
     chosen = comparison.choose(of_runs)
     assert chosen == {"ep": "ep-2"}
     row = comparison.summary(of_runs, chosen).set_index("key").loc["ep"]
     assert (row.n, row.collapsed, row.diverged, row.n_settings) == (1, 1, 0, 2)
     assert (row.validation_accuracy, row.test_accuracy) == (0.9, 0.88)
-    drawn = comparison.curves(found, of_runs, chosen)
+    drawn = comparison.curves(runs, of_runs, chosen)
     assert set(zip(drawn.entry, drawn.seed, drawn.status, strict=True)) == {
         ("ep-2", 0, "done"),
         ("ep-2", 10, "collapsed"),
         ("ep-3", 0, "collapsed"),
         ("ep-3", 10, "diverged"),
     }
-    figure = comparison.draw(drawn, of_runs)
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said[:3] == [
+    figure = comparison_figures.draw(drawn, of_runs).figure
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:3] == [
         "EP (n = 1, 1 collapsed; other settings: 1 collapsed, 1 diverged)",
         "BP (not run)",
         "FA (not run)",
     ]
-    assert said[3:] == ["epoch kept", "collapsed", "diverged"]
+    assert labels[3:] == ["epoch kept", "collapsed", "diverged"]
     epochs = figure.axes[0]
     ends = {
         (line.get_marker(), *map(float, line.get_xydata()[-1]))
@@ -196,7 +195,7 @@ def test_collapsed_seed_of_the_chosen_setting_is_counted_and_drawn_but_in_no_mea
     }
     assert widths == {2: 0.9}
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log", "log"]
-    choice = comparison.draw_choice(of_runs, chosen).axes[0]
+    choice = comparison_figures.draw_choice(of_runs, chosen).figure.axes[0]
     assert [tick.get_text() for tick in choice.get_xticklabels()] == ["× 1", "× 2"]
 
 
@@ -216,10 +215,11 @@ def test_settings_are_named_by_what_the_grid_varies_and_scaled_to_its_middle(wri
 
 
 def test_nothing_to_draw_gives_no_figure_and_a_table_of_dashes(write):
-    found = load()
-    of_runs = comparison.runs(found)
-    drawn = comparison.curves(found, of_runs, comparison.choose(of_runs))
-    assert comparison.draw(drawn, of_runs) is None and comparison.draw_choice(of_runs, {}) is None
+    runs = load()
+    of_runs = comparison.runs(runs)
+    drawn = comparison.curves(runs, of_runs, comparison.choose(of_runs))
+    assert comparison_figures.draw(drawn, of_runs).figure is None
+    assert comparison_figures.draw_choice(of_runs, {}).figure is None
     read = comparison.readable(comparison.summary(of_runs, {}))
     assert read["test accuracy"].tolist() == ["–"] * 3
     assert comparison.timing(of_runs) == ""
@@ -232,11 +232,12 @@ def test_runs_without_validation_images_are_refused_by_name(write):
 
 
 def test_plain_table_is_on_the_page_with_its_markup_escaped(write):
-    about = {**load().about, "n": {"EP": 1}}
+    runs = load().provenance.replace(n={"EP": 1})
     table = pandas.DataFrame({"rule": ["EP <b>"], "test accuracy": ["0.9 | 1"]})
-    said = {"notebook": "corinfomax_fig_a", "title": "T", "caption": "C"}
-    path = tables.save_frame(table, "corinfomax_fig_a_t", data=table, about=about, **said)
-    assert path.with_suffix(".md").read_text().splitlines()[2] == "| EP <b> | 0.9 \\| 1 |"
+    out = analysis.Output("corinfomax_fig_a", "paper")
+    out.frame("corinfomax_fig_a_t", table, table, runs, title="T", caption="C")
+    path = paths.root() / "paper" / "tables" / "corinfomax_fig_a_t.md"
+    assert path.read_text().splitlines()[2] == "| EP <b> | 0.9 \\| 1 |"
     notebooks = paths.project_root() / "notebooks"
     notebooks.mkdir()
     (notebooks / "corinfomax_fig_a.ipynb").write_text(json.dumps({"cells": []}))
@@ -265,8 +266,8 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
     made = execute()
     assert made > {f"{name}.{kind}" for name in names[:2] for kind in ("png", "pdf", "csv", "json")}
     assert made > {f"{names[2]}.{kind}" for kind in ("csv", "md", "json")}
-    about = json.loads((paths.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
-    assert len(about["missing"]) == 10 and about["n"]["EP 2"] == 1
+    cost = json.loads((paths.root() / "paper" / "figures" / f"{names[1]}.json").read_text())
+    assert len(cost["missing"]) == 10 and cost["n"]["EP 2"] == 1
     drawn = pandas.read_csv(paths.root() / "paper" / "figures" / f"{names[1]}.csv")
     assert set(drawn.entry) == {"ep-2", "bp-1"} and drawn.validation_accuracy.tolist() == 2 * GOOD
 
@@ -279,25 +280,25 @@ def test_notebook_draws_what_is_there_and_says_what_is_missing(write, monkeypatc
 def test_all_rules_have_the_same_network_images_and_budget_and_a_grid_around_the_published_step(
     preset,
 ):
-    found = load_real(preset)
+    runs = load_real(preset)
     keys = manifest.load("corinfomax").experiments["comparison"].keys
     shared = ("dataset", "n_train", "n_test", "validation", "n_epochs", "batch_size")
     budgets = {
         tuple(str(run.parameters.get(name)) for name in shared)
         + tuple(run.parameters["config"]["n_units"])
-        for run in found.runs
+        for run in runs.runs
     }
     assert len(budgets) == 1
-    of_runs = comparison.runs(found)
+    of_runs = comparison.runs(runs)
     for _, of_key in of_runs.groupby("key"):
         assert sorted(of_key.factor.unique()) == [0.5, 1, 2]
     names = {"bp", "fa", "ep", "csm", "pc", "pc_nudge", "corinfomax", "corinfomax_sparse"}
-    assert set(keys[run.entry] for run in found.runs) == (
+    assert set(keys[run.entry] for run in runs.runs) == (
         {"bp", "corinfomax"} if preset == "smoke" else names
     )
     most = {"smoke": 8, "quick": 24, "desk": 24}
-    assert len(found.runs) <= most.get(preset, 10**6)
-    seconds = sum(run.seconds for run in found.runs)
+    assert len(runs.runs) <= most.get(preset, 10**6)
+    seconds = sum(run.seconds for run in runs.runs)
     assert seconds <= {"smoke": 8, "quick": 96, "desk": 1800}.get(preset, float("inf"))
 
 

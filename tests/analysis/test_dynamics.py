@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bioplaus import rules
-from bioplaus.papers.corinfomax import dynamics
+from bioplaus.papers.corinfomax import dynamics, dynamics_figures
 from bioplaus.rules._layered import Trajectory
 
 F64 = torch.float64
@@ -187,10 +187,13 @@ def test_histograms_of_weights_are_densities_over_the_same_bins():
         assert old.low.tolist() == new.low.tolist() and old.high.tolist() == new.high.tolist()
     largest = float(after.w_ff[0].max())
     assert drawn[drawn.matrix == "w_ff.0"].high.max() == pytest.approx(largest)
-    assert dynamics.draw_weights(drawn, "corinfomax").axes[3].get_title() == "feedback, V$_1$"
+    assert (
+        dynamics_figures.draw_weights(drawn, "corinfomax").figure.axes[3].get_title()
+        == "feedback, V$_1$"
+    )
 
 
-def test_nearest_neighbour_is_another_image_in_the_space_of_all_units_and_the_plane_is_reproducible():
+def test_nearest_neighbour_is_another_image_in_the_space_of_all_units_and_the_plane_repeats():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 8)
     rates = rng.uniform(0, 1, (24, 5)) + 0.3 * y[:, None]
@@ -205,7 +208,7 @@ def test_nearest_neighbour_is_another_image_in_the_space_of_all_units_and_the_pl
             of_when.is_near_its_own.tolist() == expected.tolist()
             and of_when.label.tolist() == y.tolist()
         )
-    title = dynamics.draw_plane(first).axes[0].get_title()
+    title = dynamics_figures.draw_plane(first).figure.axes[0].get_title()
     assert (
         title
         == f"Before learning: nearest neighbour of the same class {100 * expected.mean():.1f} %"
@@ -223,7 +226,7 @@ def test_picture_of_a_relaxation_names_its_phases_and_thickens_the_image_s_class
     drawn = dynamics.table(
         {("corinfomax", "before"): found, ("corinfomax", "after"): found}, image=2
     )
-    figure = dynamics.draw(drawn, int(y[2]))
+    figure = dynamics_figures.draw(drawn, int(y[2])).figure
     objective, *hidden, outputs = figure.axes[:4]
     for axes in (objective, *hidden, outputs):
         assert [text.get_text() for text in axes.texts][-3:] == ["free", "nudged", "nudged away"]
@@ -252,7 +255,7 @@ def test_predictive_coding_is_shown_by_its_rates_and_by_what_is_done_to_its_outp
     )
     assert torch.equal(output, found.states["x"][-1])  # it is compared with the target as it is
     drawn = dynamics.table({(name, "before"): found, (name, "after"): found}, image=2)
-    assert dynamics.draw(drawn, int(y[2])).axes[0].texts[-1].get_text() == phase
+    assert dynamics_figures.draw(drawn, int(y[2])).figure.axes[0].texts[-1].get_text() == phase
 
 
 class Shown:
@@ -284,7 +287,7 @@ def explored():
         "corinfomax": network("corinfomax", n_free_steps=4, n_nudged_steps=3).relax(x, y),
         "ep": network("ep", n_free_steps=2, n_nudged_steps=1).relax(x, y),
     }
-    dynamics.explore(trajectories, x, y, (1, 2, 3))
+    dynamics_figures.explore(trajectories, x, y, (1, 2, 3))
     return y
 
 

@@ -1,13 +1,15 @@
 """Which epoch is reported, and what it is held against."""
 
+import dataclasses
 import math
-import types
 
 import numpy as np
 import pytest
 
-from bioplaus import paths
-from bioplaus.analysis import experiment as loaded
+from bioplaus import paths, results
+from bioplaus.analysis.experiment import RunSet
+from bioplaus.analysis.experiment import load as load_runs
+from bioplaus.analysis.verdicts import Verdict
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
 from bioplaus.papers.hebbian import selection
@@ -38,68 +40,70 @@ def test_unknown_way_to_choose_is_named():
         selection.pick(EPOCHS, "test_accuracy", "latest")
 
 
-def analysis(preset: str, entry: str, records: list[dict], experiment: str = "cifar10"):
+def runs_of(preset: str, entry: str, records: list[dict], experiment: str = "cifar10") -> RunSet:
     """What `analysis.load` gives, with one run a record."""
-    planned = [
-        r
-        for r in manifest.runs(preset, ["hebbian"])
-        if (r.experiment, r.entry) == (experiment, entry)
-    ]
-    runs = tuple(types.SimpleNamespace(**vars(planned[0]), id=str(n)) for n in range(len(records)))
-    outcomes = tuple(
-        types.SimpleNamespace(run={"entry": entry, "id": str(n)}, record={"epochs": epochs})
-        for n, epochs in enumerate(records)
+    planned = next(
+        run
+        for run in manifest.runs(preset, ["hebbian"])
+        if (run.experiment, run.entry) == (experiment, entry)
     )
-    return types.SimpleNamespace(
+    runs = [dataclasses.replace(planned, seed=seed) for seed in range(len(records))]
+    outcomes = [
+        results.Outcome(run={"entry": entry, "id": run.id}, record={"epochs": epochs})
+        for run, epochs in zip(runs, records, strict=True)
+    ]
+    return RunSet(
         paper="hebbian",
         experiment=experiment,
-        runs=runs,
-        outcomes=outcomes,
-        status={str(n): "done" for n in range(len(records))},
-        label=str.upper,
+        preset=preset,
+        title="",
+        runs=tuple(runs),
+        outcomes=tuple(outcomes),
+        n_foreign=0,
+        differences={entry: "other data"},
     )
 
 
 def test_jpeg_copy_is_held_against_the_published_number_and_says_what_differs():
     other = {**EPOCHS, "test_accuracy": EPOCHS["test_accuracy"] - 0.4}
     row = selection.claim(
-        analysis("desk", "bio", [EPOCHS, other]),
+        runs_of("desk", "bio", [EPOCHS, other]),
         "bio",
         "test_accuracy",
         "best",
         published_metric="best accuracy over epochs on the TEST set (10000)",
     )
-    assert row["published"] == 0.4997 and row["n"] == 2
-    assert row["ours"] == pytest.approx(0.7) and row["difference"] == pytest.approx(0.7 - 0.4997)
-    assert "JPEG copy" in row["note"] and "n_epochs 200, 1000 at preset paper" in row["note"]
+    assert row.published == 0.4997 and row.n == 2
+    assert row.ours == pytest.approx(0.7) and row.difference == pytest.approx(0.7 - 0.4997)
+    assert "JPEG copy" in row.note and "n_epochs 200, 1000 at preset paper" in row.note
     assert (
-        "readout.config.n_decay_steps 6000, 20000 at preset paper" in row["note"]
-        and "n_units" not in row["note"]
+        "readout.config.n_decay_steps 6000, 20000 at preset paper" in row.note
+        and "n_units" not in row.note
     )
-    assert (row["axis"], row["x"], row["label"]) == ("best of epochs 1 to", 4, "BIO")
+    assert (row.axis, row.x) == ("best of epochs 1 to", 4)
 
 
 def test_another_data_set_is_held_against_nothing():
     row = selection.claim(
-        analysis("quick", "bio", [EPOCHS]),
+        runs_of("quick", "bio", [EPOCHS]),
         "bio",
         "test_accuracy",
         "best",
         published_metric="best accuracy over epochs on the TEST set (10000)",
     )
-    assert row["published"] is None and row["ours"] == 0.9
+    assert row.published is None and row.ours == 0.9
 
 
 def test_published_error_is_turned_into_an_accuracy():
     row = selection.claim(
-        analysis("paper", "bp", [EPOCHS], "mnist"),
+        runs_of("paper", "bp", [EPOCHS], "mnist"),
         "bp",
         "test_accuracy",
         "last",
         published_metric="test error at epoch 300",
         is_error=True,
     )
-    assert row["published"] == pytest.approx(0.985) and row["note"] == ""
+    assert row.published == pytest.approx(0.985) and row.verdict is Verdict.SHOWN
 
 
 def test_every_published_number_that_the_table_names_is_in_the_file():
@@ -118,39 +122,36 @@ def test_every_published_number_that_the_table_names_is_in_the_file():
 
 
 def test_runs_that_are_not_done_are_left_out_and_counted():
-    found = analysis("desk", "bio", [EPOCHS, EPOCHS])
-    found.status["1"] = "collapsed"
+    collapsed = {**EPOCHS, "test_accuracy": np.array([0.5, 0.9, 0.7, 0.2])}
     row = selection.claim(
-        found,
+        runs_of("desk", "bio", [EPOCHS, collapsed]),
         "bio",
         "test_accuracy",
         "best",
         published_metric="best accuracy over epochs on the TEST set (10000)",
     )
-    assert row["n"] == 1 and "1 of 2 seeds collapsed or diverged" in row["note"]
+    assert row.n == 1 and "1 of 2 seeds collapsed or diverged" in row.note
 
 
 def test_number_of_another_network_is_shown_without_difference_or_verdict():
-    found = analysis("paper", "bp", [EPOCHS], "mnist")
     how = {
         "published_metric": "test error at epoch 300",
         "is_error": True,
         "unlike": "of a wider network",
     }
-    row = selection.claim(found, "bp", "test_accuracy", "last", **how)
-    assert row["published"] == pytest.approx(0.985) and row["ours"] == pytest.approx(0.8)
-    assert (row["difference"], row["k"], row["verdict"]) == (None, None, "no verdict")
-    assert (row["note"], row["grade"]) == ("of a wider network", "open")
-    found = analysis("quick", "bp", [EPOCHS], "mnist")  # on digits: there is nothing to be unlike
-    assert (
-        selection.claim(found, "bp", "test_accuracy", "last", **how)["verdict"]
-        == "no published counterpart"
+    row = selection.claim(
+        runs_of("paper", "bp", [EPOCHS], "mnist"), "bp", "test_accuracy", "last", **how
     )
+    assert row.published == pytest.approx(0.985) and row.ours == pytest.approx(0.8)
+    assert (row.difference, row.z, row.verdict) == (None, None, Verdict.SHOWN)
+    assert row.note == "of a wider network"
+    digits = runs_of("quick", "bp", [EPOCHS], "mnist")  # there is nothing to be unlike
+    row = selection.claim(digits, "bp", "test_accuracy", "last", **how)
+    assert row.verdict is Verdict.UNPUBLISHED
 
 
 def test_remarks_of_a_table_deny_no_number_that_its_rows_show():
-    found = loaded.load("hebbian", "cifar10", "desk")
-    claims = [{"entry": "bio", "published": 0.5}, {"entry": "bio", "published": None}]
-    said = " ".join(selection.about(found, claims)["remarks"])
-    assert "No published counterpart for BP, linear control: the data set is cifar10-jpeg" in said
-    assert "BIO" not in said and "BIO" in " ".join(found.remarks())
+    runs = load_runs("hebbian", "cifar10", "desk")
+    remarks = " ".join(runs.held_beside(["bio"]).provenance.remarks)
+    assert "No published counterpart for BP, linear control: the data set is" in remarks
+    assert "BIO" not in remarks and "BIO" in " ".join(runs.provenance.remarks)

@@ -5,8 +5,10 @@ tables of grids.
 import numpy as np
 import pytest
 
-from bioplaus.analysis import experiment as analysis
-from bioplaus.analysis import plots, tables
+from bioplaus import analysis
+from bioplaus.analysis import provenance, tables
+from bioplaus.analysis.verdicts import Verdict
+from bioplaus.errors import BioplausError
 
 CURVE = np.linspace(0.36, 0.44, 3)
 MANIFEST = """
@@ -56,59 +58,56 @@ def load(preset, experiment="cifar10", **how):
     return analysis.load("corinfomax", experiment, preset, **{"beside": True, **how})
 
 
-def draw(found, *entries, **how):
-    lines = [plots.Line(found, entry, "test_accuracy") for entry in entries]
-    return plots.learning_curves(
-        lines, xlabel="Epoch", ylabel="Accuracy", title="ours", alone="theirs", **how
-    )
+def draw(runs, *entries, **how):
+    lines = [analysis.Line(runs, entry, "test_accuracy") for entry in entries]
+    names = {"xlabel": "Epoch", "ylabel": "Accuracy", "title": "ours", "alone": "published"}
+    return analysis.learning_curves(lines, **names, **how)[:2]
 
 
-def test_runs_on_a_copy_of_the_data_stand_beside_the_published_curve_and_get_a_difference_but_no_verdict(
+def test_runs_on_a_copy_stand_beside_the_published_curve_with_a_difference_and_no_verdict(
     project, write
 ):
     write("desk", "corinfomax", 0, CURVE)
-    found = load("desk")
-    first, *_ = found.compare_curve("test_accuracy", at=[1])
-    assert first["difference"] == pytest.approx(0.36 - first["published"])
-    assert first["verdict"] == "no verdict: the data set is cifar10-jpeg, published is CIFAR10"
-    assert (first["grade"], first["k"]) == ("open", None)
-    drawn = found.curves("test_accuracy")
+    runs = load("desk")
+    first, *_ = analysis.compare_curve(runs, "test_accuracy", at=[1])
+    assert first.difference == pytest.approx(0.36 - first.published)
+    assert (first.verdict, first.z) == (Verdict.SHOWN, None)
+    assert first.note.endswith("the data set is cifar10-jpeg, published is CIFAR10")
+    drawn = runs.curves("test_accuracy")
     assert set(drawn.source) == {"ours", "published"}
     assert "cifar10-jpeg" in drawn.note[drawn.source == "published"].iloc[0]
     assert any(
         remark.startswith("Shown beside the published numbers, with no verdict")
-        for remark in found.remarks()
+        for remark in runs.provenance.remarks
     )
 
 
 def test_without_being_asked_for_a_copy_is_held_against_nothing(project, write):
     write("desk", "corinfomax", 0, CURVE)
-    found = load("desk", beside=False)
-    assert found.compare_curve("test_accuracy") == [] and found.alone == ()
-    assert set(found.curves("test_accuracy").source) == {"ours"}
+    runs = load("desk", beside=False)
+    assert analysis.compare_curve(runs, "test_accuracy") == [] and runs.alone == ()
+    assert set(runs.curves("test_accuracy").source) == {"ours"}
 
 
 def test_a_copy_that_differs_in_more_than_the_data_is_not_shown_beside(project):
-    found = load("smoke")  # EP on 100 images of the copy
-    assert not found.copies and [run.entry for run in found.alone] == ["corinfomax", "ep"]
+    runs = load("smoke")  # EP on 100 images of the copy
+    assert not runs.copies and [run.entry for run in runs.alone] == ["corinfomax", "ep"]
 
 
 def test_what_a_preset_does_not_run_is_published_alone_and_is_no_claim_of_the_preset(project):
-    found = load("desk")
-    assert found.all_entries == ["corinfomax", "ep"]
-    assert set(found.published_curves("test_accuracy").label) == {"EP"}
-    claim = next(one for one in found.compare_final() if one["entry"] == "ep")
-    assert (claim["published"], claim["n"], claim["planned"]) == (0.4948, 0, False)
-    assert claim["verdict"] == "not run at this preset"
-    assert all(
-        "planned" not in one for one in found.compare_final() if one["entry"] == "corinfomax"
-    )
+    runs = load("desk")
+    assert runs.all_entries == ["corinfomax", "ep"]
+    assert set(runs.published_curves("test_accuracy").label) == {"EP"}
+    claims = {one.entry: one for one in analysis.compare_final(runs, ["test_accuracy"])}
+    ep = claims["ep"]
+    assert (ep.published, ep.n, ep.verdict) == (0.4948, 0, Verdict.NOT_RUN)
+    assert not ep.is_planned and claims["corinfomax"].is_planned
 
 
 def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(project, write):
     write("desk", "corinfomax", 0, CURVE)
     figure, drawn = draw(load("desk"), "corinfomax", "ep")
-    assert [axes.get_title() for axes in figure.axes] == ["ours", "theirs"]
+    assert [axes.get_title() for axes in figure.axes] == ["ours", "published"]
     left, right = ({line.get_xdata().size for line in axes.lines} for axes in figure.axes)
     assert left == {3, 50} and right == {50}
     assert set(drawn.entry) == {"cifar10/corinfomax/test_accuracy", "cifar10/ep/test_accuracy"}
@@ -116,17 +115,17 @@ def test_ours_is_drawn_on_the_left_and_what_is_published_alone_on_the_right(proj
 
 def test_what_is_drawn_of_ours_is_not_said_to_be_not_run(project, write):
     write("quick", "ep", 0, CURVE)  # on digits, drawn beside the panel of what is published alone
-    (said,) = (
+    (remark,) = (
         remark
-        for remark in load("quick").remarks()
+        for remark in load("quick").provenance.remarks
         if remark.startswith("Published curves without")
     )
-    assert "not run" not in said and "EP" not in said and "PRESET=paper" in said
+    assert "not run" not in remark and "EP" not in remark and "PRESET=paper" in remark
 
 
 def test_with_nothing_of_ours_everything_published_is_in_one_panel(project):
     figure, drawn = draw(load("desk"), "corinfomax", "ep")  # the first is planned, but was not run
-    assert [axes.get_title() for axes in figure.axes] == ["theirs"]
+    assert [axes.get_title() for axes in figure.axes] == ["published"]
     assert set(drawn.label) == {"CorInfoMax", "EP"} and set(drawn.source) == {"published"}
 
 
@@ -134,7 +133,8 @@ def test_runs_on_other_data_are_drawn_beside_a_panel_with_the_published(project,
     write("quick", "ep", 0, CURVE)
     figure, drawn = draw(load("quick"), "ep")
     assert len(figure.axes) == 2 and set(drawn.source) == {"ours", "published"}
-    assert all(claim["published"] is None for claim in load("quick").compare_final() if claim["n"])
+    claims = analysis.compare_final(load("quick"))
+    assert all(claim.published is None for claim in claims if claim.n)
 
 
 def test_with_neither_there_is_no_figure(project):
@@ -152,10 +152,21 @@ def test_accuracies_in_percent_and_an_inset_only_where_the_curves_reach_it(proje
     assert [len(one) for one in insets] == [0, 1] and insets[1][0].get_xlim() == (31, 50)
 
 
-def test_about_of_several_experiments_names_each_and_all_that_is_missing(project):
-    about = analysis.merged([load("desk").only("corinfomax"), load("desk", "grid")])
-    assert about["experiment"] == "cifar10, grid" and len(about["missing"]) == 2 + 6
-    assert about["datasets"] == ["cifar10-jpeg", "mnist"] and "ONLY" not in about["command"]
+def test_provenance_of_several_experiments_names_each_and_all_that_is_missing(project):
+    parts = [load("desk").only("corinfomax"), load("desk", "grid")]
+    both = provenance.merged([part.provenance for part in parts])
+    assert both.experiments == ("cifar10", "grid") and len(both.missing) == 2 + 6
+    assert both.datasets == ("cifar10-jpeg", "mnist") and "ONLY" not in both.command
+    assert all(missing.startswith(("cifar10: ", "grid: ")) for missing in both.missing)
+    assert both.sentence == "Preset desk, data sets cifar10-jpeg, mnist."
+
+
+def test_provenance_of_nothing_and_of_two_presets_is_refused(project):
+    with pytest.raises(BioplausError, match="none were given"):
+        provenance.merged([])
+    parts = [load("desk").provenance, load("quick").provenance]
+    with pytest.raises(BioplausError, match="corinfomax at desk.*corinfomax at quick"):
+        provenance.merged(parts)
 
 
 def test_the_table_of_a_grid_says_what_varies_and_which_setting_was_chosen(project, write):
@@ -178,8 +189,9 @@ def test_the_table_of_a_grid_says_what_varies_and_which_setting_was_chosen(proje
 def test_means_contain_collapsed_seeds_only_if_asked_for(project, write):
     write("desk", "csm_mnist-1", 0, np.full(50, 0.98))
     write("desk", "csm_mnist-1", 10, np.full(50, 0.10))
-    found = load("desk", "grid")
-    assert found.final("test_accuracy", "csm_mnist-1") == [0.98]
-    assert found.final("test_accuracy", "csm_mnist-1", collapsed=True) == [0.98, 0.10]
-    kept = next(one for one in found.compare_final(collapsed=True) if one["entry"] == "csm_mnist-1")
-    assert kept["ours"] == pytest.approx(0.54) and not kept["note"]
+    runs = load("desk", "grid")
+    assert runs.final("test_accuracy", "csm_mnist-1") == [0.98]
+    assert runs.final("test_accuracy", "csm_mnist-1", collapsed=True) == [0.98, 0.10]
+    kept, *_ = analysis.compare_final(runs, collapsed=True)
+    assert kept.entry == "csm_mnist-1"
+    assert kept.ours == pytest.approx(0.54) and not kept.note

@@ -1,6 +1,7 @@
 """Drawing: what is executed, what is kept; and the page."""
 
 import json
+import operator
 import os
 import re
 import signal
@@ -12,20 +13,28 @@ import numpy as np
 import pytest
 
 from bioplaus import paths, results
-from bioplaus.analysis import report
+from bioplaus.analysis import drawing, experiment, report
 from bioplaus.errors import BioplausError, RunError
-from bioplaus.experiments import notebooks as kernels
+from bioplaus.experiments import notebooks
+from bioplaus.papers.corinfomax import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = np.linspace(0.94, 0.974, 10)
+NAME = operator.attrgetter("stem")
+MNIST = figures.CURVES["MNIST"]
 FIGURE = """
-from bioplaus.analysis import experiment as analysis, plots
-found = analysis.load("corinfomax", "mnist", preset)
-drawn = found.curves("test_accuracy")
-files = {"png": b"a picture", "pdf": b"a page", "csv": plots.csv(drawn)} if found.outcomes else {}
-said = {"notebook": "corinfomax_fig_a", "title": "One <i>", "caption": "C & D"}
-claims = found.compare_curve("test_accuracy")
-plots.store("figure", "corinfomax_fig_a_one", files, about=found.about, claims=claims, said=said)
+from bioplaus import analysis
+
+class Picture:
+    # stands in for one of matplotlib, which takes a second to render
+    draw_without_rendering = set_layout_engine = get_facecolor = lambda *_: "white"
+    savefig = lambda self, buffer, format, **_: buffer.write(format.encode())
+
+out = analysis.Output("corinfomax_fig_a", preset)
+mnist = analysis.load("corinfomax", "mnist", preset)
+drawing = analysis.Drawing(Picture() if mnist.outcomes else None, mnist.curves("test_accuracy"))
+claims = analysis.compare_curve(mnist, "test_accuracy")
+out.figure("corinfomax_fig_a_one", drawing, mnist, title="One <i>", caption="C & D", claims=claims)
 """
 
 
@@ -58,14 +67,14 @@ def inline(monkeypatch):
                 exec("".join(cell["source"]), namespace)
         output.write_bytes(source.read_bytes())
 
-    monkeypatch.setattr(kernels, "execute", execute)
+    monkeypatch.setattr(notebooks, "execute", execute)
     return executed
 
 
 def redraw(preset="desk"):
     """What `draw` does, without processes: every notebook that is not current."""
-    todo = [found for found in report._notebooks(preset) if not found.is_current]
-    return {found.name: report._draw_one(found) for found in todo}
+    todo = [found for found in drawing.notebooks_of(preset) if not found.is_current]
+    return {found.name: drawing._draw_one(found) for found in todo}
 
 
 class Reader(HTMLParser):
@@ -137,19 +146,19 @@ def test_a_new_result_another_source_a_lost_file_and_other_published_numbers_are
 def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rules(
     home, monkeypatch
 ):
-    """`_code` reads the package beside report.py: here a copy of two files stands in for it."""
+    """`_code` reads the package beside drawing.py: here a copy of two files stands in for it."""
     package = home / "bioplaus"
     (package / "rules").mkdir(parents=True)
     (package / "plots.py").write_text("x = 1")
     (package / "rules" / "ep.py").write_text("y = 1")
-    monkeypatch.setattr(report, "__file__", str(package / "analysis" / "report.py"))
-    plain = report.Notebook(notebook(home, "corinfomax_fig_a", "plot()"), "corinfomax", "desk")
-    naming = report.Notebook(
+    monkeypatch.setattr(drawing, "__file__", str(package / "analysis" / "drawing.py"))
+    plain = drawing.Notebook(notebook(home, "corinfomax_fig_a", "plot()"), "corinfomax", "desk")
+    naming = drawing.Notebook(
         notebook(home, "corinfomax_fig_b", "from bioplaus import rules"), "corinfomax", "desk"
     )
 
     def digests():
-        report._code.cache_clear()
+        drawing._code.cache_clear()
         return plain.digest(), naming.digest()
 
     try:
@@ -160,7 +169,7 @@ def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rul
         (package / "plots.py").write_text("x = 2")
         assert digests()[0] != after[0]
     finally:
-        report._code.cache_clear()
+        drawing._code.cache_clear()
 
 
 def test_a_notebook_that_fails_stops_no_other_and_is_drawn_again_next_time(home, write, inline):
@@ -189,8 +198,8 @@ def test_an_old_drawing_is_shown_as_old_when_its_notebook_fails(home, write, inl
     write("desk", "corinfomax", 0, LEARNED)
     path = notebook(home, "corinfomax_fig_a", FIGURE)
     redraw()
-    path.write_text(path.read_text().replace("plots.store", "plots.stroe"))
-    assert "stroe" in redraw()["corinfomax_fig_a"]
+    path.write_text(path.read_text().replace("out.figure", "out.figrue"))
+    assert "figrue" in redraw()["corinfomax_fig_a"]
     found = page()
     assert "What follows is from an earlier drawing." in found.text and len(found.images) == 1
 
@@ -217,8 +226,8 @@ def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, w
     text = page().text
     # published 0.97453 +- 0.00055 (population), ours 0.974, at epoch 10
     assert (
-        "CorInfoMax test accuracy epoch 10 0.9745 ± 0.0006 n = 10 0.9740 n = 1 −0.0005 −0.9 sd"
-        " within 2 sd" in text
+        "CorInfoMax test accuracy epoch 10 0.9745 ± 0.0006 (n = 10) 0.9740 (n = 1) −0.0005"
+        " undecided" in text
     )
     assert (
         "1 / 9 runs finished" in text
@@ -227,6 +236,24 @@ def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, w
     )
     assert "make reproduce-figures PRESET=desk PAPER=corinfomax ONLY='mnist/*'" in text
     assert "Diverged, in no mean: CorInfoMax seed 10." in text
+
+
+def test_cards_count_primary_values_by_verdict_and_each_once(home, write, inline):
+    """Two rules, ten and fifty epochs, at five check points each: two values, not eleven."""
+    for seed, shift in ((0, 0.0), (10, 0.0002), (20, -0.0002)):
+        write("desk", "corinfomax", seed, LEARNED + 0.0005 + shift)
+        write("desk", "ep", seed, np.full(50, 0.95 + shift))
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    contents = report._contents("desk")
+    assert contents["n_claims"] == 11 and len(contents["headlines"]) == 2
+    assert contents["values"] == {
+        "agrees": 1,  # 0.9745 against 0.97453 +- 0.00058
+        "differs slightly": 0,
+        "differs": 1,  # 0.95 against 0.97616 +- 0.00085
+        "undecided": 0,
+    }
+    assert "1 / 2 compared values agree; 0 differ slightly, 1 differ, 0 undecided" in page().text
 
 
 def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_makes_it(
@@ -251,11 +278,10 @@ def test_a_notebook_that_was_never_drawn_has_a_place_on_the_page(home):
 def test_a_failed_run_is_on_the_page_with_its_error(home, write):
     run = write("desk", "corinfomax", 0, LEARNED)
     failed = run.folder.with_name(
-        next(r.id for r in report.analysis.load("corinfomax", "mnist", "desk").runs if r.seed == 10)
+        next(r.id for r in experiment.load("corinfomax", "mnist", "desk").runs if r.seed == 10)
     )
-    results._files.write_json(
-        failed / "run.json", {"status": "failed", "error": "not enough <memory>"}
-    )
+    identity = {"id": failed.name}
+    results.fail(results.begin(failed, identity), identity, "not enough <memory>")
     text = page().text
     assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text
 
@@ -266,6 +292,14 @@ def test_a_damaged_result_is_on_the_page_and_does_not_take_the_rest_with_it(home
     collected = run.experiment_folder.with_name("mnist.pkl")
     collected.write_bytes(collected.read_bytes()[:-100])
     assert "Could not be read: corinfomax, mnist:" in page().text
+
+
+def test_a_damaged_run_is_named_on_the_page_and_does_not_take_the_rest_with_it(home, write):
+    good, bad = (write("desk", "corinfomax", seed, LEARNED) for seed in (0, 10))
+    (bad.folder / "result.pkl").write_bytes(b"")
+    text = page().text
+    assert "1 / 9 runs finished" in text and "Could not be read: corinfomax, mnist:" in text
+    assert bad.folder.name in text and "is damaged or was changed" in text
 
 
 def test_equal_results_give_an_equal_page(home, write, inline):
@@ -286,39 +320,55 @@ def test_unknown_presets_papers_and_notebooks_are_refused(home):
         list(report.draw("desk", only="corinfomax_fig_b"))
 
 
-def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(home, write, inline):
-    for path in (ROOT / "notebooks").glob("corinfomax_*.ipynb"):
-        if (
-            r"analysis.load(\"corinfomax\", \"mnist\"" in path.read_text()
-        ):  # the experiment that this manifest has
-            (home / "notebooks" / path.name).write_bytes(path.read_bytes())
-    for entry, test in (
-        ("corinfomax", [0.5, 0.8, 0.85, 0.9]),
-        ("ep", [0.6, 0.8, 0.1, 0.1]),
-        ("toy", [0.7] * 4),
+def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(
+    home, write, inline, monkeypatch
+):
+    """The manifest here has one experiment of the table: only its figures are drawn."""
+    monkeypatch.setattr(figures, "CURVES", {**dict.fromkeys(figures.CURVES, ()), "MNIST": MNIST})
+    name = "corinfomax_fig_curves.ipynb"
+    (home / "notebooks" / name).write_bytes((ROOT / "notebooks" / name).read_bytes())
+    for entry, test, angles in (
+        ("corinfomax", [0.5, 0.8, 0.85, 0.9], {1: 90.0, 21: 88.0}),
+        ("ep", [0.6, 0.8, 0.1, 0.1], None),
+        ("toy", [0.7] * 4, None),
     ):
-        write(
-            "quick", entry, 0, test, angles={1: 90.0, 21: 88.0} if entry == "corinfomax" else None
-        )
-    for preset, n_images in (
-        ("quick", 4),
-        ("smoke", 2),
-    ):  # without results two figures show the published alone
-        assert set(redraw(preset).values()) == {""}
+        write("quick", entry, 0, test, angles=angles)
+    # without results two figures show the published alone
+    for preset, n_images in (("quick", 4), ("smoke", 2)):
+        assert redraw(preset) == {"corinfomax_fig_curves": ""}
         assert len(page(preset).images) == n_images
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*_*_*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_notebook_saves_under_its_own_name(path):
+    """The page finds what a notebook drew by the name that its `Output` was given."""
+    cells = json.loads(path.read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert f'analysis.Output("{path.stem}", preset)' in source
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*_fig*.ipynb")), ids=NAME)
+def test_a_figure_notebook_has_an_equation_a_figure_and_the_limits_of_what_it_shows(path):
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    assert texts[0].startswith("# ") and texts[0].count("$$") == 2
+    assert any("out.figure(" in text for text in texts)
+    assert texts[-1].startswith("## What it shows, and what it does not\n\n")
+
+
 def test_a_worker_that_dies_is_reported_for_its_notebook(home, monkeypatch):
-    found = report.Notebook(notebook(home, "corinfomax_fig_a", FIGURE), "corinfomax", "desk")
+    found = drawing.Notebook(notebook(home, "corinfomax_fig_a", FIGURE), "corinfomax", "desk")
     monkeypatch.setattr(
-        kernels, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died"))
+        notebooks, "execute", lambda *_, **__: (_ for _ in ()).throw(RunError("its kernel died"))
     )
-    assert report._draw_one(found) == "its kernel died"
-    assert report.Notebook(found.path, "corinfomax", "desk").state["status"] == "failed"
+    assert drawing._draw_one(found) == "its kernel died"
+    assert drawing.Notebook(found.path, "corinfomax", "desk").state["status"] == "failed"
 
 
 def _dies_for_the_second(found):
-    """Stands in for `report._draw_one`, in the process that draws."""
+    """Stands in for `drawing._draw_one`, in the process that draws."""
     if found.name.endswith("_b"):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.5)  # so that others are being drawn, or wait, when one dies
@@ -329,7 +379,7 @@ def _dies_for_the_second(found):
 def test_a_process_that_dies_while_drawing_fails_its_own_notebook_only(home, monkeypatch):
     for letter in "abc":
         notebook(home, f"corinfomax_fig_{letter}", FIGURE)
-    monkeypatch.setattr(report, "_draw_one", _dies_for_the_second)
+    monkeypatch.setattr(drawing, "_draw_one", _dies_for_the_second)
     lines = sorted(line.split("] ")[1] for line in report.draw("desk", workers=2))
     assert lines[:2] == ["drawn  corinfomax_fig_a", "drawn  corinfomax_fig_c"]
     assert lines[2:] == ["failed corinfomax_fig_b: the process that drew it died"]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bioplaus import results
+from bioplaus.analysis import frames
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +68,7 @@ def test_the_rule_of_the_readme_touches_exactly_two_paths_keeps_the_contract_and
         "Simulations/manifests/corinfomax.yaml",
         "bioplaus/rules/dfa.py",
     ]
-    table = results.frame(results.outcomes(copy / "Results" / "smoke" / "corinfomax" / "mnist"))
+    table = frames.epochs(results.outcomes(copy / "Results" / "smoke" / "corinfomax" / "mnist"))
     assert set(table["rule"]) == {"dfa"} and table["test_accuracy"].iloc[-1] > 0.5
 
     contract = [

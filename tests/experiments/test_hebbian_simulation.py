@@ -35,6 +35,7 @@ PATCHES = {
 
 
 def run(values, folder) -> dict:
+    results.begin(folder, {"id": folder.name})
     simulation.load("hebbian").run({**values, "folder": str(folder)})
     assert results.is_complete(folder)
     return results.load(folder / "result.pkl")
@@ -98,7 +99,7 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
     whole = tmp_path / "whole"
     run(BIO, whole)
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    save, n_saved = train._Checkpoints.save, []
+    save, n_saved = train.Checkpoints.save, []
 
     def save_and_die(self, *values, **how):
         save(self, *values, **how)
@@ -107,7 +108,7 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(train._Checkpoints, "save", save_and_die)
+        dying.setattr(train.Checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             run(BIO, tmp_path / "cut")
     assert not results.is_complete(tmp_path / "cut")
@@ -140,6 +141,23 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
             "A readout needs features of labelled images",
         ),
         ({"n_kept": 0}, "n_kept is 0"),
+        (
+            {"n_epochs": 1},
+            "n_epochs is 1, but snapshot_epochs in config asks for the weights after 2 epochs",
+        ),
+        (
+            {"config": {"n_units": [64, 20], "snapshot_epochs": 3}},
+            "must be a list of whole numbers",
+        ),
+        ({"patches": {"seed": 3}}, "patches is {'seed': 3}, but has no effect"),
+        (
+            {**PATCHES, "n_train": None, "n_test": None, "patches": {"seed": 3}},
+            "seed is a parameter beside patches, not one in patches",
+        ),
+        (
+            {**PATCHES, "n_train": None, "n_test": None, "batch_size": 201},
+            "batch_size is 201, but must be from 1 to 200",
+        ),
         ({"batch_size": 201}, "batch_size is 201, but must be from 1 to 200"),
         ({"readout": {"batch_size": 201}}, "readout.batch_size is 201, but must be from 1 to 200"),
         ({"validation": 0.5, "batch_size": 101}, "batch_size is 101, but must be from 1 to 100"),

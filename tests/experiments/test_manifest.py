@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bioplaus import errors
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import engine, manifest, simulation
+from bioplaus.experiments import manifest, simulation, status, sweep
+from bioplaus.experiments.manifest import reading
 
 
 def test_grid_times_seeds_in_manifest_order_with_the_last_name_fastest(project):
@@ -106,9 +107,9 @@ def test_a_run_that_two_entries_share_is_executed_once_and_done_for_both(project
     rewrite("{label: Plain}", "{label: Plain}\n      twin: {label: Twin}")
     runs, said = manifest.runs("smoke"), []
     assert [run.entry for run in runs] == ["plain", "twin"] and runs[0].id == runs[1].id
-    assert engine.execute(runs, inline=True, report=said.append).done == [runs[0].id]
-    assert len(said) == 1 and [row["status"] for row in engine.status(runs)] == ["done", "done"]
-    again = engine.execute(runs, inline=True, report=said.append)
+    assert sweep.execute(runs, inline=True, report=said.append).done == [runs[0].id]
+    assert len(said) == 1 and [row["status"] for row in status.rows(runs)] == ["done", "done"]
+    again = sweep.execute(runs, inline=True, report=said.append)
     assert again.skipped == [runs[0].id] and not again.done
 
 
@@ -175,7 +176,12 @@ def test_only_takes_a_run_id(project):
         ("seeds: [0, 10]", "seeds: [0, ten]", "seeds"),
         ("paper: toy", "paper: toys", "file name says toy"),
         ("title: A toy paper", "title: [unclosed", "not valid YAML"),
-        ("title: A toy paper", "title: A toy paper\ntitle: Again", "line 4"),
+        (
+            "title: A toy paper",
+            "title: A toy paper\ntitle: Again",
+            "toy.yaml, line 4: the key title is given twice.",
+        ),
+        ("rate: 1e-4", "rate: 2020-13-45", "toy.yaml is not valid YAML: month must be in 1..12"),
         (
             "title: A toy paper",
             "title: !!python/object/apply:os.system ['touch canary']",
@@ -236,6 +242,31 @@ def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(
         manifest.runs("paper")
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
     assert not (project / "canary").exists()
+
+
+def test_a_manifest_is_parsed_again_only_when_its_text_has_changed(project, rewrite, monkeypatch):
+    def values():
+        reading._read.cache_clear()  # as in another process
+        return [run.parameters["value"] for run in manifest.runs("quick")]
+
+    parsed, before = [], values()
+    parse = reading.YAML.load
+    monkeypatch.setattr(
+        reading.YAML, "load", lambda yaml, text: parsed.append(text) or parse(yaml, text)
+    )
+    assert values() == before and parsed == []
+    rewrite("value: 2.0", "value: 7.0")
+    assert values() == values() != before and len(parsed) == 1
+
+
+@pytest.mark.parametrize("content", ["{", '{"sha256": "0", "content": {"paper": "other"}}', "[]"])
+def test_what_was_kept_of_a_manifest_and_is_damaged_or_older_does_not_count(project, content):
+    runs = [run.id for run in manifest.runs("quick")]
+    kept = project / "Simulations" / "manifests" / "__pycache__" / "toy.json"
+    assert kept.exists()
+    kept.write_text(content)
+    reading._read.cache_clear()
+    assert [run.id for run in manifest.runs("quick")] == runs
 
 
 def test_a_bomb_of_aliases_stops_at_once(project):
@@ -348,3 +379,17 @@ def test_an_entry_that_names_no_rule_is_refused_unless_its_experiment_says_the_d
     (given,) = manifest.runs("smoke", overrides={"rule": "other"})
     given.check()
     assert given.rule == "other"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_manifest_in_another_encoding_is_told_so(project, encoding):
+    path = project / "Simulations" / "manifests" / "toy.yaml"
+    path.write_bytes(path.read_text().replace("A toy", "Ä toy").encode(encoding))
+    with pytest.raises(BioplausError, match="toy.yaml is not UTF-8 text"):
+        manifest.load("toy")
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(project):
+    path = project / "Simulations" / "manifests" / "toy.yaml"
+    path.write_bytes(path.read_text().encode("utf-8-sig"))
+    assert manifest.load("toy").paper == "toy"

@@ -5,10 +5,11 @@ not there.
 import shutil
 
 import pytest
+from toy import on_dask, silent
 
 from bioplaus import results
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import engine, manifest
+from bioplaus.experiments import completion, manifest, sweep
 
 MANIFEST = """
 paper: toy
@@ -43,10 +44,6 @@ def stages(project):
 
 def runs(**how):
     return {(run.entry, run.seed): run for run in manifest.runs("paper", **how)}
-
-
-def silent(line):
-    pass
 
 
 def test_a_parameter_receives_the_id_of_the_needed_run_of_the_same_seed(stages):
@@ -126,7 +123,7 @@ def test_a_wrong_need_is_one_sentence(stages, old, new, sentence):
 
 def test_runs_are_executed_after_what_they_need_wherever_the_manifest_lists_them(stages):
     lines = []
-    summary = engine.execute(manifest.runs("smoke"), inline=True, report=lines.append)
+    summary = sweep.execute(manifest.runs("smoke"), inline=True, report=lines.append)
     assert len(summary.done) == 5
     order = [line.split("stages/")[1].split()[0] for line in lines]
     assert (
@@ -139,7 +136,7 @@ def test_runs_are_executed_after_what_they_need_wherever_the_manifest_lists_them
 def test_a_failed_need_stops_only_what_needs_it(stages):
     stages("{parameters: {value: 2.0}}", "{parameters: {mishap: raise}}")
     found = {run.entry: run for run in manifest.runs("smoke")}
-    summary = engine.execute(list(found.values()), inline=True, report=silent)
+    summary = sweep.execute(list(found.values()), inline=True, report=silent)
     assert set(summary.failed) == {found[entry].id for entry in ("left", "joined", "above")}
     assert (
         summary.failed[found["joined"].id]
@@ -157,23 +154,23 @@ def test_nothing_is_built_from_a_run_that_diverged(stages):
     stages("{parameters: {value: 2.0}}", "{parameters: {mishap: diverge}}")
     found = {run.entry: run for run in manifest.runs("smoke")}
     for _ in range(2):  # the second time the diverged run is already there
-        summary = engine.execute(list(found.values()), inline=True, report=silent)
+        summary = sweep.execute(list(found.values()), inline=True, report=silent)
         assert "needs left" in summary.failed[found["joined"].id]
         assert summary.failed[found["joined"].id].endswith("which diverged")
 
 
 def test_a_needed_run_that_is_only_collected_is_made_again(stages):
     found = {run.entry: run for run in manifest.runs("smoke")}
-    engine.execute(list(found.values()), inline=True, report=silent)
+    sweep.execute(list(found.values()), inline=True, report=silent)
     results.collect(found["left"].experiment_folder)
     shutil.rmtree(found["left"].experiment_folder)
     every = list(found.values())
-    assert engine.pending(every) == []  # all are collected, nobody asks for files
+    assert completion.pending(every) == []  # all are collected, nobody asks for files
     (found["left"].experiment_folder.with_name("stages.pkl")).unlink()
-    engine.execute([found["left"]], inline=True, report=silent)
+    sweep.execute([found["left"]], inline=True, report=silent)
     results.collect(found["left"].experiment_folder)
     shutil.rmtree(found["left"].experiment_folder)
-    assert [run.entry for run in engine.pending(every)] == [
+    assert [run.entry for run in completion.pending(every)] == [
         "above",
         "joined",
         "left",
@@ -183,22 +180,17 @@ def test_a_needed_run_that_is_only_collected_is_made_again(stages):
 
 
 @pytest.mark.parametrize("mishap", ["", "raise"])
-def test_on_dask_a_run_waits_for_what_it_needs(stages, mishap):
-    from distributed import LocalCluster
-
+def test_on_dask_a_run_waits_for_what_it_needs(stages, scheduler, mishap):
     stages("{parameters: {value: 2.0}}", f"{{parameters: {{mishap: '{mishap}'}}}}")
-    todo = engine.pending(manifest.runs("smoke"))
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:
-        ended = {run.entry: (status, message) for run, status, message, _ in
-                 engine._on_dask(todo, 1, cluster.scheduler_address, None, 0)}  # fmt: skip
+    todo = completion.pending(manifest.runs("smoke"))
+    outcomes = on_dask(todo, scheduler)
+    ended = {run.entry: (outcome.status, outcome.message) for run, outcome in outcomes}
     if mishap:
         assert [ended[entry][0] for entry in ("right-2", "left", "joined", "above")] == [
             "done"
         ] + 3 * ["failed"]
-        assert ended["joined"][1].startswith("not started: needs left") and ended["left"][
-            1
-        ].startswith("RuntimeError: this seed is unlucky (act.ipynb cell 2, line ")
+        assert ended["joined"][1].startswith("not started: needs left")
+        sentence = "RuntimeError: this seed is unlucky (act.ipynb cell 2, line "
+        assert ended["left"][1].startswith(sentence)
     else:
         assert {status for status, _ in ended.values()} == {"done"} and len(ended) == 5

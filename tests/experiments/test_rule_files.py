@@ -2,17 +2,20 @@
 recorded.
 """
 
+import copy
 import importlib
 import itertools
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from toy import execute_run
 
 from bioplaus import _sources, results, rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark, engine, manifest
+from bioplaus.experiments import benchmark, manifest, sweep
 
 RULE = """
 import dataclasses
@@ -28,25 +31,37 @@ class Rule(LearningRule):
         assert epoch < 0
 """
 
+FAST = """
+from bioplaus.rules import dfa
+
+class Rule(dfa.Rule):
+    def predict(self, x):
+        return x
+"""
+
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write the file of rule `dfa`, in a folder of rules of its own beside the package's."""
+    """Write the file of rule `dfa`, or of its fast form, in a folder of rules of its own beside the
+    package's.
+    """
     folder, times = tmp_path / "bioplaus" / "rules", itertools.count(1)
-    folder.mkdir(parents=True)
+    (folder / "_fast").mkdir(parents=True)
     monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(folder)])
+    monkeypatch.setattr(rules._fast, "__path__", [*rules._fast.__path__, str(folder / "_fast")])
     monkeypatch.setattr(_sources, "__file__", str(folder.parent / "_sources.py"))
     monkeypatch.setattr(rules, "_imported", {})
 
-    def write(text):
-        (folder / "dfa.py").write_text(text)
+    def write(text, name="dfa.py"):
+        (folder / name).write_text(text)
         # a clock that is coarse must not hide a change
-        os.utime(folder / "dfa.py", (next(times),) * 2)
+        os.utime(folder / name, (next(times),) * 2)
         importlib.invalidate_caches()
 
     yield write
-    sys.modules.pop("bioplaus.rules.dfa", None)
-    vars(rules).pop("dfa", None)
+    for parent in (rules, rules._fast):
+        sys.modules.pop(f"{parent.__name__}.dfa", None)
+        vars(parent).pop("dfa", None)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +166,8 @@ def test_a_run_in_this_process_never_records_code_that_did_not_run(project, writ
         " os.utime(file, (99, 99))"
     )
     runs = _use_rule(project, edit)
-    summary = engine.execute(runs, inline=True, report=str)
-    assert summary.done == [runs[0].id] and results.about(runs[0].folder)["code"] == written
+    summary = sweep.execute(runs, inline=True, report=str)
+    assert summary.done == [runs[0].id] and results.read_run(runs[0].folder)["code"] == written
     assert summary.failed == {
         runs[1].id: "dfa.py was edited since rule dfa was loaded from it; run the command again."
     }
@@ -165,10 +180,10 @@ def test_a_rule_that_fails_is_told_with_its_place_and_where_the_traceback_is(
     write(RULE)
     extend = f"rules.__path__.append({str(project / 'bioplaus' / 'rules')!r})\n"
     run, _ = _use_rule(project, f"{extend}rules.make(rule).fit_batch(None, None, epoch=0, step=0)")
-    status, message, _ = engine.run_one(run, str(run.folder), kernel, 0, engine.environment())
+    outcome = execute_run(run, kernel, 0)
     log = run.folder / "run.log"
-    assert status == "failed"
-    assert message.endswith(
+    assert outcome.status == "failed"
+    assert outcome.message.endswith(
         f"AssertionError (dfa.py, line 12, in fit_batch; traceback in {log.relative_to(project)})"
     )
     assert "dfa.py" in log.read_text() and "AssertionError" in log.read_text()
@@ -182,3 +197,58 @@ def test_training_notes_the_code_that_it_runs(write):
     spec = type("Spec", (), {"name": "none"})
     task = type("Task", (), {"fingerprint": "", "spec": spec})
     assert train._identity(learner, task, 1, 1, 0)["code"] == written
+
+
+def test_a_rule_runs_its_fast_form_where_there_is_one_and_its_plain_form_where_asked_for(write):
+    write(RULE)
+    assert type(rules.make("dfa")) is rules.get("dfa").Rule and not rules.has_fast("dfa")
+    write(FAST, "_fast/dfa.py")
+    fast, plain = rules.make("dfa"), rules.make("dfa", plain=True)
+    assert type(plain) is rules.get("dfa").Rule
+    assert type(fast) is not type(plain) and isinstance(fast, type(plain))
+    assert type(fast).key() == type(plain).key() == "dfa" and "dfa" in rules.names()
+    assert rules.get("dfa").__name__ == "bioplaus.rules.dfa"
+    assert type(copy.deepcopy(fast)) is type(fast)
+
+
+def test_the_code_of_a_rule_covers_its_fast_form_whichever_form_runs(write):
+    write(RULE)
+    alone = _sources.code("dfa")
+    write(FAST, "_fast/dfa.py")
+    both = _sources.code("dfa")
+    fast, plain = type(rules.make("dfa")), type(rules.make("dfa", plain=True))
+    assert alone != both == rules.code(fast) == rules.code(plain)
+    assert _sources.code(Path(sys.modules[fast.__module__].__file__)) == both
+    write(FAST + "# edited", "_fast/dfa.py")
+    assert rules.code(fast) == rules.code(plain) == both != _sources.code("dfa")
+    with pytest.raises(BioplausError, match="dfa.py was edited since rule dfa was loaded"):
+        rules.check_unedited("dfa")
+
+
+def test_a_fast_form_follows_its_plain_form_when_that_is_imported_again(write):
+    write(RULE)
+    write(FAST, "_fast/dfa.py")
+    rules.make("dfa")
+    write(RULE.replace("lr: float = 0.1", "lr: float = 0.2"))
+    importlib.reload(sys.modules["bioplaus.rules.dfa"])
+    fast = rules.make("dfa")
+    assert isinstance(fast, rules.get("dfa").Rule) and fast.config.lr == 0.2
+    assert rules.code(type(fast)) == _sources.code("dfa")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("(self, x)", "(self, x", "fast form of rule dfa (dfa.py, line 5): SyntaxError: '(' was"),
+        ("(dfa.Rule)", "", "rule dfa (_fast/dfa.py): it must define a class Rule derived from"),
+        ("class Rule(", "class Fast(", "rule dfa (_fast/dfa.py): it must define a class Rule"),
+    ],
+)
+def test_a_mistake_in_a_fast_form_is_one_sentence_that_says_where(write, old, new, sentence):
+    write(RULE)
+    write(FAST.replace(old, new), "_fast/dfa.py")
+    with pytest.raises(BioplausError) as caught:
+        rules.make("dfa")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    write(FAST, "_fast/dfa.py")
+    assert type(rules.make("dfa")).__module__ == "bioplaus.rules._fast.dfa"  # mended, it is there

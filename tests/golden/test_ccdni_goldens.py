@@ -5,6 +5,7 @@ metrics.
 import json
 from pathlib import Path
 
+import ccdni_captions
 import numpy as np
 import pytest
 
@@ -17,6 +18,11 @@ FILES = sorted(path.name for path in HERE.glob("*.npz"))
 def expected(name: str, key: str) -> np.ndarray:
     with np.load(HERE / name) as golden:
         return golden[key].copy()
+
+
+def test_a_training_of_every_rule_is_kept_with_the_tests():
+    reports = conformance.conform([HERE])
+    assert {report.rule for report in reports} == {"", "bptt", "dni", "caption_bptt", "caption_dni"}
 
 
 def test_all_26_shared_goldens_are_reproduced(shared):
@@ -62,3 +68,36 @@ def test_a_golden_of_another_training_fails_with_a_sentence(name, value, changed
     path = changed(HERE / "step_dni_sparse_uneven.npz", {"meta": np.array(json.dumps(meta))})
     (report,) = conformance.conform([path])
     assert not report.ok and "unknown" in report.problem and "Allowed" in report.problem
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+@pytest.mark.parametrize("rnn_type", ["LSTM", "DNI_LSTM"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"l2": 0.1},
+        {"l2": 1e-5, "lr": 0.001, "caption_len": 11, "T": 4, "vocab": 30},
+        {"l2": 0.02, "T": 1, "batch": 1, "synth_nlayers": 2},
+        {"l2": 0.3, "T": 7, "synth_nlayers": 0, "sg_scale": 0.5},
+    ],
+    ids=str,
+)
+def test_a_caption_decoder_learns_as_one_of_torchs_own_layers_and_optimiser(
+    tmp_path, rnn_type, changed, plain
+):
+    path = ccdni_captions.write(tmp_path / "made.npz", rnn_type, **changed)
+    (report,) = conformance.conform([path], plain=plain)
+    assert report.ok, report
+    assert report.largest_error < 1e-13
+
+
+def test_another_weight_decay_is_found_out(tmp_path):
+    path = ccdni_captions.write(tmp_path / "made.npz", "LSTM", l2=0.01)
+    meta = json.loads(str(np.load(path)["meta"]))
+    meta["hyperparameters"]["l2"] = 0.011
+    (tmp_path / "other").mkdir()
+    arrays = {**np.load(path), "meta": np.array(json.dumps(meta))}
+    np.savez(tmp_path / "other" / "made.npz", **arrays)
+    (report,) = conformance.conform([tmp_path / "other"])
+    assert not report.ok and report.first_key.startswith("expect.batch1.trunc1.param")

@@ -28,8 +28,9 @@ def report_of(tmp_path, arrays, **options):
 @pytest.mark.parametrize(
     "path", sorted(HERE.glob("*/*.npz")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
-def test_golden_is_reproduced_in_every_key(path):
-    (report,) = conformance.conform([path])
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_golden_is_reproduced_in_every_key(path, plain):
+    (report,) = conformance.conform([path], plain=plain)
     with np.load(path) as golden:
         assert report.n_keys == sum(key.startswith("expect.") for key in golden.files) > 0
     assert report.ok, str(report)

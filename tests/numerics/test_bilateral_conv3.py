@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from bioplaus.nets import conv3
-from bioplaus.nets.conv3 import Conv3, Winograd
+from bioplaus.nets._fast.winograd import Winograd
+from bioplaus.nets.conv3 import Conv3
 
 
 def tensors(n, c, height, width, n_out):

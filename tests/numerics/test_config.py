@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioplaus.config import Config
+from bioplaus.config import Config, added
 from bioplaus.errors import BioplausError
 
 
@@ -31,6 +31,19 @@ class Example(Config):
         self.check("rate", low=0, open_low=True)
         self.check("widths", low=1)
         self.check("limit", low=0, high=1, open_high=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grown(Config):
+    rate: float = 0.5  # from the beginning
+    decay: float = added(0.0)  # came later
+
+
+def test_a_field_that_was_added_is_recorded_only_where_it_has_another_value_than_its_default():
+    assert Grown().to_dict() == {"rate": 0.5}
+    assert Grown(decay=0.1).to_dict() == {"rate": 0.5, "decay": 0.1}
+    for values in ({}, {"decay": 0.1}, {"decay": 0.0}):
+        assert Grown.from_dict(Grown.from_dict(values).to_dict()) == Grown(**values)
 
 
 def refused(values, words):

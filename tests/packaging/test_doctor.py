@@ -13,20 +13,24 @@ from bioplaus.errors import BioplausError
 from bioplaus.experiments import doctor
 
 
-def _findings():
-    return {finding.what: finding for finding in doctor.examine()}
+def _checks():
+    return {check.subject: check for check in doctor.examine()}
 
 
 def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
     monkeypatch.setattr(doctor, "LEAST_FREE", 0)
     text = io.StringIO()
-    assert doctor.show(Console(file=text, width=200))
+    assert doctor.show(_console(text).print)
     assert (
         "torch: " in text.getvalue()
         and str(tmp_path) in text.getvalue()
         and "MEND" not in text.getvalue()
     )
+
+
+def _console(file):
+    return Console(file=file, width=200, markup=False, soft_wrap=True)
 
 
 def _no_nbval(name):
@@ -35,16 +39,25 @@ def _no_nbval(name):
     return "1.0"
 
 
+def _read_only(**options):
+    if "dir" in options:
+        raise PermissionError(13, "Permission denied")
+    return io.BytesIO()
+
+
 def _no_kernel(name):
     raise BioplausError("unknown kernel 'python3'; Allowed: ir.")
 
 
 @pytest.mark.parametrize(
-    ("what", "breakage"),
+    ("subject", "breakage"),
     [
         ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
-        ("Jupyter kernel python3", ("bioplaus.experiments.notebooks.check", _no_kernel)),
-        ("results folder", ("bioplaus.experiments.doctor.os.access", lambda path, mode: False)),
+        ("Jupyter kernel python3", ("bioplaus.experiments.jupyter.check_kernel", _no_kernel)),
+        (
+            "results folder",
+            ("bioplaus.experiments.doctor.tempfile.TemporaryFile", _read_only),
+        ),
         (
             "results folder",
             (
@@ -55,13 +68,13 @@ def _no_kernel(name):
     ],
     ids=["package missing", "kernel missing", "folder locked", "disk full"],
 )
-def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, what, breakage):
+def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, subject, breakage):
     monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path))
     monkeypatch.setattr(*breakage)
-    finding = _findings()[what]
-    assert not finding.is_fine and finding.advice
+    check = _checks()[subject]
+    assert not check.is_fine and check.advice
     text = io.StringIO()
-    assert not doctor.show(Console(file=text, width=200)) and finding.advice in text.getvalue()
+    assert not doctor.show(_console(text).print) and check.advice in text.getvalue()
 
 
 def test_no_advice_deletes_results(monkeypatch):
@@ -69,14 +82,21 @@ def test_no_advice_deletes_results(monkeypatch):
         raise BioplausError("it does not import")
 
     monkeypatch.setattr("bioplaus._torchvision.load", broken)
-    finding = _findings()["torchvision imports"]
-    assert not finding.is_fine and finding.advice == "rm -rf .venv && make env"
+    check = _checks()["torchvision imports"]
+    assert not check.is_fine and check.advice == "rm -rf .venv && make env"
 
 
 def test_data_sets_are_listed_with_their_place_or_the_command_that_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
-    found = _findings()
-    assert (
-        found["data set digits"].found == "built in"
-        and "data get mnist" in found["data set mnist"].found
-    )
+    checks = _checks()
+    assert checks["data set digits"].state == "built in"
+    assert "data get mnist" in checks["data set mnist"].state
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling", "x" * 300])
+def test_a_results_folder_that_is_none_is_not_fine(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("BIOPLAUS_RESULTS", str(tmp_path / name))
+    check = doctor._results_folder()
+    assert not check.is_fine and check.advice and str(tmp_path) in check.state

@@ -21,7 +21,7 @@ from packaging.version import Version
 from ruamel.yaml import YAML
 
 from bioplaus import _memory
-from bioplaus.__main__ import app
+from bioplaus.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -125,6 +125,7 @@ NOT_IMPORTED = {
     "pycocotools": "torchvision reads COCO with it, and does not require it",
     "nbstripout": "run as a program",
     "nbval": "plugin of pytest",
+    "pyrefly": "run as a program",
     "pytest-timeout": "plugin of pytest",
     "pytest-xdist": "plugin of pytest",
     "ruff": "run as a program",
@@ -152,8 +153,12 @@ def test_hooks_run_the_tools_that_the_tests_run():
         "repos"
     ]
     revisions = {
-        Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"]) for hook in hooks
+        Path(hook["repo"]).name.removesuffix("-pre-commit"): Version(hook["rev"])
+        for hook in hooks
+        if hook["repo"] != "local"
     }
+    (local,) = (hook["hooks"] for hook in hooks if hook["repo"] == "local")
+    assert [hook["entry"] for hook in local] == ["pyrefly check"]
     assert revisions == {name: _lock()[name] for name in ("ruff", "nbstripout")}
 
 
@@ -261,6 +266,19 @@ def test_the_code_is_clean(command):
     done = subprocess.run(["ruff", *command, "."], cwd=ROOT, capture_output=True, text=True,
                           env={"PATH": str(Path(sys.executable).parent)})  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_the_types_of_the_core_are_right(tmp_path):
+    command = [Path(sys.executable).with_name("pyrefly"), "check", "--output-format=min-text"]
+    command += ["--python-interpreter-path", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    shutil.copytree(ROOT / "bioplaus", tmp_path / "bioplaus")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with open(tmp_path / "bioplaus" / "metrics.py", "a") as file:
+        file.write("\n\nx: int = 'a text'\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "metrics.py" in done.stdout, done.stdout
 
 
 def test_make_without_a_target_lists_every_target_with_one_line_each():

@@ -1,45 +1,14 @@
-"""Whole files or none: atomic writing under kills, full disks and bad permissions."""
+"""Whole files or none: atomic writing on full disks and into bad folders, and digests.
+
+Writers that are killed are in `tests/faults`.
+"""
 
 import os
-import random
-import signal
-import time
-from pathlib import Path
 
 import pytest
 
 from bioplaus import _files
 from bioplaus.errors import BioplausError
-
-
-def _kill_while_writing(path, write, trials):
-    """Fork a process that rewrites `path`, kill it after a random time; how often the file is then
-    not whole.
-    """
-    times = random.Random(1)
-    broken = 0
-    for _ in range(trials):
-        path.unlink(missing_ok=True)
-        writer = os.fork()
-        if writer == 0:
-            for i in range(10**9):
-                write(path, _files.seal(bytes([i % 256]) * 3_000_000))
-        while not path.exists():
-            time.sleep(0.001)
-        time.sleep(0.02 + 0.03 * times.random())
-        os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
-        try:
-            _files.unseal(path.read_bytes(), path)
-        except BioplausError:
-            broken += 1
-    return broken
-
-
-def test_a_killed_writer_leaves_a_whole_file_where_a_naive_one_does_not(tmp_path):
-    assert _kill_while_writing(tmp_path / "atomic", _files.write_atomic, trials=40) == 0
-    # the guard is able to fail
-    assert _kill_while_writing(tmp_path / "naive", Path.write_bytes, trials=40) > 0
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch):

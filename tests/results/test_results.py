@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bioplaus import _sources, paths, results
+from bioplaus import _files, _sources, paths, results
+from bioplaus.analysis import frames
 from bioplaus.errors import BioplausError
+from bioplaus.results import record as record_file
+from bioplaus.results import run_json
 
 RECORD = {
     "status": "done",
@@ -130,7 +134,7 @@ def _hostile(canary):
     shell = f"touch {canary}"
     yield "posix.system", pickle.dumps(_Evil(canary))
     yield "posix.system", pickle.dumps({"schema": 1, "deep": [{"x": _Evil(canary)}]})
-    yield "posix.system", pickle.dumps(np.array([_Evil(canary)], dtype=object))
+    yield "numpy.dtype\\('O8'\\)", pickle.dumps(np.array([_Evil(canary)], dtype=object))
     yield (
         "builtins.eval",
         b"cbuiltins\neval\n(V__import__('os').system('" + shell.encode() + b"')\ntR.",
@@ -144,7 +148,7 @@ def test_a_malicious_pickle_is_refused_by_name_and_nothing_is_executed(tmp_path)
     canary = tmp_path / "canary"
     path = tmp_path / "evil.pkl"
     for name, content in _hostile(canary):
-        for sealed in (content, results._files.seal(content)):  # a digest does not make it trusted
+        for sealed in (content, _files.seal(content)):  # a digest does not make it trusted
             path.write_bytes(sealed)
             with pytest.raises(BioplausError, match=name) as caught:
                 results.load(path)
@@ -183,7 +187,7 @@ def test_every_truncation_and_a_thousand_flipped_bits_are_seen(tmp_path):
 
 
 def test_a_record_of_a_newer_bioplaus_is_refused_saying_so(tmp_path):
-    content = results._files.seal(results._dump({"schema": results.SCHEMA + 1}))
+    content = _files.seal(record_file.dump({"schema": results.SCHEMA + 1}))
     (tmp_path / "new.pkl").write_bytes(content)
     with pytest.raises(BioplausError, match="update"):
         results.load(tmp_path / "new.pkl")
@@ -215,19 +219,32 @@ def test_a_run_is_complete_only_while_run_json_names_the_very_bytes_of_the_resul
 @pytest.mark.parametrize("status", ["failed", "running", None])
 def test_a_run_that_says_it_failed_or_runs_is_not_complete_whatever_digest_it_has(tmp_path, status):
     _complete(tmp_path / "run")
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**run, "status": status}))
-    assert not results.is_complete(tmp_path / "run") and list(results.outcomes(tmp_path)) == []
+    run_json.write_run(tmp_path / "run", {**results.read_run(tmp_path / "run"), "status": status})
+    problems = []
+    assert not results.is_complete(tmp_path / "run")
+    assert list(results.outcomes(tmp_path, problems.append)) == []
+    assert len(problems) == (status is None)  # which no run has
 
 
-@pytest.mark.parametrize("content", ["[1]", "3", "null", '"done"', "{", ""])
-def test_a_run_json_that_is_no_table_is_as_none_at_all(tmp_path, content):
-    _complete(tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text(content)
-    assert results.about(tmp_path / "run") == {} and not results.is_complete(tmp_path / "run")
-    assert results.load(tmp_path / "run" / "result.pkl")["status"] == "done"
-    results.finish(tmp_path / "run", RECORD)
-    assert results.is_complete(tmp_path / "run")
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '"done"', "{", "", "{}", "\ufeff{}"])
+def test_a_run_json_of_another_program_makes_a_run_damaged_and_can_be_begun_anew(tmp_path, content):
+    folder = tmp_path / "run"
+    _complete(folder)
+    (folder / "run.json").write_text(content)
+    state = results.inspect(folder)
+    assert (state.status, state.run) == ("damaged", {}) and str(
+        folder / "run.json"
+    ) in state.problem
+    for read in (
+        lambda: results.load(folder / "result.pkl"),
+        lambda: results.finish(folder, RECORD),
+        lambda: results.read_run(folder),
+    ):
+        with pytest.raises(BioplausError, match="run.json"):
+            read()
+    assert (folder / "run.json").read_text() == content
+    _complete(folder)
+    assert results.is_complete(folder)
 
 
 @pytest.fixture
@@ -241,11 +258,15 @@ def package(tmp_path, monkeypatch):
             "import torch\nfrom bioplaus.rules import plain\nfrom bioplaus.nets.deep import Net"
         ),
         "rules/near.py": "from . import plain\nfrom ..nets.layer import Layer\nfrom .... import x",
+        "rules/swift.py": "from bioplaus.rules import plain",
+        "rules/_fast/swift.py": "from bioplaus.rules import swift\nfrom bioplaus.nets import fused",
+        "rules/_fast/plain.py": "from bioplaus.rules import plain",
         "rules/_base.py": "from bioplaus.config import Config",
         "rules/__init__.py": "",
         "rules/other.py": "x = 1",
         "nets/deep.py": "from bioplaus.nets.layer import Layer",
         "nets/layer.py": "from bioplaus.nets.deep import helper",
+        "nets/fused.py": "x = 1",
         "config.py": "x = 1",
     }
 
@@ -264,7 +285,17 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rule", "parts"),
     [
-        ("plain", {"rules/plain.py", "rules/_base.py"}),
+        ("plain", {"rules/plain.py", "rules/_fast/plain.py", "rules/_base.py"}),
+        (
+            "swift",
+            {
+                "rules/swift.py",
+                "rules/_fast/swift.py",
+                "rules/plain.py",
+                "rules/_base.py",
+                "nets/fused.py",
+            },
+        ),
         (
             "built",
             {"rules/built.py", "rules/plain.py", "rules/_base.py", "nets/deep.py", "nets/layer.py"},
@@ -315,7 +346,7 @@ def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
     for seed in (0, 10):
         _complete(experiment / f"ep-s{seed}", seed)
     (experiment / "half").mkdir()
-    before = results.frame(results.outcomes(experiment))
+    before = frames.epochs(results.outcomes(experiment))
     path = results.collect(experiment)
     assert path == tmp_path / "mnist.pkl"
     assert _ended(experiment) == {"ep-s0": "done", "ep-s10": "done"}
@@ -323,7 +354,7 @@ def test_outcomes_reads_folders_and_the_collected_file_alike(tmp_path):
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
-    after = results.frame(results.outcomes(experiment))
+    after = frames.epochs(results.outcomes(experiment))
     assert before.equals(after) and len(after) == 6 and list(after["epoch"])[:3] == [1, 2, 3]
 
 
@@ -347,6 +378,20 @@ def test_a_run_that_diverged_is_still_said_to_when_only_its_collected_copy_is_le
     assert _ended(tmp_path / "mnist") == {"ep-s0": "diverged"}
 
 
+def test_a_split_that_records_call_val_is_read_as_validation_and_its_bytes_stay(tmp_path):
+    epochs = {"epoch": np.arange(2), "val_mse": np.array([3.0, 2.0]), "value": np.zeros(2)}
+    run = tmp_path / "linedraw" / "dni-s0"
+    _complete(run, 0, {**RECORD, "epochs": epochs})
+    for _ in range(2):  # from its folder, and from the collected file
+        (outcome,) = results.outcomes(tmp_path / "linedraw")
+        assert set(outcome.record["epochs"]) == {"epoch", "validation_mse", "value"}
+        assert list(outcome.record["epochs"]["validation_mse"]) == [3.0, 2.0]
+        if run.is_dir():
+            assert "val_mse" in results.load(run / "result.pkl")["epochs"]
+            results.collect(tmp_path / "linedraw")
+            shutil.rmtree(run)
+
+
 def test_collecting_nothing_writes_nothing(tmp_path):
     assert results.collect(tmp_path / "none") is None and list(tmp_path.iterdir()) == []
 
@@ -362,7 +407,7 @@ def test_a_frame_says_the_rule_that_ran_where_the_parameters_name_none(tmp_path)
             {"id": name, "parameters": {"rule": "x"} if name == "c" else {}, **run},
         )
         results.finish(tmp_path / "mnist" / name, {**RECORD, **record})
-    assert set(results.frame(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}
+    assert set(frames.epochs(results.outcomes(tmp_path / "mnist"))["rule"]) == {"x"}
 
 
 @pytest.mark.parametrize("name", ["BIOPLAUS_RESULTS", "BIOPLAUS_HOME"])

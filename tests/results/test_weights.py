@@ -1,5 +1,6 @@
 """Trained networks on disk: what comes back is what was saved, and nothing else is let in."""
 
+import io
 import os
 import pickle
 
@@ -26,6 +27,7 @@ def saved(tmp_path):
     x, y = torch.randn(5, 1, 8, 8), torch.randint(2, (5, 2))
     learner.train().fit_batch(x, y, epoch=0, step=0)
     path = tmp_path / "run" / weights.NAME
+    path.parent.mkdir()
     weights.save("hemispheric_bp", learner, path)
     return learner, path
 
@@ -92,6 +94,54 @@ def test_a_file_of_another_version_of_its_rule_is_refused(saved):
     with pytest.raises(
         BioplausError, match="does not fit rule hemispheric_bp of this version: once differ"
     ):
+        weights.load(path)
+
+
+def _with(path, **changes):
+    """The file again, sealed, with some of what it holds changed."""
+    saved = torch.load(io.BytesIO(_files.unseal(path.read_bytes(), path)), weights_only=True)
+    buffer = io.BytesIO()
+    torch.save({**saved, **changes}, buffer)
+    path.write_bytes(_files.seal(buffer.getvalue()))
+
+
+@pytest.mark.parametrize("value", [1e39, torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_in_the_dtype_asked_for_are_refused(saved, value):
+    learner, path = saved
+    state = {k: v.double() for k, v in learner.state_dict().items() if torch.is_tensor(v)}
+    name = next(name for name, value in state.items() if value.ndim)
+    state[name].view(-1)[0] = value
+    _with(path, state=state)
+    with pytest.raises(BioplausError, match=f"{name} that is not finite as torch.float32"):
+        weights.load(path)
+    if value == 1e39:
+        weights.load(path, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": None},
+        {"config": [1]},
+        {"state": None},
+        {"state": [torch.ones(1)]},
+        {"state": {"w": 1.0}},
+        {"state": {}},
+    ],
+    ids=repr,
+)
+def test_a_sealed_file_that_holds_something_else_is_refused_in_a_sentence(saved, changes):
+    _with(saved[1], **changes)
+    with pytest.raises(BioplausError, match="network.pt"):
+        weights.load(saved[1])
+
+
+def test_a_tensor_of_another_shape_is_named(saved):
+    learner, path = saved
+    state = {k: v for k, v in learner.state_dict().items() if torch.is_tensor(v)}
+    name = next(name for name, value in state.items() if value.ndim)
+    _with(path, state={**state, name: torch.zeros(1, 1)})
+    with pytest.raises(BioplausError, match=f"of this version: {name} differ"):
         weights.load(path)
 
 

@@ -8,7 +8,6 @@ import torch
 from bioplaus import device, rules
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import benchmark
-from bioplaus.tasks import Spec
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def test_a_row_adds_up(quick):
 
 def test_the_medians_are_of_rounds_and_the_fraction_is_taken_within_each_round():
     case = rules.BenchmarkCase(label="made up")
-    row = benchmark._row("x", case, 10**6, [1e-3, 2e-3, 4e-3], [1e9, 2e9, 1e9])
+    row = benchmark._row("x", case, "plain", 10**6, [1e-3, 2e-3, 4e-3], [1e9, 2e9, 1e9])
     assert row.milliseconds == 2.0 and row.gflops == 0.5 and row.machine_gflops == 1.0
     assert row.fraction == 0.25  # of 1, 0.25, 0.25
 
@@ -40,21 +39,29 @@ def test_cases_that_are_listed_fit_a_kind_of_task():
     }
     for name, cases in listed.items():
         for case in cases:
-            spec = benchmark.example_spec(
-                rules.get(name).Rule, rules.config(name, case.values), case.n_steps
-            )
-            assert len(benchmark.example_batch(spec, 2, device.generator(0, "x"))[0]) == 2
+            rule, config = rules.get(name).Rule, rules.config(name, case.values)
+            spec = rule.example_spec(config, case.n_steps)
+            assert len(rule.example_batch(spec, 2, device.generator(0, "x"))[0]) == 2
 
 
 def test_a_rule_that_lists_no_case_is_timed_at_its_default_parameters(quick, monkeypatch):
     monkeypatch.delattr(rules.get("bp"), "BENCHMARK")
     monkeypatch.setattr(rules, "names", lambda: ["bp"])
     (row,) = benchmark.run(rounds=1)
-    default = rules.make(
-        "bp", {}, benchmark.example_spec(rules.get("bp").Rule, rules.config("bp", {}))
-    )
+    default = rules.make("bp")
     assert (row.rule, row.label) == ("bp", "default parameters")
     assert row.useful_mflop == default.useful_flops(row.batch_size) / 1e6
+
+
+def test_the_plain_form_is_timed_beside_the_fast_one_where_asked_for(quick):
+    rows = benchmark.run(["ep", "bp"], rounds=1, plain=True)
+    assert [(row.rule, row.form) for row in rows] == [
+        ("ep", "fast"),
+        ("ep", "plain"),
+        ("bp", "plain"),
+    ]
+    assert rows[0].useful_mflop == rows[1].useful_mflop
+    assert [row.form for row in benchmark.run(["ep"], rounds=1)] == ["fast"]
 
 
 def test_an_unknown_rule_is_refused():
@@ -69,7 +76,7 @@ def test_text_and_json_say_the_same(quick):
         "threads"
     ] == 1
     lines = benchmark.render(rows).splitlines()
-    assert lines[0].split()[:4] == ["rule", "case", "batch", "ms/step"] and len(lines) == 4
+    assert lines[0].split()[:4] == ["rule", "case", "form", "batch"] and len(lines) == 4
     assert f"{rows[1].milliseconds:.3f}" in lines[2]
 
 
@@ -79,17 +86,26 @@ def test_it_measures_on_one_thread_and_puts_the_threads_back(quick):
     assert torch.get_num_threads() == 2
 
 
-def test_a_batch_has_the_form_its_kind_of_task_asks_for():
-    stream = device.generator(0, "x")
+def test_a_batch_has_the_form_that_the_rule_learns_from():
+    def shapes(name, values, n_steps=None):
+        rule = rules.get(name).Rule
+        spec = rule.example_spec(rules.config(name, values), n_steps)
+        batch = rule.example_batch(spec, 2, device.generator(0, "x"), torch.float64)
+        assert batch[0].dtype == torch.float64 and 0 <= batch[0].min() <= batch[0].max() <= 1
+        return [tuple(part.shape) for part in batch]
 
-    def shapes(kind, n_steps=None):
-        spec = Spec(name="x", kind=kind, n_in=5, n_out=3, n_steps=n_steps)
-        return [tuple(part.shape) for part in benchmark.example_batch(spec, 2, stream)]
+    assert shapes("bp", {"n_units": [5, 4, 3]}) == [(2, 5), (2,)]
+    assert shapes("bptt", {"n_units": [5, 4, 3], "loss": "xent"}, 4) == [(2, 4, 5), (2,)]
+    assert shapes("bptt", {"n_units": [5, 4, 3], "loss": "mse"}, 4) == [(2, 4, 5), (2, 4, 3)]
+    assert shapes("competing_hidden", {"n_units": [5, 4]}) == [(2, 5)]
+    words = {"n_units": [5, 4, 4, 3], "n_truncation": 2}
+    assert shapes("caption_bptt", words, 4) == [(2, 5), (2, 4)]
+    assert shapes("hemispheric_bp", rules.example("hemispheric_bp")[0]) == [(2, 1, 8, 8), (2, 2)]
 
-    assert shapes("classification") == [(2, 5), (2,)]
-    assert shapes("classification", 4) == [(2, 4, 5), (2,)]
-    assert shapes("features") == [(2, 5)]
-    assert shapes("drawing", 4) == [(2, 4, 5), (2, 4, 3)]
-    assert shapes("captions", 4) == [(2, 5), (2, 4)]
-    with pytest.raises(BioplausError, match="unknown kind of task 'dreams'"):
-        shapes("dreams")
+
+def test_a_rule_without_widths_must_say_what_it_learns():
+    class Rule(rules.LearningRule):
+        pass
+
+    with pytest.raises(BioplausError, match="must override example_spec"):
+        Rule.example_spec(rules.config("hemispheric_bp", {}))

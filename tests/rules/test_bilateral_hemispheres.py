@@ -75,7 +75,7 @@ def test_vgg11_is_the_one_of_torchvision_without_its_last_layer():
     torch.testing.assert_close(ours(x), hidden, rtol=0, atol=1e-12)
 
 
-def test_vgg11_without_linear_layers_gives_its_maps_of_which_those_of_small_images_are_one_value_repeated():
+def test_vgg11_without_linear_layers_repeats_the_one_value_of_each_map_of_a_small_image():
     net = build("vgg11_maps").eval()
     assert backbones.parameter_count(net) == 9_220_480  # torchvision's vgg11().features
     features = net(torch.randn(2, 3, 32, 32, dtype=torch.float64))
@@ -91,7 +91,7 @@ def test_vgg11_starts_as_torchvision_says():
     assert not conv.bias.any() and not linear.bias.any()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_resnets_are_those_of_torchvision_with_a_small_stem(name):
     from bioplaus._torchvision import models
 
@@ -108,9 +108,7 @@ def test_resnets_are_those_of_torchvision_with_a_small_stem(name):
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18", "autoencoder"]
-)
+@pytest.mark.parametrize("name", ["resnet9", "sparse_resnet9", "sparse_invresnet9", "resnet18"])
 def test_any_width_and_any_number_of_colours_gives_that_many_features(name):
     net = backbones.build(
         backbones.Config(backbone=name, widths=(2, 4, 6, 10)), 2, torch.Generator()
@@ -352,7 +350,8 @@ def test_the_published_wiring_gives_the_right_hemisphere_the_backbone_of_the_lef
     [
         ({"left": {"backbone": "sparse_resnet9", "widths": [4, 4, 6, 8]}},
          "not known here: conv1.0.bias, conv1.2.weight, conv1.2.bias, conv1.2.running_mean and"),
-        ({"left": {"widths": [4, 4, 6, 9]}}, "of another shape: conv4.0.weight (9, 6, 3, 3) for (8, 6, 3, 3)"),
+        ({"left": {"widths": [4, 4, 6, 9]}},
+         "of another shape: conv4.0.weight (9, 6, 3, 3) for (8, 6, 3, 3)"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_another_architecture_is_refused_and_the_names_listed(values, said):

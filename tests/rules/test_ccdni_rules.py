@@ -14,6 +14,7 @@ from bioplaus.nets.synthesiser import Synthesiser
 from bioplaus.tasks import Spec, linedraw
 
 LINES = {"n_units": [1, 12, 2], "loss": "mse", "spars_int": 2, "lr": 0.01, "n_truncation": 2}
+FORMS = pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 SPEC = Spec(name="lines", kind="drawing", n_in=1, n_out=2, n_steps=10)
 
 
@@ -28,9 +29,9 @@ def batches(n=3):
     ]
 
 
-def learned(name, n_epochs=2, **values):
+def learned(name, n_epochs=2, plain=False, **values):
     """Parameters of the cortex after some epochs, and what the last batch measured."""
-    rule = rules.make(name, LINES | values, seed=3, dtype=torch.float64)
+    rule = rules.make(name, LINES | values, seed=3, dtype=torch.float64, plain=plain)
     data = batches()
     for epoch in range(n_epochs):
         rule.begin_epoch(epoch, len(data))
@@ -51,15 +52,30 @@ def test_both_networks_of_one_seed_start_from_the_same_cortex():
     )
 
 
-def test_at_the_first_batch_the_cortex_learns_as_without_cerebellum_because_the_last_layer_is_zero():
+def seen_in_a_batch(rule, batch):
+    """What `watch` sees while the rule learns from a batch: by phase and name, a list over t of
+    lists of tensors.
+    """
+    seen = {}
+
+    def watch(phase, t, state):
+        for name, values in state.items():
+            seen.setdefault(f"{phase}.{name}", []).append([value.clone() for value in values])
+            assert len(seen[f"{phase}.{name}"]) == t + 1
+
+    rule.watch = watch
+    rule.fit_batch(*batch, epoch=0, step=0)
+    rule.watch = None
+    return seen
+
+
+def test_at_the_first_batch_the_cortex_learns_as_alone_because_the_last_layer_is_zero():
     grads = {}
     for name in ("bptt", "dni"):
-        rule, seen = rules.make(name, LINES, seed=3, dtype=torch.float64), {}
-        rule.watch = seen.update
+        rule = rules.make(name, LINES, seed=3, dtype=torch.float64)
         rule.begin_epoch(0, 1)
-        rule.fit_batch(*batches()[0], epoch=0, step=0)
-        grads[name] = seen["grads"]
-    for a, b in zip(grads["bptt"], grads["dni"], strict=False):
+        (grads[name],) = seen_in_a_batch(rule, batches()[0])["gradient.theta"]
+    for a, b in zip(grads["bptt"], grads["dni"], strict=True):
         assert torch.equal(a, b)
 
 
@@ -67,7 +83,7 @@ def test_a_lesion_from_the_first_epoch_is_a_cortex_alone_to_the_last_bit():
     assert_same(learned("dni", 20, lesion_epoch=1, clip=0.05), learned("bptt", 20, clip=0.05))
 
 
-def test_a_fixed_synthesiser_that_starts_at_zero_is_a_cortex_alone_without_clipping_and_not_with_it():
+def test_a_fixed_synthesiser_that_starts_at_zero_is_a_cortex_alone_but_for_clipping():
     alone = learned("bptt", clip=0.0)
     assert_same(learned("dni", clip=0.0, fixed_synth=True), alone)
     clipped = learned("dni", clip=0.05, fixed_synth=True)
@@ -116,17 +132,20 @@ def test_stale_gradients_weigh_in_clipping_only_where_they_are_kept():
 def test_clipping_bounds_the_joint_norm():
     rule = rules.make("dni", LINES | {"clip": 0.05}, seed=3, dtype=torch.float64)
     rule.begin_epoch(0, 1)
-    norm = rule.fit_batch(*batches()[0], epoch=0, step=0)["grad_norm"]
-    after = torch.cat([g.flatten() for g in (*rule.grads, *rule.synth_grads)]).norm()
-    assert norm > 0.05 and after.item() == pytest.approx(
-        0.05 * norm.item() / (norm.item() + 1e-6), rel=1e-12
+    seen = seen_in_a_batch(rule, batches()[0])
+    before, after = (
+        torch.cat([g.flatten() for g in (*seen[f"{phase}.theta"][0], *seen[f"{phase}.phi"][0])])
+        for phase in ("gradient", "clipped")
     )
+    norm = before.norm().item()
+    assert norm > 0.05
+    torch.testing.assert_close(after, before * 0.05 / (norm + 1e-6), rtol=1e-12, atol=0)
 
 
-def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut():
-    rule = rules.make(
-        "dni", LINES | {"n_fibres": 5, "n_synth_hidden": 9}, seed=0, dtype=torch.float64
-    )
+@FORMS
+def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut(plain):
+    values = LINES | {"n_fibres": 5, "n_synth_hidden": 9}
+    rule = rules.make("dni", values, seed=0, dtype=torch.float64, plain=plain)
     data = batches()
     rule.begin_epoch(0, len(data))
     for step, batch in enumerate(data):
@@ -135,6 +154,27 @@ def test_fibres_cut_the_same_number_of_inputs_of_every_unit_and_stay_cut():
     assert ((first != 0).sum(1) == 5).all() and len(
         {tuple(row.nonzero().flatten().tolist()) for row in first}
     ) > 1
+
+
+def test_both_forms_learn_the_same_with_cut_fibres():
+    values = {"n_epochs": 3, "n_fibres": 5, "synth_last": "random"}
+    assert_same(learned("dni", **values), learned("dni", plain=True, **values), atol=1e-14)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+@pytest.mark.parametrize("n_layers", [0, 2])
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_both_forms_measure_the_same(k, n_layers, as_published):
+    values = {"n_truncation": k, "n_synth_layers": n_layers, "synth_last": "random"}
+    fast, plain = (
+        rules.make("dni", LINES | values, seed=3, dtype=torch.float64, plain=plain).measure(
+            *batches()[0], as_published=as_published
+        )
+        for plain in (False, True)
+    )
+    assert fast.keys() == plain.keys()
+    for name, value in fast.items():
+        torch.testing.assert_close(value, plain[name], rtol=0, atol=1e-14)
 
 
 def test_the_published_bug_of_minus_one_fibre_zeroes_the_first_layer_without_cutting_it():
@@ -314,6 +354,21 @@ def test_captioning_with_a_silent_cerebellum_is_captioning_without():
 
 
 @pytest.mark.parametrize("name", ["caption_bptt", "caption_dni"])
+def test_what_is_watched_of_captions_are_the_losses_of_the_truncations_before_their_steps(name):
+    rule = rules.make(name, CAPTIONS | {"lr": 0.0}, DESCRIBED, seed=1, dtype=torch.float64)
+    x, y = described(1)[0]
+    seen = seen_in_a_batch(rule, (x, y))
+    (logits,) = zip(*seen["truncation.logits"], strict=True)
+    with torch.no_grad():
+        scores = rule.net.scores(x, y)
+    torch.testing.assert_close(torch.cat(logits, dim=1), scores, rtol=0, atol=1e-13)
+    (losses,) = zip(*seen["truncation.loss"], strict=True)
+    for part, target, loss in zip(logits, y.split(3, dim=1), losses, strict=True):
+        expected = torch.nn.functional.cross_entropy(part.flatten(0, 1), target.flatten())
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["caption_bptt", "caption_dni"])
 def test_captions_are_learned_by_heart(name):
     torch.manual_seed(0)
     rule = rules.make(name, CAPTIONS | {"lr": 0.02}, DESCRIBED, seed=1, dtype=torch.float64)
@@ -324,7 +379,7 @@ def test_captions_are_learned_by_heart(name):
     assert rule.nll(x, y) < 0.35 * before
 
 
-def test_images_are_normalised_alike_in_learning_and_after_it_by_statistics_that_follow_the_batches():
+def test_images_are_normalised_by_running_statistics_in_learning_and_after_it():
     rule = rules.make(
         "caption_bptt", CAPTIONS | {"lr": 0.0}, DESCRIBED, seed=1, dtype=torch.float64
     )

@@ -12,38 +12,29 @@ import torch
 from bioplaus import device, rules
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import benchmark
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec
 
 N_BATCHES, BATCH_SIZE = 4, 10
 
 
-def example(name):
-    """Config values of rule `name`, every layer cut to at most 12 units, and a task they fit."""
-    module = rules.get(name)
-    if given := module.Rule.example():
-        return given
-    assert hasattr(module.Config(), "n_units"), (
-        f"rule {name} has no n_units: its Rule must give an `example()`"
-    )
-    widths = [min(width, 12) for width in module.Config().n_units]
-    return {"n_units": widths}, benchmark.example_spec(
-        module.Rule, rules.config(name, {"n_units": widths})
-    )
-
-
 NAMES = rules.names()
+FORMS = NAMES + [f"{name} (plain)" for name in NAMES if rules.has_fast(name)]
 
 
-def learner(name, seed=0, dtype=torch.float32):
-    return rules.make(name, *example(name), seed=seed, dtype=dtype)
+def learner(form, seed=0, dtype=torch.float32, device="cpu"):
+    """A rule from its key, in its plain form where that is said behind it."""
+    name, _, plain = form.partition(" ")
+    return rules.make(
+        name, *rules.example(name), seed=seed, dtype=dtype, device=device, plain=bool(plain)
+    )
 
 
-def batches(name, n=N_BATCHES, dtype=torch.float32):
+def batches(form, n=N_BATCHES, dtype=torch.float32):
     """Random batches of a task the rule accepts."""
-    stream = device.generator(1, "data")
-    return [benchmark.example_batch(example(name)[1], BATCH_SIZE, stream, dtype) for _ in range(n)]
+    name = form.partition(" ")[0]
+    stream, rule, (_, spec) = device.generator(1, "data"), rules.get(name).Rule, rules.example(name)
+    return [rule.example_batch(spec, BATCH_SIZE, stream, dtype) for _ in range(n)]
 
 
 def train(rule, data, epochs=(0,)):
@@ -68,7 +59,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", NAMES)
-class TestContract:
+class TestDescription:
     def test_the_module_explains_itself_and_defines_a_config_and_a_rule(self, name):
         module = rules.get(name)
         assert module.__doc__ and module.Rule.__doc__
@@ -85,7 +76,7 @@ class TestContract:
             rules.config(name, {"no_such_thing": 1})
 
     def test_a_task_of_another_size_is_refused_and_the_data_set_named(self, name):
-        values, fits = example(name)
+        values, fits = rules.example(name)
         with pytest.raises(BioplausError, match="'other'"):
             rules.config(
                 name,
@@ -96,27 +87,30 @@ class TestContract:
     def test_a_task_of_another_kind_is_refused(self, name):
         spec = Spec(name="other", kind="no such kind", n_in=12, n_out=10)
         with pytest.raises(BioplausError, match="other"):
-            rules.config(name, example(name)[0], spec)
+            rules.config(name, rules.example(name)[0], spec)
 
-    def test_one_seed_gives_one_learner_and_another_seed_another(self, name):
-        data = batches(name)
-        first, again, other = (train(learner(name, seed), data) for seed in (3, 3, 4))
+
+@pytest.mark.parametrize("form", FORMS)
+class TestLearning:
+    def test_one_seed_gives_one_learner_and_another_seed_another(self, form):
+        data = batches(form)
+        first, again, other = (train(learner(form, seed), data) for seed in (3, 3, 4))
         assert same(state(first), state(again))
         assert not same(state(first), state(other))
 
-    def test_both_dtypes_start_from_the_same_weights(self, name):
-        single, double = learner(name), learner(name, dtype=torch.float64)
+    def test_both_dtypes_start_from_the_same_weights(self, form):
+        single, double = learner(form), learner(form, dtype=torch.float64)
         for (key, a), b in zip(single.named_parameters(), double.parameters(), strict=True):
             assert b.dtype == torch.float64, key
             torch.testing.assert_close(a.double(), b, rtol=1e-6, atol=1e-7)
 
-    def test_learning_in_float64_stays_in_float64_and_agrees_with_float32(self, name):
-        data = batches(name, n=2)
-        single = train(learner(name), data)
+    def test_learning_in_float64_stays_in_float64_and_agrees_with_float32(self, form):
+        data = batches(form, n=2)
+        single = train(learner(form), data)
         doubles = [
             tuple(v.double() if v.is_floating_point() else v for v in batch) for batch in data
         ]
-        double = train(learner(name, dtype=torch.float64), doubles)
+        double = train(learner(form, dtype=torch.float64), doubles)
         for (key, a), b in zip(single.named_parameters(), double.parameters(), strict=True):
             assert b.dtype == torch.float64, key
             torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-4, msg=key)
@@ -126,9 +120,9 @@ class TestContract:
             torch.int64,
         )  # int64: predicted words
 
-    def test_learning_changes_weights_and_keeps_them_finite(self, name):
-        rule = learner(name)
-        before, data = state(rule), batches(name)
+    def test_learning_changes_weights_and_keeps_them_finite(self, form):
+        rule = learner(form)
+        before, data = state(rule), batches(form)
         train(rule, data)
         after = state(rule)
         assert any(
@@ -143,17 +137,17 @@ class TestContract:
             torch.isfinite(value).all() for value in after.values() if value.is_floating_point()
         )
 
-    def test_a_saved_learner_goes_on_bit_for_bit(self, name):
-        data = batches(name)
-        undisturbed = train(learner(name), data, epochs=(0, 1, 2))
-        saved = copy.deepcopy(train(learner(name), data, epochs=(0,)).state_dict())
-        resumed = learner(name, seed=9)
+    def test_a_saved_learner_goes_on_bit_for_bit(self, form):
+        data = batches(form)
+        undisturbed = train(learner(form), data, epochs=(0, 1, 2))
+        saved = copy.deepcopy(train(learner(form), data, epochs=(0,)).state_dict())
+        resumed = learner(form, seed=9)
         resumed.load_state_dict(saved)
         assert same(state(train(resumed, data, epochs=(1, 2))), state(undisturbed))
 
-    def test_predicting_changes_nothing_and_draws_nothing(self, name):
-        rule = learner(name)
-        data = batches(name)
+    def test_predicting_changes_nothing_and_draws_nothing(self, form):
+        rule = learner(form)
+        data = batches(form)
         train(rule, data)
         rule.eval()
         before, global_draws = state(rule), torch.get_rng_state()
@@ -163,37 +157,37 @@ class TestContract:
         assert same(before, state(rule)) and torch.equal(global_draws, torch.get_rng_state())
 
     def test_a_look_at_the_evaluation_and_the_diagnostics_does_not_change_what_is_learned(
-        self, name
+        self, form
     ):
-        data = batches(name)
-        plain = train(learner(name), data, epochs=(0, 1))
-        looked = train(learner(name), data).eval()
+        data = batches(form)
+        plain = train(learner(form), data, epochs=(0, 1))
+        looked = train(learner(form), data).eval()
         looked.predict(data[0][0])
         looked.diagnostics()
         looked.train()
         assert same(state(train(looked, data, epochs=(1,))), state(plain))
 
-    def test_rows_are_predicted_independently(self, name):
-        rule = train(learner(name, dtype=torch.float64), batches(name, dtype=torch.float64))
+    def test_rows_are_predicted_independently(self, form):
+        rule = train(learner(form, dtype=torch.float64), batches(form, dtype=torch.float64))
         rule.eval()
-        x = torch.cat([batch[0] for batch in batches(name, dtype=torch.float64)])
+        x = torch.cat([batch[0] for batch in batches(form, dtype=torch.float64)])
         torch.testing.assert_close(rule.predict(x)[:3], rule.predict(x[:3]), rtol=0, atol=1e-12)
 
-    def test_a_prediction_is_an_ordinary_tensor(self, name):
-        rule = learner(name)
-        output = rule.predict(batches(name)[0][0])
+    def test_a_prediction_is_an_ordinary_tensor(self, form):
+        rule = learner(form)
+        output = rule.predict(batches(form)[0][0])
         assert not output.is_inference()
         output += 1  # an inference tensor would refuse
 
-    def test_only_the_stream_of_the_rule_is_drawn_from(self, name):
-        data = batches(name)
+    def test_only_the_stream_of_the_rule_is_drawn_from(self, form):
+        data = batches(form)
         before = torch.get_rng_state()
-        train(learner(name), data)
+        train(learner(form), data)
         assert torch.equal(before, torch.get_rng_state())
 
-    def test_a_batch_is_learned_without_asking_the_host(self, name, monkeypatch):
-        rule = learner(name)
-        data = batches(name)
+    def test_a_batch_is_learned_without_asking_the_host(self, form, monkeypatch):
+        rule = learner(form)
+        data = batches(form)
         train(rule, data)  # first calls may allocate
         rule.begin_epoch(1, len(data))
 
@@ -215,38 +209,38 @@ class TestContract:
             for step, batch in enumerate(data):
                 rule.fit_batch(*batch, epoch=1, step=step)
 
-    def test_what_a_batch_measures_are_single_numbers(self, name):
-        rule = learner(name)
-        data = batches(name)
+    def test_what_a_batch_measures_are_single_numbers(self, form):
+        rule = learner(form)
+        data = batches(form)
         rule.begin_epoch(0, len(data))
         for key, value in rule.fit_batch(*data[0], epoch=0, step=0).items():
             assert isinstance(key, str) and value.shape == () and torch.isfinite(value)
 
-    def test_diagnostics_are_numbers(self, name):
-        rule = train(learner(name), batches(name))
+    def test_diagnostics_are_numbers(self, form):
+        rule = train(learner(form), batches(form))
         assert all(
             isinstance(key, str) and type(value) is float
             for key, value in rule.diagnostics().items()
         )
 
-    def test_batches_may_change_size(self, name):
-        data = batches(name)
+    def test_batches_may_change_size(self, form):
+        data = batches(form)
         short = tuple(part[:3] for part in data[1])
-        alone = train(learner(name), [data[0], short, data[2]])
-        again = train(learner(name), [data[0], short, data[2]])
+        alone = train(learner(form), [data[0], short, data[2]])
+        again = train(learner(form), [data[0], short, data[2]])
         assert same(state(alone), state(again))
 
-    def test_useful_operations_grow_in_proportion_to_the_batch(self, name):
-        rule = train(learner(name), batches(name))
+    def test_useful_operations_grow_in_proportion_to_the_batch(self, form):
+        rule = train(learner(form), batches(form))
         one, ten = rule.useful_flops(1), rule.useful_flops(10)
         assert isinstance(one, int) and one >= 0 and ten == 10 * one
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    def test_a_gpu_learns_the_same_in_float64(self, name):
-        data = batches(name, dtype=torch.float64)
-        host = train(learner(name, dtype=torch.float64), data)
-        there = rules.make(name, *example(name), dtype=torch.float64, device="cuda")
+    def test_a_gpu_learns_the_same_in_float64(self, form):
+        data = batches(form, dtype=torch.float64)
+        host = train(learner(form, dtype=torch.float64), data)
+        there = learner(form, dtype=torch.float64, device="cuda")
         train(there, [tuple(part.cuda() for part in batch) for batch in data])
         for a, b in zip(host.parameters(), there.parameters(), strict=True):
             torch.testing.assert_close(a, b.cpu(), rtol=1e-9, atol=1e-9)
@@ -254,8 +248,8 @@ class TestContract:
 
 def is_classifier(name):
     try:
-        return example(name)[1].kind == "classification"
-    except (AssertionError, BioplausError):
+        return rules.example(name)[1].kind == "classification"
+    except BioplausError:
         return False  # it cannot be asked; the tests above fail for it
 
 
@@ -268,8 +262,8 @@ def test_a_classifier_learns_three_classes_that_can_be_told_apart(name):
     """The loss of a rule that reports one falls by 5 %, else 9 of 10 samples are classified, after
     300 batches.
     """
-    widths = {"n_units": [*example(name)[0]["n_units"][:-1], 3]}
-    spec = benchmark.example_spec(rules.get(name).Rule, rules.config(name, widths))
+    widths = {"n_units": [*rules.example(name)[0]["n_units"][:-1], 3]}
+    spec = rules.get(name).Rule.example_spec(rules.config(name, widths))
     rule, stream = rules.make(name, widths, spec), device.generator(2, "data")
     prototypes = torch.zeros(3, spec.n_in)
     for k in range(3):

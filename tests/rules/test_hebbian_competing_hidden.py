@@ -7,14 +7,16 @@ import torch
 
 from bioplaus import rules, train
 from bioplaus.errors import BioplausError
-from bioplaus.rules import competing_hidden
+from bioplaus.rules._fast.competing_hidden import ranked
 from bioplaus.tasks import Spec, features
 
 N_IN, N_HIDDEN = 12, 30
+FORMS = pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 
 
-def make(n_units=(N_IN, N_HIDDEN), dtype=torch.float64, **values):
-    rule = rules.make("competing_hidden", {"n_units": list(n_units), **values}, dtype=dtype)
+def make(n_units=(N_IN, N_HIDDEN), dtype=torch.float64, plain=False, **values):
+    values = {"n_units": list(n_units), **values}
+    rule = rules.make("competing_hidden", values, dtype=dtype, plain=plain)
     rule.begin_epoch(0, 1)
     return rule
 
@@ -47,13 +49,14 @@ def inputs(n: int = 60, n_in: int = N_IN) -> features.Inputs:
     )
 
 
-# 2 x 4 < 30 units: rows gathered; 2 x 20 > 30: the whole matrix
+# 2 x 4 < 30 units: rows gathered by the fast form; 2 x 20 > 30: the whole matrix
+@FORMS
 @pytest.mark.parametrize("batch_size", [4, 20])
 @pytest.mark.parametrize(
     ("p", "k", "delta"), [(2.0, 2, 0.4), (3.0, 7, 0.4), (2.5, 3, 0.2), (4.0, 2, 0.0), (1.5, 5, 1.0)]
 )
-def test_updates_are_those_of_the_published_loop(batch_size, p, k, delta):
-    rule = make(p=p, k=k, delta=delta, lr=0.03)
+def test_updates_are_those_of_the_published_loop(batch_size, p, k, delta, plain):
+    rule = make(p=p, k=k, delta=delta, lr=0.03, plain=plain)
     expected = rule.weight.numpy().copy()
     for step in range(6):
         x = random_inputs(batch_size, seed=step)
@@ -63,13 +66,13 @@ def test_updates_are_those_of_the_published_loop(batch_size, p, k, delta):
         assert np.allclose(rule.weight.numpy(), expected, rtol=0, atol=1e-13)
 
 
-def test_update_of_one_sample_is_the_closed_form():
-    rule = make((2, 3), k=2, delta=0.5, lr=0.1)
+@FORMS
+def test_update_of_one_sample_is_the_closed_form(plain):
+    rule = make((2, 3), k=2, delta=0.5, lr=0.1, plain=plain)
     rule.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64))
     rule.fit_batch(torch.tensor([[2.0, 1.0]], dtype=torch.float64))
-    # Currents 2, 1, -2: unit 0 wins, unit 1 is second. D_0 = v - 2 W_0 = (0, 1); D_1 = -v/2 + W_1/2
-    # = (-1, 0); the
-    # largest entry is 1, so each moves by 0.1 D and unit 2 stays.
+    # Currents 2, 1, -2: unit 0 wins, unit 1 is second. D_0 = v - 2 W_0 = (0, 1);
+    # D_1 = -v/2 + W_1/2 = (-1, 0); the largest entry is 1, so each moves by 0.1 D and unit 2 stays.
     expected = [[1.0, 0.1], [-0.1, 1.0], [-1.0, 0.0]]
     assert torch.allclose(
         rule.weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15
@@ -96,9 +99,10 @@ def test_only_units_that_won_or_were_kth_move(batch_size):
     assert moved == chosen
 
 
+@FORMS
 @pytest.mark.parametrize("batch_size", [4, 20])
-def test_batch_of_zeros_changes_no_bit(batch_size):
-    rule = make(p=3.0)
+def test_batch_of_zeros_changes_no_bit(batch_size, plain):
+    rule = make(p=3.0, plain=plain)
     before = rule.weight.clone()
     rule.fit_batch(torch.zeros(batch_size, N_IN, dtype=torch.float64))
     assert torch.equal(rule.weight, before)
@@ -140,7 +144,7 @@ def test_rate_falls_linearly_over_the_epochs_and_ends_at_nothing():
 def test_ranked_names_the_largest_and_the_kth_largest_and_leaves_the_currents(k):
     current = random_inputs(50, 40)
     before = current.clone()
-    (top, low), (first, kth) = competing_hidden.ranked(current, k)
+    (top, low), (first, kth) = ranked(current, k)
     ordered = before.sort(dim=1, descending=True)
     assert torch.equal(current, before)
     assert torch.equal(first, ordered.indices[:, 0]) and torch.equal(kth, ordered.indices[:, k - 1])
@@ -154,8 +158,9 @@ def test_initial_weights_have_the_mean_and_deviation_asked_for():
     assert weight.std().item() == pytest.approx(0.5, rel=0.01)
 
 
-def test_prediction_is_the_rectified_current_to_the_power():
-    rule, x = make(p=3.0, power=4.5), random_inputs(7)
+@FORMS
+def test_prediction_is_the_rectified_current_to_the_power(plain):
+    rule, x = make(p=3.0, power=4.5, plain=plain), random_inputs(7)
     weight = rule.weight.numpy()
     current = x.numpy() @ (np.sign(weight) * weight**2).T
     assert np.allclose(rule.currents(x).numpy(), current, rtol=0, atol=1e-13)
@@ -178,29 +183,33 @@ def test_weights_changed_from_outside_are_used_at_once(batch_size):
     assert torch.equal(rule.weight, other.weight)
 
 
+@FORMS
 @pytest.mark.parametrize(("p", "k"), [(2.0, 2), (3.0, 7)])
 @pytest.mark.parametrize("batch_size", [4, 20])
-def test_update_asks_the_host_for_nothing(batch_size, p, k):
+def test_update_asks_the_host_for_nothing(batch_size, p, k, plain):
     """On the meta device tensors have no values: anything that copies one to the host, or a shape
     that depends on one, fails."""
-    rule = make(p=p, k=k, dtype=torch.float32).to("meta")
+    rule = make(p=p, k=k, dtype=torch.float32, plain=plain).to("meta")
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))
     rule.fit_batch(torch.empty(batch_size, N_IN, device="meta"))
     with pytest.raises(RuntimeError, match="meta"):
         rule.weight.max().item()
 
 
-def test_watching_changes_nothing_and_sees_what_is_learned():
-    watched, alone, seen = make(p=3.0), make(p=3.0), []
-    watched.watch = lambda found: seen.append(
-        {name: value.clone() for name, value in found.items()}
+@FORMS
+def test_watching_changes_nothing_and_sees_what_is_learned(plain):
+    watched, alone, seen = make(p=3.0, plain=plain), make(p=3.0, plain=plain), []
+    watched.watch = lambda phase, t, state: seen.append(
+        (phase, t, {name: value.clone() for name, (value,) in state.items()})
     )
     x = random_inputs(4)
     before = watched.weight.clone()
     for rule in (watched, alone):
         rule.fit_batch(x)
     assert torch.equal(watched.weight, alone.weight)
-    step = seen[0]["lr"] * seen[0]["change"] / seen[0]["normaliser"]
+    ((phase, t, state),) = seen
+    assert (phase, t) == ("update", 0)
+    step = state["lr"] * state["change"] / state["normaliser"]
     assert torch.allclose(watched.weight, before + step, rtol=0, atol=1e-15)
 
 

@@ -20,7 +20,7 @@ RELAXING = LAYERED[2:]
 widths = st.lists(st.integers(2, 6), min_size=3, max_size=5).map(tuple)
 
 
-def make(name, n_units, seed=0, **values):
+def make(name, n_units, seed=0, plain=False, **values):
     """A rule in float64 for any depth: the lists by layer are made to fit where they are not
     given.
     """
@@ -33,7 +33,8 @@ def make(name, n_units, seed=0, **values):
     }
     lists["sparse_layers"] = [1]
     fitting = {key: value for key, value in lists.items() if key in fields}
-    return rules.make(name, {"n_units": n_units, **fitting, **values}, seed=seed, dtype=F64)
+    values = {"n_units": n_units, **fitting, **values}
+    return rules.make(name, values, seed=seed, dtype=F64, plain=plain)
 
 
 def batch(n_units, n=6, seed=1):
@@ -378,6 +379,25 @@ def test_the_lateral_matrix_stays_the_inverse_of_the_correlation_up_to_second_or
             worst = max(worst, (b @ new - torch.eye(len(b), dtype=F64)).abs().max().item())
         errors.append(worst)
     assert errors[0] < 1e-2 and errors[1] == pytest.approx(errors[0] / 100, rel=0.2)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_a_unit_spreads_to_others_is_its_column_of_the_lateral_matrix(plain):
+    """By hand, two hidden units, W_1 = (1, 0), V = 0, gamma = eps = eta = 1 and g = 0: from rest
+    comes u = (x, 0), and then u = (x, 0) + (0 - x, 0) + 2 B (x, 0) = 2 x B[:, 0].
+    """
+    rule = make(
+        "corinfomax", (1, 2, 1), plain=plain, epsilon=1.0, g_leak=0.0, lambda_forget=0.5,
+        lr_neural=1.0, n_free_steps=2,
+    )  # fmt: skip
+    for part in (*rule.w_ff, *rule.w_fb, *rule.b_lateral):
+        part.data.zero_()
+    rule.w_ff[0].data[0] = 1
+    rule.b_lateral[0].data[:] = torch.tensor([[0.5, 9.0], [1.0, 9.0]], dtype=F64)
+    x = torch.tensor([[0.25]], dtype=F64)
+    states = rule.relax(x).states["r"][0]
+    assert states[0].tolist() == [[0.25, 0.0]]
+    assert states[1].tolist() == [[0.25, 0.5]]
 
 
 def test_correlations_average_the_rates_of_their_phase_and_can_be_left_out():

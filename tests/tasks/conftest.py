@@ -2,6 +2,7 @@
 published formats.
 """
 
+import contextlib
 import gzip
 import hashlib
 import socket
@@ -53,7 +54,9 @@ class TinyMnist:
 
     `mode` is what the server does: "whole", "cut" (half of the bytes), "wrong" (other bytes),
     "page" (an HTML page with status 200), "refuse" (status 404), "stall" (a header, then silence),
-    "hang up" (closes the connection).
+    "hang up" (closes the connection), "drip" (a byte now and then), "drip header" (the same from
+    the first line on), "flood" (more and more, without saying how much), "promise" (says that 10 GB
+    follow).
     """
 
     mode = "whole"
@@ -123,6 +126,10 @@ class TinyMnist:
                 if tiny.mode == "refuse":
                     self.send_error(404)
                     return
+                if tiny.mode in ("drip header", "flood") and not is_head:
+                    tiny.served[self.path] += 1
+                    self._endless()
+                    return
                 sent = {
                     "cut": body[: len(body) // 2],
                     "wrong": bytes(len(body)),
@@ -131,13 +138,35 @@ class TinyMnist:
                     "hang up": b"",
                 }.get(tiny.mode, body)
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(sent if tiny.mode == "page" else body)))
+                stated = {"page": len(sent), "promise": 10**10}.get(tiny.mode, len(body))
+                self.send_header("Content-Length", str(stated))
                 self.end_headers()
                 if not is_head:
                     tiny.served[self.path] += 1
+                    if tiny.mode == "drip":
+                        self._drip(sent)
+                        return
                     self.wfile.write(sent)
                     if tiny.mode == "stall":
                         tiny.released.wait(30)
+
+            def _drip(self, content):
+                with contextlib.suppress(OSError):
+                    for i in range(len(content)):
+                        self.wfile.write(content[i : i + 1])
+                        self.wfile.flush()
+                        if tiny.released.wait(0.05):
+                            return
+
+            def _endless(self):
+                if tiny.mode == "drip header":
+                    self._drip(b"HTTP/1.0 200 OK\r\nX-Long: " + b"x" * 10_000)
+                    return
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    while not tiny.released.is_set():
+                        self.wfile.write(bytes(2**16))
 
             def log_message(self, *arguments):
                 pass

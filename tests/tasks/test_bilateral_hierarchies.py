@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bioplaus import device
 from bioplaus.errors import BioplausError
-from bioplaus.tasks import hierarchies
+from bioplaus.tasks import augmentation, hierarchies
 from bioplaus.tasks.hierarchies import Normaliser, augment
 
 
@@ -107,7 +107,7 @@ def test_training_images_have_mean_0_and_deviation_1_by_colour_where_nothing_was
 
 
 def test_cifar100_is_normalised_with_the_published_numbers():
-    mean, deviation = hierarchies._statistics("cifar100", np.zeros((1, 3, 2, 2), np.uint8), 255)
+    mean, deviation = augmentation.statistics("cifar100", np.zeros((1, 3, 2, 2), np.uint8), 255)
     assert mean.tolist() == [0.5071, 0.4867, 0.4408] and deviation.tolist() == [
         0.2675,
         0.2565,
@@ -172,7 +172,7 @@ class Knows(torch.nn.Module):
         return {"fine": values * torch.arange(5), "coarse": values * torch.tensor([1.0, 0.0, 2.0])}
 
 
-def test_the_validation_error_is_of_the_validation_images_or_of_the_test_images_where_those_validate(
+def test_the_validation_error_is_of_validation_images_or_of_test_images_where_those_validate(
     own,
 ):
     path = own()

@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 import threading
 import time
 import zipfile
@@ -18,7 +19,7 @@ import pytest
 
 from bioplaus import _files
 from bioplaus.errors import BioplausError
-from bioplaus.tasks import _pixels
+from bioplaus.tasks import _network, _pixels
 from bioplaus.tasks import datasets as data
 
 
@@ -71,6 +72,8 @@ def test_catalogue_agrees_with_what_is_read_for_every_set_present(shared, monkey
             for part, size in zip(images.labels[kind], (about.n_train, about.n_test), strict=True):
                 assert part.dtype == np.int64 and part.shape == (size,)
                 assert set(np.unique(part)) == set(range(n))
+        for counts, part in zip(about.counts.values(), images.labels["fine"], strict=True):
+            assert np.bincount(part).tolist() == counts.tolist()
 
 
 def test_digits_are_those_of_scikit_learn_with_144_training_images_a_class():
@@ -351,7 +354,10 @@ def test_a_missing_set_is_downloaded_checked_and_afterwards_read_without_any_net
     assert data.get("mnist") == str(data.root() / "MNIST" / "raw")
 
 
-@pytest.mark.parametrize("mode", ["cut", "wrong", "page", "refuse", "stall", "hang up"])
+MODES = ["cut", "wrong", "page", "refuse", "stall", "hang up", "drip", "drip header", "promise"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_whatever_a_bad_server_sends_is_rejected_with_one_sentence_and_nothing_stays_behind(
     tiny_mnist, monkeypatch, mode
 ):
@@ -366,6 +372,47 @@ def test_whatever_a_bad_server_sends_is_rejected_with_one_sentence_and_nothing_s
     assert leftovers(data.root()) == []
     assert not (data.root() / "MNIST").exists()
     assert time.monotonic() - started < 20  # a stalled server would hold us for 30 s
+
+
+def test_a_server_that_sends_without_end_is_cut_at_the_size_of_the_file(tiny_mnist, monkeypatch):
+    sizes = dict.fromkeys(data._CATALOGUE["mnist"].packed, 300_000)
+    entry = dataclasses.replace(data._CATALOGUE["mnist"], packed=sizes)
+    monkeypatch.setitem(data._CATALOGUE, "mnist", entry)
+    tiny_mnist.serve("flood")
+    with pytest.raises(
+        BioplausError, match="sends .* bytes or more, but at most 300,000"
+    ) as caught:
+        data.read("mnist")
+    assert leftovers(data.root()) == [] and "python -m bioplaus data get" in sentence(caught)
+
+
+def test_a_download_that_goes_on_too_slowly_is_given_up_as_a_whole(tiny_mnist, monkeypatch):
+    monkeypatch.setattr(_network, "LEAST_RATE", 0)  # a byte now and then is enough for each window
+    monkeypatch.setattr(_network, "LEAST_MEAN", 10**9)
+    monkeypatch.setattr(data, "TIMEOUT", 0.3)
+    tiny_mnist.serve("drip")
+    started = time.monotonic()
+    with pytest.raises(BioplausError, match="sent only .* of up to .* bytes in"):
+        data.read("mnist")
+    assert time.monotonic() - started < 10 and leftovers(data.root()) == []
+
+
+def test_of_an_archive_only_the_wanted_files_are_unpacked_and_none_leaves_the_folder(tmp_path):
+    content = {"set/wanted": b"yes", "set/other": b"no", "../outside": b"no", "/absolute": b"no"}
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
+        for name, raw in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            archive.addfile(member, io.BytesIO(raw))
+        link = tarfile.TarInfo("set/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    (tmp_path / "into").mkdir()
+    _network.unpack(tmp_path / "set.tar.gz", tmp_path / "into", ["set/wanted", "set/link"])
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
+        "set.tar.gz",
+        "into/set/wanted",
+    ]
 
 
 def test_without_a_network_there_is_a_clear_sentence_within_seconds(tiny_mnist):

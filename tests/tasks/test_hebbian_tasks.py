@@ -8,7 +8,7 @@ import torch
 
 from bioplaus import rules
 from bioplaus.errors import BioplausError
-from bioplaus.tasks import Spec, features, hebbian_images, patches
+from bioplaus.tasks import Spec, features, images, patches, preprocessing
 from bioplaus.tasks import datasets as data
 
 
@@ -39,8 +39,8 @@ def numbered(n: int = 23, labelled: bool = True) -> features.Inputs:
 
 def test_centring_takes_the_mean_of_all_training_images_and_the_test_sets_own():
     train, held_out, test = pixels(9), pixels(4, seed=1), pixels(6, seed=2)
-    found = hebbian_images.prepare(
-        {"train": train.clone(), "validation": held_out.clone(), "test": test.clone()}, "centred"
+    found = preprocessing.PREPROCESSING["centred"].finish(
+        {"train": train.clone(), "validation": held_out.clone(), "test": test.clone()}
     )
     mean = np.concatenate([train, held_out]).mean(0)
     for split, raw, centre in (
@@ -55,8 +55,8 @@ def test_centring_takes_the_mean_of_all_training_images_and_the_test_sets_own():
 
 def test_mended_centring_takes_the_training_mean_for_test_images_too():
     train, test = pixels(9), pixels(6, seed=2)
-    found = hebbian_images.prepare(
-        {"train": train.clone(), "test": test.clone()}, "centred_train_mean"
+    found = preprocessing.PREPROCESSING["centred_train_mean"].finish(
+        {"train": train.clone(), "test": test.clone()}
     )
     expected = test.numpy() - train.numpy().mean(0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -64,12 +64,12 @@ def test_mended_centring_takes_the_training_mean_for_test_images_too():
 
 
 def test_second_step_gives_rows_of_zero_mean_and_unit_norm():
-    x = hebbian_images.second_step(pixels(7), "row_centred", "test")
+    x = features.SECOND["row_centred"](pixels(7), "test")
     assert x.mean(1).abs().max() < 1e-15
     assert torch.allclose(x.norm(dim=1), torch.ones(7, dtype=torch.float64), rtol=0, atol=1e-14)
-    y = hebbian_images.second_step(pixels(7), "unit_norm", "test")
+    y = features.SECOND["unit_norm"](pixels(7), "test")
     assert torch.allclose(y, pixels(7) / pixels(7).norm(dim=1, keepdim=True), rtol=0, atol=1e-15)
-    assert torch.equal(hebbian_images.second_step(pixels(7), "none", "test"), pixels(7))
+    assert torch.equal(features.SECOND["none"](pixels(7), "test"), pixels(7))
 
 
 @pytest.mark.parametrize("first", ["unit_norm", "centred"])
@@ -78,37 +78,39 @@ def test_blank_image_is_named_in_one_sentence(first):
     # its own mean: nothing is left of it
     x[3] = 0 if first == "unit_norm" else x[[0, 1, 2, 4]].mean(0)
     with pytest.raises(BioplausError, match="1 of 5 train inputs have norm 0.*first number 3"):
-        hebbian_images.prepare({"train": x}, first)
+        preprocessing.PREPROCESSING[first].finish({"train": x})
 
 
 def test_constant_image_cannot_be_centred_by_its_own_mean():
     x = pixels(5)
     x[2] = 0.25
     with pytest.raises(BioplausError, match="1 of 5 test inputs have norm 0.*first number 2"):
-        hebbian_images.second_step(x, "row_centred", "test")
+        features.SECOND["row_centred"](x, "test")
 
 
 def test_colour_becomes_the_fastest_index_of_a_pixel():
     image = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)  # (n, colour, row, column)
-    flat = hebbian_images.colour_last(image.flatten(1), (3, 4, 5))
+    flat = preprocessing.colour_last(image)
     for n, colour, row, column in [(0, 0, 0, 0), (0, 2, 0, 0), (1, 1, 3, 2), (1, 2, 3, 4)]:
         assert flat[n, (row * 5 + column) * 3 + colour] == image[n, colour, row, column]
 
 
 def test_loaded_images_are_grey_levels_between_0_and_1():
-    task = hebbian_images.load("synthetic", first="pixels", dtype=torch.float64)
+    task = features.load("synthetic", first="pixels", dtype=torch.float64)
     about, raw = data.about("synthetic"), data.read("synthetic")
     assert task.spec.image_shape == about.shape
     expected = raw.x_train.transpose(0, 2, 3, 1).reshape(about.n_train, -1) / about.top
-    assert np.array_equal(task.x["train"].numpy(), expected)
-    assert np.array_equal(task.y["train"].numpy(), raw.labels["fine"][0])
+    x, y = task.splits["train"]
+    assert np.array_equal(x.numpy(), expected)
+    assert np.array_equal(y.numpy(), raw.labels["fine"][0])
 
 
 def test_validation_images_are_held_out_of_the_prepared_training_set():
-    whole = hebbian_images.load("digits", first="centred", dtype=torch.float64)
-    parts = hebbian_images.load(
-        "digits", first="centred", validation=0.1, seed=4, dtype=torch.float64
+    whole, parts = (
+        features.load("digits", first="centred", validation=held_out, seed=4, dtype=torch.float64)
+        for held_out in (0.0, 0.1)
     )
+    whole, parts = whole.inputs, parts.inputs
     assert {split: len(x) for split, x in parts.x.items()} == {
         "train": 1296,
         "validation": 144,
@@ -121,9 +123,22 @@ def test_validation_images_are_held_out_of_the_prepared_training_set():
     assert parts.fingerprint != whole.fingerprint
 
 
+def test_fingerprint_of_prepared_images_is_of_the_unprepared_set_and_the_preprocessing():
+    task = images.load("digits", preprocessing="centred")
+    unprepared = images.load("digits", preprocessing="unit").fingerprint
+    expected = features.digest(features.digest(unprepared, "centred"), "permuted", "")
+    assert features.load("digits", first="centred").fingerprint == expected
+    assert task.fingerprint not in (unprepared, expected)  # of images its own name is in it
+
+
+def test_a_preprocessing_of_images_is_that_of_features():
+    ours = images.load("digits", preprocessing="centred").splits["test"][0]
+    assert torch.equal(features.load("digits", first="centred").splits["test"][0], ours)
+
+
 def test_unknown_preprocessing_is_named_with_the_nearest():
     with pytest.raises(BioplausError, match="did you mean 'centred'"):
-        hebbian_images.spec("digits", first="centered")
+        features.spec("digits", first="centered")
 
 
 # --- natural patches
@@ -133,19 +148,16 @@ def test_unknown_preprocessing_is_named_with_the_nearest():
 def test_patches_are_the_same_for_a_seed_and_others_for_another():
     settings = patches.Config(side=6, n_patches=300)
     one, again, other = (patches.load(settings, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(one.x["train"], again.x["train"]) and one.fingerprint == again.fingerprint
-    assert (
-        not torch.equal(one.x["train"], other.x["train"]) and one.fingerprint != other.fingerprint
-    )
+    assert torch.equal(one.x, again.x) and one.fingerprint == again.fingerprint
+    assert not torch.equal(one.x, other.x) and one.fingerprint != other.fingerprint
     assert one.spec == patches.spec(settings) and one.spec.n_in == 36
 
 
 def test_patches_are_unit_vectors_and_colours_triple_the_inputs():
     found = patches.load(patches.Config(side=5, n_patches=200, is_colour=True), dtype=torch.float64)
-    assert found.x["train"].shape == (200, 75)
-    assert torch.allclose(
-        found.x["train"].norm(dim=1), torch.ones(200, dtype=torch.float64), rtol=0, atol=1e-12
-    )
+    assert found.x.shape == (200, 75)
+    ones = torch.ones(200, dtype=torch.float64)
+    assert torch.allclose(found.x.norm(dim=1), ones, rtol=0, atol=1e-12)
 
 
 def test_unwhitened_patches_are_pieces_of_the_photographs_of_enough_contrast():
@@ -157,7 +169,7 @@ def test_unwhitened_patches_are_pieces_of_the_photographs_of_enough_contrast():
     windows = windows[windows.std(1) > patches.LEAST_CONTRAST]
     windows -= windows.mean(1, keepdims=True)
     windows /= np.linalg.norm(windows, axis=1, keepdims=True)
-    for row in patches.load(settings, dtype=torch.float64).x["train"].numpy()[::10]:
+    for row in patches.load(settings, dtype=torch.float64).x.numpy()[::10]:
         assert (windows @ row).max() == pytest.approx(1, abs=1e-12)
 
 

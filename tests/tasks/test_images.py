@@ -103,7 +103,7 @@ def test_cifar_preprocessing_is_the_published_normalisation_flattened_colour_by_
 def test_default_preprocessing_is_that_of_the_corinfomax_paper_and_is_spelled_out(
     dataset, expected
 ):
-    settings, _, _ = images._plan({"dataset": dataset})
+    settings, _, _ = images._plan(dataset, {})
     assert settings.preprocessing == expected
     assert images.Config.from_dict(settings.to_dict()) == settings
 
@@ -311,7 +311,7 @@ def test_smaller_subsets_are_part_of_larger_ones_and_the_largest_is_the_whole_se
     )
 
 
-def test_validation_images_are_drawn_from_the_training_images_with_their_labels_and_the_seed_chooses_them(
+def test_validation_images_are_drawn_with_their_labels_from_the_training_images_by_the_seed(
     numbered,
 ):
     raw = numbered()

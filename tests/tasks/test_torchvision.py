@@ -79,7 +79,7 @@ def test_no_operator_is_declared_when_torchvision_imports_by_itself(fake):
     assert schemas == []
 
 
-def test_after_the_known_failure_both_operators_are_declared_and_the_import_is_run_once_more_from_the_start(
+def test_after_the_known_failure_both_operators_are_declared_and_the_import_is_run_once_more(
     fake,
 ):
     schemas = fake(

@@ -3,7 +3,9 @@
 Pure functions of tensors and networks.
 """
 
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +14,36 @@ from torch.nn import functional
 
 from bioplaus.nets.hemispheres import Hemispheres
 
-# fine hemisphere, coarse hemisphere - joined network's fine head, coarse head; t: right, f: wrong
-OUTCOMES = tuple(f"n{a}b{b}-bicamn{c}b{d}" for a in "tf" for b in "tf" for c in "tf" for d in "tf")
+
+class Outcome(NamedTuple):
+    """Whose prediction of an image was right: of the left (fine) and the right (coarse) hemisphere
+    alone, and of both heads of the joined network.
+    """
+
+    left: bool
+    right: bool
+    joined_fine: bool
+    joined_coarse: bool
+
+    @property
+    def name(self) -> str:
+        """As the published results name it, `ntbf-bicamntbt`: t for right, f for wrong."""
+        a, b, c, d = ("t" if is_right else "f" for is_right in self)
+        return f"n{a}b{b}-bicamn{c}b{d}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """For each of the four "correct" or "wrong"."""
+        return tuple("correct" if is_right else "wrong" for is_right in self)
+
+
+OUTCOMES = tuple(Outcome(*four) for four in itertools.product((True, False), repeat=4))
 
 
 def outcomes(fine: Tensor, coarse: Tensor, joined_fine: Tensor, joined_coarse: Tensor) -> Tensor:
     """Which of the 16 `OUTCOMES` each image is.
 
-    Images are matched by their place. (The published code matches file names, which are not
+    Images are matched by their position. (The published code matches file names, which are not
     unique.)
 
     Parameters
@@ -46,7 +70,7 @@ def complementarity(counts: Sequence[int] | np.ndarray) -> dict[str, float]:
 
     Returns
     -------
-    Names say "P(<what> | <condition>)" in short; NaN where no image meets the condition.
+    Names say "P(<event> | <condition>)" in short; NaN where no image meets the condition.
     """
     table = np.asarray(counts, dtype=float).reshape(2, 2, 2, 2)  # 0: right, 1: wrong
 

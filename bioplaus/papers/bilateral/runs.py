@@ -1,5 +1,5 @@
-"""What a run of the notebook hemispheres does beside training: check its parameters, join, look,
-and report.
+"""What a run of the notebook hemispheres does beside training: check its parameters, join trained
+networks, describe the test, and report.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from bioplaus.device import Meter
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.nets.backbones import parameter_count
 from bioplaus.nets.ensembles import Ensemble, Specialists
-from bioplaus.papers.bilateral import measures as analysis
+from bioplaus.papers.bilateral import measures
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec, HierarchyTask
 from bioplaus.train import History
 
@@ -83,7 +83,7 @@ def _check_ensemble(ensemble: str, members: Mapping[str, str]) -> None:
         )
 
 
-def together(
+def evaluate_ensemble(
     ensemble: str, members: Mapping[str, nn.Module], images: HierarchyTask
 ) -> tuple[nn.Module, History]:
     """Trained networks that answer together, and a history whose only epoch is their evaluation.
@@ -123,7 +123,7 @@ def final(epochs: Sequence[Mapping[str, float]], report: str) -> dict[str, float
     )
 
 
-def look(
+def describe_test(
     network: nn.Module,
     images: HierarchyTask,
     sources: Mapping[str, "Rule"] | None = None,
@@ -149,13 +149,13 @@ def look(
     distances : as `feature_distances`; maps : as `attention_maps`; only where asked for.
     """
     predicted = images.predictions(network, "test")
-    found: dict[str, Any] = {
+    answers: dict[str, Any] = {
         "predictions": {head: _small(values) for head, values in predicted.items()},
         "labels": _small(images.y["test"][:, 0]),
         "coarse_of": images.coarse_of.tolist(),
     }
     if not (n_pairs or n_maps):
-        return found
+        return answers
     alone = {
         kind: images.predictions(sources[side], "test")
         for kind, side in zip(KINDS, ("left", "right"), strict=True)
@@ -168,12 +168,12 @@ def look(
     y = images.y["test"]
     right = [alone[kind][kind] == y[:, k] for k, kind in enumerate(KINDS)]
     right += [predicted[kind] == y[:, k] for k, kind in enumerate(KINDS)]
-    outcome = analysis.outcomes(*right)
+    outcome = measures.outcomes(*right)
     if n_pairs:
-        found["distances"] = feature_distances(network, images, sources, outcome, n_pairs)
+        answers["distances"] = feature_distances(network, images, sources, outcome, n_pairs)
     if n_maps:
-        found["maps"] = attention_maps(network, images, sources, outcome, n_maps)
-    return found
+        answers["maps"] = attention_maps(network, images, sources, outcome, n_maps)
+    return answers
 
 
 def feature_distances(
@@ -188,7 +188,7 @@ def feature_distances(
 
     Returns
     -------
-    outcome : (m,) uint8, index into `hemisphere_analysis.OUTCOMES`.
+    outcome : (m,) uint8, index into `measures.OUTCOMES`.
     left, right, joined, concatenated : (m,) float32, distances from 0 to 2 in the features of the
         left source, the right source, the joined network, and both sources side by side.
 
@@ -201,14 +201,14 @@ def feature_distances(
     fine = images.y["test"][:, 0].cpu()
     group = outcome * images.spec.n_out + fine
     order = torch.argsort(group, stable=True)
-    pairs = order.numpy()[analysis.pairs_of_equal(group[order])]
+    pairs = order.numpy()[measures.pairs_of_equal(group[order])]
     of_pair = outcome.numpy()[pairs[:, 0]]
-    chosen = [np.flatnonzero(of_pair == k) for k in range(len(analysis.OUTCOMES))]
+    chosen = [np.flatnonzero(of_pair == k) for k in range(len(measures.OUTCOMES))]
     rows = np.concatenate(
         [c[np.linspace(0, len(c) - 1, min(n_pairs, len(c))).astype(int)] for c in chosen]
     )
     distances = {
-        name: analysis.cosine_distance(values, pairs[rows]).cpu().numpy()
+        name: measures.cosine_distance(values, pairs[rows]).cpu().numpy()
         for name, values in features.items()
     }
     return {"outcome": of_pair[rows].astype(np.uint8)} | {
@@ -227,8 +227,8 @@ def attention_maps(
 
     Returns
     -------
-    image : (m,) int64, place among the test images.
-    outcome : (m,) uint8, index into `hemisphere_analysis.OUTCOMES`.
+    image : (m,) int64, index among the test images.
+    outcome : (m,) uint8, index into `measures.OUTCOMES`.
     left, right, joined : (m, height, width) uint8, the map in [0, 1] times 255.
     """
     occurring = outcome.unique()[:n_maps]
@@ -236,7 +236,7 @@ def attention_maps(
     seen = images.normalise(images.x["test"][rows.to(images.x["test"].device)])
     nets = {"left": sources["left"].net, "right": sources["right"].net, "joined": joined.net}
     maps = {
-        name: (255 * analysis.grad_cam(net, seen)).round().byte().cpu().numpy()
+        name: (255 * measures.grad_cam(net, seen)).round().byte().cpu().numpy()
         for name, net in nets.items()
     }
     return {"image": rows.numpy(), "outcome": outcome[rows].numpy().astype(np.uint8), **maps}

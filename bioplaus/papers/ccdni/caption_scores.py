@@ -40,14 +40,14 @@ def score(
     if empty := [i for i, captions in enumerate(references) if not captions]:
         raise BioplausError(f"Picture {empty[0]} has no reference caption to be judged by.")
     truth = {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
-    said = {i: [" ".join(words)] for i, words in enumerate(generated)}
-    found: dict[str, Any] = {"image": {}, "corpus": {}}
+    sentences = {i: [" ".join(words)] for i, words in enumerate(generated)}
+    scores: dict[str, Any] = {"image": {}, "corpus": {}}
     for name, judge in _judges(spice).items():
-        found["corpus"][name], found["image"][name] = judge(truth, said)
-    found["length"] = np.array(
+        scores["corpus"][name], scores["image"][name] = judge(truth, sentences)
+    scores["length"] = np.array(
         [np.mean([len(words) for words in captions]) for captions in references]
     )
-    return found
+    return scores
 
 
 def length_groups(length: np.ndarray) -> np.ndarray:
@@ -66,18 +66,24 @@ def _judges(spice: bool) -> dict[str, Any]:
             f"Captions are judged by pycocoevalcap, which is not installed ({error})."
         ) from error
 
-    def bleu(truth: dict[int, list[str]], said: dict[int, list[str]]) -> tuple[float, np.ndarray]:
-        corpus, images = Bleu(4).compute_score(truth, said, verbose=0)
+    def bleu(
+        truth: dict[int, list[str]], sentences: dict[int, list[str]]
+    ) -> tuple[float, np.ndarray]:
+        corpus, images = Bleu(4).compute_score(truth, sentences, verbose=0)
         return float(corpus[3]), np.array(images[3], dtype=float)
 
-    def cider(truth: dict[int, list[str]], said: dict[int, list[str]]) -> tuple[float, np.ndarray]:
-        corpus, images = Cider().compute_score(truth, said)
+    def cider(
+        truth: dict[int, list[str]], sentences: dict[int, list[str]]
+    ) -> tuple[float, np.ndarray]:
+        corpus, images = Cider().compute_score(truth, sentences)
         return float(corpus), np.array(images, dtype=float)
 
     return {"bleu_4": bleu, "cider": cider} | ({"spice": _spice} if spice else {})
 
 
-def _spice(truth: dict[int, list[str]], said: dict[int, list[str]]) -> tuple[float, np.ndarray]:
+def _spice(
+    truth: dict[int, list[str]], sentences: dict[int, list[str]]
+) -> tuple[float, np.ndarray]:
     import shutil
 
     if shutil.which("java") is None:
@@ -88,7 +94,7 @@ def _spice(truth: dict[int, list[str]], said: dict[int, list[str]]) -> tuple[flo
     from pycocoevalcap.spice.spice import Spice
 
     try:
-        corpus, images = Spice().compute_score(truth, said)
+        corpus, images = Spice().compute_score(truth, sentences)
     except (
         Exception
     ) as error:  # a subprocess, a download and a database, each with errors of its own

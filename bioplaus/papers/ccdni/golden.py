@@ -6,7 +6,8 @@ The published code puts an axis of RNN layers (always 1) before the batch, and c
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bioplaus import metrics, rules
+from bioplaus import metrics
 from bioplaus.errors import unknown
-from bioplaus.experiments.conformance import TOLERANCE, Golden
+from bioplaus.experiments.conformance import TOLERANCE, Golden, Make
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import linedraw, seqmnist
 
 _SYNTHESISER = "rnn.backward_interface.synthesizer."
-Found = Iterator[tuple[str, Any]]
+Pairs = Iterator[tuple[str, Any]]
 
 
 def rule_of(golden: Golden) -> str:
@@ -40,20 +41,19 @@ def tolerance(golden: Golden, key: str, dtype: torch.dtype) -> tuple[float, floa
     return (1e-6, 1e-6) if golden.meta["algorithm"].startswith("task:") else TOLERANCE[dtype]
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Compute everything that the golden expects."""
-    return _kind(golden)[1](golden, rule, dtype)
+    return _kind(golden)[1](golden, make, dtype)
 
 
-def _kind(golden: Golden) -> tuple[str, Callable[[Golden, str, torch.dtype], Found]]:
+def _kind(golden: Golden) -> tuple[str, Callable[[Golden, Make, torch.dtype], Pairs]]:
     name = golden.meta["algorithm"]
     if name not in _KINDS:
         raise unknown("algorithm of a golden of paper ccdni", name, _KINDS)
     return _KINDS[name]
 
 
-# --- training steps
-# --------------------------------------------------------------------------------------------------
+# --- training steps -------------------------------------------------------------------------------
 
 
 def _config(golden: Golden) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _config(golden: Golden) -> dict[str, Any]:
         raise unknown(
             "pair of loss and pred_last", (h("loss"), h("pred_last")), ["mse, False", "xent, True"]
         )
-    found = {
+    values = {
         "n_units": [h("input"), h("hidden"), h("output")],
         "cell": "tanh" if h("model").endswith("TANH") else "lstm",
         "loss": h("loss"),
@@ -75,8 +75,8 @@ def _config(golden: Golden) -> dict[str, Any]:
         "clip": h("clip") or 0.0,
     }
     if not h("model").startswith("DNI"):
-        return found
-    return found | {
+        return values
+    return values | {
         "n_synth_layers": h("synth_nlayers"),
         "n_synth_hidden": h("synth_nhid"),
         "n_fibres": h("nfibres"),
@@ -100,8 +100,8 @@ def _own_name(published: str) -> str:
         return "net." + published.replace("rnn.rnn.", "rnn.")
     if name.startswith("input_trigger."):
         return name.replace("input_trigger.", "synthesiser.layers.0.")
-    number, _, kind = name.removeprefix("layers.").partition(".")
-    return f"synthesiser.layers.{int(number) + 1}.{kind}"
+    index, _, kind = name.removeprefix("layers.").partition(".")
+    return f"synthesiser.layers.{int(index) + 1}.{kind}"
 
 
 def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[str, str]:
@@ -119,22 +119,27 @@ def _start(golden: Golden, learner: LearningRule, dtype: torch.dtype) -> dict[st
     return names
 
 
-def _steps(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _steps(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Train on the golden's batches, epoch after epoch, and evaluate."""
     h = golden.hyperparameter
-    learner = rules.make(rule, _config(golden), dtype=dtype)
+    learner = make(_config(golden), dtype=dtype)
     names = _start(golden, learner, dtype)
     x, y = golden.tensor("data.inputs", dtype), golden.tensor("data.targets", dtype)
     if h("record_grads", False):
         yield from _recorded(golden, learner, x[0], y[0])
-    seen: dict[str, Any] = {}
-    learner.watch = seen.update
-    losses, norms, number = [], [], 0
+    seen: dict[str, list[list[Tensor]]] = defaultdict(list)
+
+    def watch(phase: str, t: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        for name, values in state.items():
+            seen[f"{phase}.{name}"].append([value.clone() for value in values])
+
+    learner.watch = watch
+    losses, norms, n_batches = [], [], 0
     for epoch in range(h("n_epochs")):
         learner.begin_epoch(epoch, len(x))
         for step in range(len(x)):
-            number += 1
-            prefix = f"expect.batch{number}."
+            n_batches += 1
+            prefix = f"expect.batch{n_batches}."
             seen.clear()
             yield from _outputs(golden, learner, prefix, x[step])
             measured = learner.fit_batch(x[step], y[step], epoch=epoch, step=step)
@@ -152,35 +157,43 @@ def _steps(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         yield "expect.eval_acc", metrics.accuracy(outputs, y.flatten())
 
 
-def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> Found:
+def _outputs(golden: Golden, learner: LearningRule, prefix: str, x: Tensor) -> Pairs:
     """What the network answers before it learns from the batch."""
     key = f"{prefix}{'pred' if golden.hyperparameter('loss') == 'mse' else 'logits'}"
     yield key, learner.predict(x)
 
 
 def _batch(
-    golden: Golden, learner: LearningRule, prefix: str, names: dict[str, str], seen: dict[str, Any]
-) -> Found:
+    golden: Golden,
+    learner: LearningRule,
+    prefix: str,
+    names: dict[str, str],
+    seen: dict[str, list[list[Tensor]]],
+) -> Pairs:
     """States, predicted gradients and their targets within a batch; gradients and parameters after
     it.
     """
     n_hidden = golden.hyperparameter("hidden")
+
+    def of_truncations(name: str) -> Tensor:  # (n, 1, batch, n_state), as published
+        return torch.stack([value for (value,) in seen[f"truncation.{name}"]])[:, None]
+
     for name, part in (("h_end", slice(n_hidden)), ("c_end", slice(n_hidden, None))):
         if f"{prefix}{name}" in golden:
-            yield f"{prefix}{name}", seen["ends"][:, None, :, part]
+            yield f"{prefix}{name}", of_truncations("end")[..., part]
     for name in ("synth_start", "synth_target", "synth_end"):
-        if f"{prefix}{name}" in golden and name in seen:
-            yield f"{prefix}{name}", seen[name][:, None]
+        if f"{prefix}{name}" in golden and f"truncation.{name}" in seen:
+            yield f"{prefix}{name}", of_truncations(name)
     parameters, ours = dict(learner.named_parameters()), _learned(learner)
-    grads = {
-        "grad_preclip": seen["grads"],
-        "grad": [*learner.grads, *getattr(learner, "synth_grads", ())],
-    }
     for published, own in names.items():
         yield f"{prefix}param.{published}", parameters[own]
-        for key, values in grads.items():
+        for key, phase in (("grad_preclip", "gradient"), ("grad", "clipped")):
             if f"{prefix}{key}.{published}" in golden:
-                yield f"{prefix}{key}.{published}", values[ours.index(own)]
+                gradients = [*seen[f"{phase}.theta"][0], *sum(seen[f"{phase}.phi"], [])]
+                given = dict(zip(ours, gradients, strict=False))
+                # a lesioned cerebellum has none
+                gradient = given.get(own, torch.zeros_like(parameters[own]))
+                yield f"{prefix}{key}.{published}", gradient
 
 
 def _learned(learner: LearningRule) -> list[str]:
@@ -190,18 +203,18 @@ def _learned(learner: LearningRule) -> list[str]:
     ]
 
 
-def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Found:
+def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Pairs:
     """The published recording of gradients, its two faults included."""
-    found = learner.measure(x, y, as_published=True)
+    record = learner.measure(x, y, as_published=True)
     n_hidden = golden.hyperparameter("hidden")
     layout = {
-        "hidds": found["state"],
-        "sgrads": found["synth"],
-        "shidds": found.get("hidden"),
-        "truegrads_output": found["true"][..., :n_hidden],
-        "truegrads_cell": found["true"][..., n_hidden:],
-        "tgrads_output": found["target"][..., :n_hidden],
-        "tgrads_cell": found["target"][..., n_hidden:],
+        "hidds": record["state"],
+        "sgrads": record["synth"],
+        "shidds": record.get("hidden"),
+        "truegrads_output": record["true"][..., :n_hidden],
+        "truegrads_cell": record["true"][..., n_hidden:],
+        "tgrads_output": record["target"][..., :n_hidden],
+        "tgrads_cell": record["target"][..., n_hidden:],
     }
     for name, value in layout.items():
         if value is not None and f"expect.record.{name}" in golden:
@@ -209,10 +222,9 @@ def _recorded(golden: Golden, learner: LearningRule, x: Tensor, y: Tensor) -> Fo
 
 
 # --- captions -------------------------------------------------------------------------------------
-# -------------------
 
 
-def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _captions(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """Train the decoder batch by batch, truncation by truncation; then validate and generate with
     the first batch.
     """
@@ -222,16 +234,17 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         "n_truncation": h("T"),
         "dropout": h("dropout"),
         "lr": h("lr"),
+        "weight_decay": h("l2", None) or 0.0,
         "has_image_layer": False,
     }
-    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "l2": 0.0, "clip": None, "max_len": 20}
+    fixed = {"adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "clip": None, "max_len": 20}
     for name, only in fixed.items():
         if h(name, only) != only:
             raise unknown(name, h(name), [str(only)])
     if h("rnn_type").startswith("DNI"):
         values |= {"n_synth_layers": h("synth_nlayers"), "n_synth_hidden": h("synth_nhid")}
         values |= {"bootstrap_scale": h("sg_scale")}
-    learner = rules.make(rule, values, dtype=dtype)
+    learner = make(values, dtype=dtype)
     names = _start(golden, learner, dtype)
     parameters = dict(learner.named_parameters())
     features, captions = (
@@ -241,30 +254,28 @@ def _captions(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     learner.begin_epoch(0, len(features))
     seen: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
 
-    def watch(number: int, loss: Tensor, logits: Tensor) -> None:
-        seen.append(
-            (loss, logits, {name: parameter.clone() for name, parameter in parameters.items()})
-        )
+    def watch(phase: str, k: int, state: Mapping[str, Sequence[Tensor]]) -> None:
+        after = {name: parameter.clone() for name, parameter in parameters.items()}
+        seen.append((state["loss"][0], state["logits"][0], after))
 
     learner.watch = watch
     for batch in range(len(features)):
         prefix = f"expect.batch{batch + 1}."
         seen.clear()
         learner.fit_batch(features[batch], captions[batch], epoch=0, step=batch)
-        for number, (_, logits, after) in enumerate(seen, start=1):
-            yield f"{prefix}trunc{number}.logits", logits
+        for k, (_, logits, after) in enumerate(seen, start=1):
+            yield f"{prefix}trunc{k}.logits", logits
             for published, own in names.items():
-                yield f"{prefix}trunc{number}.param.{published}", after[own]
+                yield f"{prefix}trunc{k}.param.{published}", after[own]
         yield f"{prefix}trunc_losses", torch.stack([loss for loss, _, _ in seen])
     yield "expect.val_loss_batch1", learner.nll(features[0], captions[0])
     yield "expect.greedy_tokens_batch1", learner.predict(features[0]).argmax(2)
 
 
-# --- tasks and metrics
-# -----------------------------------------------------------------------------------------------
+# --- tasks and metrics ----------------------------------------------------------------------------
 
 
-def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _linedraw(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     h = golden.hyperparameter
     n, n_steps, n_points, noise = h("batch"), h("seq_len"), h("npoints"), h("noise_scale")
     x, y = linedraw.draw(np.random.RandomState(h("rng_seed")), n, n_points, n_steps, noise)
@@ -277,7 +288,7 @@ def _linedraw(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.lines_float32", linedraw.lines(n_points, n_steps).astype(np.float32)
 
 
-def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _streams(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     """The loaders' batches, epoch after epoch; keys say which stream, quantity and epoch."""
     h = golden.hyperparameter
     streams = dict(
@@ -304,7 +315,7 @@ def _streams(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
                     )
 
 
-def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _seqmnist(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     n_in, n_steps = golden.hyperparameter("input_size"), golden.hyperparameter("seq_len")
     classes = golden.hyperparameter("numbers") or list(range(10))
     lines = seqmnist.line_curves(len(classes), n_steps)
@@ -318,7 +329,7 @@ def _seqmnist(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
         yield f"expect.{name}_targets", curves[index]
 
 
-def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
+def _metrics(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
     logits, labels = (
         golden.tensor("data.logits", dtype).flatten(0, 1),
         golden.tensor("data.labels", dtype).flatten(),
@@ -336,7 +347,7 @@ def _metrics(golden: Golden, rule: str, dtype: torch.dtype) -> Found:
     yield "expect.weight_mean_absmean_absmeannz_std", torch.stack(list(summary.values()))
 
 
-_KINDS: dict[str, tuple[str, Callable[[Golden, str, torch.dtype], Found]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Golden, Make, torch.dtype], Pairs]]] = {
     "cRNN": ("bptt", _steps),
     "ccRNN": ("dni", _steps),
     "caption decoder LSTM": ("caption_bptt", _captions),

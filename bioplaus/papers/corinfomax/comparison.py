@@ -17,25 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioplaus.analysis import plots, tables
+from bioplaus.analysis import tables
+from bioplaus.analysis.plots import ENDS
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-    from bioplaus.analysis.experiment import Analysis
+    from bioplaus.analysis.experiment import RunSet
     from bioplaus.experiments.manifest import Run
     from bioplaus.results import Outcome
 
-COSTS = {"epoch": "Epoch", "seconds": "Training time (s)", "gflop": "Useful arithmetic (GFLOP)"}
 BUSY = 0.9  # of a core: with less, wall times say more of the machine than of the rules
-_ENDS = {"collapsed": "v", "diverged": "x"}  # markers, as in `plots.curves`
+_NAMES = ("key", "label", "rule", "entry", "setting", "seed", "status")
+_COLUMNS = ("is_chosen", "is_kept", "epoch", "seconds", "gflop", "validation_accuracy")
 
 
-def runs(found: "Analysis") -> "pandas.DataFrame":
+def runs(run_set: "RunSet") -> "pandas.DataFrame":
     """One row a planned run.
 
     Columns: key (entry in the manifest), label, rule, entry (key and number of the grid point),
@@ -50,20 +49,23 @@ def runs(found: "Analysis") -> "pandas.DataFrame":
     """
     import pandas
 
-    described = manifest.load(found.paper).experiments[found.experiment]
-    keys, outcomes = described.keys, {outcome.run["id"]: outcome for outcome in found.outcomes}
+    described = manifest.load(run_set.paper).experiments[run_set.experiment]
+    keys, outcomes = described.keys, {outcome.run["id"]: outcome for outcome in run_set.outcomes}
     rows = []
-    for run in found.runs:
+    for run in run_set.runs:
         entry = described.entries[keys[run.entry]]
         label = entry.label if isinstance(entry.label, str) else keys[run.entry]
-        about = {"key": keys[run.entry], "label": label, "rule": found.rule(run.entry)}
-        about |= {
+        row = {
+            "key": keys[run.entry],
+            "label": label,
+            "rule": run_set.rule(run.entry),
             "entry": run.entry,
             "setting": _in_words(run, entry.grid),
             "factor": _factor(run, entry.grid),
+            "seed": run.seed,
+            "status": run_set.status[run.id],
         }
-        about |= {"seed": run.seed, "status": found.status[run.id]}
-        rows.append(about | (_measured(outcomes[run.id]) if run.id in outcomes else {}))
+        rows.append(row | (_measured(outcomes[run.id]) if run.id in outcomes else {}))
     columns = ["key", "label", "rule", "entry", "setting", "factor", "seed", "status", *_MEASURED]
     return pandas.DataFrame(rows, columns=columns)
 
@@ -74,18 +76,18 @@ def choose(of_runs: "pandas.DataFrame") -> dict[str, str]:
 
     Parameters
     ----------
-    of_runs : as `runs` gives them; only key, entry, status and validation_accuracy are looked at.
+    of_runs : as `runs` gives them; only key, entry, status and validation_accuracy are read.
     """
-    there = of_runs[of_runs.status != "missing"]
-    means = there.groupby(["key", "entry"], sort=False).validation_accuracy.mean()
+    complete = of_runs[of_runs.status != "missing"]
+    means = complete.groupby(["key", "entry"], sort=False).validation_accuracy.mean()
     return {key: score.idxmax()[1] for key, score in means.groupby(level="key", sort=False)}
 
 
 def curves(
-    found: "Analysis", of_runs: "pandas.DataFrame", chosen: Mapping[str, str]
+    run_set: "RunSet", of_runs: "pandas.DataFrame", chosen: Mapping[str, str]
 ) -> "pandas.DataFrame":
-    """What `draw` draws, one epoch and run a row: all runs of the chosen settings, of others those
-    that failed.
+    """What `comparison_figures.draw` draws, one epoch and run a row: all runs of the chosen
+    settings, of others those that failed.
 
     Columns: key, label, rule, entry, setting, seed, status, is_chosen, is_kept (the kept epoch),
     epoch (1-based), seconds and gflop (from the beginning of training to the end of this epoch),
@@ -93,18 +95,17 @@ def curves(
     """
     import pandas
 
-    by_place = {(outcome.run["entry"], outcome.run["seed"]): outcome for outcome in found.outcomes}
+    outcomes = {
+        (outcome.run["entry"], outcome.run["seed"]): outcome for outcome in run_set.outcomes
+    }
     parts = []
     for row in of_runs.itertuples():
         is_chosen = chosen.get(row.key) == row.entry
-        if row.status == "missing" or not (is_chosen or row.status in _ENDS):
+        if row.status == "missing" or not (is_chosen or row.status in ENDS):
             continue
-        outcome = by_place[row.entry, row.seed]
+        outcome = outcomes[row.entry, row.seed]
         epoch = np.asarray(outcome.record["epochs"].get("epoch", []), int)
-        about = {
-            name: getattr(row, name)
-            for name in ("key", "label", "rule", "entry", "setting", "seed", "status")
-        }
+        named = {name: getattr(row, name) for name in _NAMES}
         measured = {
             "is_chosen": is_chosen,
             "is_kept": epoch + 1 == row.kept_epoch,
@@ -113,113 +114,11 @@ def curves(
             "gflop": (epoch + 1) * outcome.record["useful_flops_per_epoch"] / 1e9,
             "validation_accuracy": outcome.record["epochs"].get("validation_accuracy", []),
         }
-        parts.append(pandas.DataFrame({**about, **measured}, index=range(len(epoch))))
-    columns = [
-        "key",
-        "label",
-        "rule",
-        "entry",
-        "setting",
-        "seed",
-        "status",
-        "is_chosen",
-        "is_kept",
-        "epoch",
-        "seconds",
-    ]
-    columns += ["gflop", "validation_accuracy"]
+        parts.append(pandas.DataFrame({**named, **measured}, index=range(len(epoch))))
+    columns = [*_NAMES, *_COLUMNS]
     return (pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()).reindex(
         columns=columns
     )
-
-
-def draw(
-    drawn: "pandas.DataFrame", of_runs: "pandas.DataFrame", *, title: str = ""
-) -> "Figure | None":
-    """Validation accuracy of the chosen settings against epoch, wall time and arithmetic; every
-    seed is a line.
-
-    A dot is the kept epoch. Runs that collapsed or diverged end in a marker; those of settings that
-    were not chosen are thin. None where there is nothing to draw.
-    """
-    if drawn.empty:
-        return None
-    from matplotlib import pyplot as plt
-    from matplotlib.lines import Line2D
-
-    figure, panels = plt.subplots(1, len(COSTS), figsize=(16, 6.4), sharey=True)
-    style = plots.styles(dict(zip(of_runs.key, of_runs.rule, strict=True)))
-    for axes, (cost, xlabel) in zip(panels, COSTS.items(), strict=True):
-        for (key, *_), one in drawn.groupby(["key", "entry", "seed"], sort=False):
-            _line(axes, one, cost, style[key])
-        axes.set(xlabel=xlabel, xscale="linear" if cost == "epoch" else "log")
-    panels[0].xaxis.get_major_locator().set_params(integer=True)
-    panels[0].set_xlim(0, None)
-    panels[0].set_ylabel("Validation accuracy")
-    good = drawn[drawn.is_chosen & (drawn.status == "done")]
-    if len(good):  # the first steps of the slowest would press all else together
-        low, high = good.validation_accuracy.quantile(0.1), good.validation_accuracy.max()
-        panels[0].set_ylim(low - 0.15 * (high - low), high + 0.08 * (high - low))
-    handles = [Line2D([], [], linewidth=2.4, **style[key]) for key in style]
-    labels = [
-        _counted(of_runs[of_runs.key == key], set(drawn.entry[drawn.is_chosen])) for key in style
-    ]
-    handles.append(Line2D([], [], color="0.35", marker="o", linestyle="", markersize=7))
-    labels.append("epoch kept")
-    for status in _ENDS:
-        if (drawn.status == status).any():
-            handles.append(
-                Line2D([], [], color="0.35", marker=_ENDS[status], linewidth=0.9, markersize=8)
-            )
-            labels.append(status)
-    figure.suptitle(title, fontsize=plt.rcParams["axes.titlesize"])
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    return figure
-
-
-def draw_choice(
-    of_runs: "pandas.DataFrame", chosen: Mapping[str, str], *, title: str = ""
-) -> "Figure | None":
-    """Kept validation accuracy of every run against its setting, relative to the middle of the
-    grid.
-
-    Lines join the means over seeds, dots are seeds, a ring is the chosen setting. Rules stand side
-    by side at each setting. None where there is nothing to draw.
-    """
-    there = of_runs[(of_runs.status != "missing") & of_runs.factor.notna()]
-    if there.empty:
-        return None
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(11, 6.4))
-    style = plots.styles(dict(zip(of_runs.key, of_runs.rule, strict=True)))
-    shift = dict(zip(style, np.linspace(-0.16, 0.16, max(len(style), 2)), strict=False))
-    for key, of_key in there.groupby("key", sort=False):
-        x = np.log2(of_key.factor.astype(float)) + shift[key]
-        means = of_key.validation_accuracy.groupby(x).mean()
-        axes.plot(
-            means.index, means, linewidth=1.4, alpha=0.8, label=of_key.label.iloc[0], **style[key]
-        )
-        for status, of_status in of_key.groupby("status"):
-            look = {
-                "marker": _ENDS.get(status, "o"),
-                "linestyle": "",
-                "color": style[key]["color"],
-                "markersize": 6,
-            }
-            axes.plot(x[of_status.index], of_status.validation_accuracy, **look)
-        at = x[of_key.entry == chosen[key]].iloc[:1]
-        ring = {"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        axes.plot(at, means[at], linestyle="", markeredgecolor=style[key]["color"], **ring)
-    factors = sorted(there.factor.astype(float).unique())
-    axes.set_xticks(np.log2(factors), [f"× {factor:g}" for factor in factors])
-    axes.set(
-        xlabel="Size of the weight step",
-        ylabel="Validation accuracy at the epoch kept",
-        title=title,
-    )
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return figure
 
 
 def summary(of_runs: "pandas.DataFrame", chosen: Mapping[str, str]) -> "pandas.DataFrame":
@@ -237,7 +136,8 @@ def summary(of_runs: "pandas.DataFrame", chosen: Mapping[str, str]) -> "pandas.D
     for key, of_key in of_runs.groupby("key", sort=False):
         entry = chosen.get(key)
         of_entry = of_key[of_key.entry == entry]
-        good, there = of_entry[of_entry.status == "done"], of_entry[of_entry.status != "missing"]
+        good = of_entry[of_entry.status == "done"]
+        complete = of_entry[of_entry.status != "missing"]
         rows.append(
             {
                 "key": key,
@@ -245,13 +145,13 @@ def summary(of_runs: "pandas.DataFrame", chosen: Mapping[str, str]) -> "pandas.D
                 "setting": of_entry.setting.iloc[0] if entry else "",
                 "n_settings": of_key.entry[of_key.status != "missing"].nunique(),
                 "n": len(good),
-                **{state: int((of_entry.status == state).sum()) for state in (*_ENDS, "missing")},
+                **{state: int((of_entry.status == state).sum()) for state in (*ENDS, "missing")},
                 "validation_accuracy": good.validation_accuracy.mean(),
                 "test_accuracy": good.test_accuracy.mean(),
                 "test_sd": good.test_accuracy.std(ddof=1),
-                "epochs": there.n_epochs.max(),
+                "epochs": complete.n_epochs.max(),
                 **{
-                    name: there[name].mean()
+                    name: complete[name].mean()
                     for name in ("kept_epoch", "seconds", "cpu_seconds", "gflop")
                 },
             }
@@ -266,7 +166,7 @@ def readable(table: "pandas.DataFrame") -> "pandas.DataFrame":
     rows = []
     for row in table.itertuples():
         lost = [
-            f"{getattr(row, state)} {state}" for state in (*_ENDS, "missing") if getattr(row, state)
+            f"{getattr(row, state)} {state}" for state in (*ENDS, "missing") if getattr(row, state)
         ]
         rows.append(
             {
@@ -342,7 +242,7 @@ def _value(run: "Run", dotted: str) -> Any:
 
 def _in_words(run: "Run", grid: Mapping[str, list[Any]]) -> str:
     """`lr_ff = 1, 0.7`: what the grid varies."""
-    said = []
+    words = []
     names = [
         f"{name}.{part}" if part else name
         for name, values in grid.items()
@@ -351,8 +251,8 @@ def _in_words(run: "Run", grid: Mapping[str, list[Any]]) -> str:
     for name in names:
         value = _value(run, name)
         text = ", ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
-        said.append(f"{name.rpartition('.')[2]} = {text}")
-    return "; ".join(said)
+        words.append(f"{name.rpartition('.')[2]} = {text}")
+    return "; ".join(words)
 
 
 def _parts(value: Any) -> list[str]:
@@ -375,43 +275,3 @@ def _factor(run: "Run", grid: Mapping[str, list[Any]]) -> float | None:
     ]
     ratio = sizes[0] / sizes[1] if sizes[0].shape == sizes[1].shape else np.full(2, np.nan)
     return float(ratio[0]) if np.allclose(ratio, ratio[0], rtol=1e-6) else None
-
-
-def _line(axes: "Axes", one: "pandas.DataFrame", cost: str, style: Mapping[str, Any]) -> None:
-    """One run."""
-    is_chosen, status = bool(one.is_chosen.iloc[0]), one.status.iloc[0]
-    width = 2.2 if is_chosen else 0.9
-    axes.plot(
-        one[cost],
-        one.validation_accuracy,
-        linewidth=width,
-        alpha=1.0 if is_chosen else 0.7,
-        **style,
-    )
-    if is_chosen:
-        kept = one[one.is_kept]
-        axes.plot(
-            kept[cost], kept.validation_accuracy, "o", color=style["color"], markersize=7, zorder=4
-        )
-    if status in _ENDS:
-        last = one.iloc[-1:]
-        axes.plot(
-            last[cost],
-            last.validation_accuracy,
-            _ENDS[status],
-            color=style["color"],
-            markersize=9,
-            zorder=5,
-        )
-
-
-def _counted(of_key: "pandas.DataFrame", chosen: set[str]) -> str:
-    """A rule's label with what became of its runs: of the chosen setting, then of the others."""
-    parts = []
-    for is_chosen, of_part in of_key.groupby(of_key.entry.isin(chosen), sort=True):
-        counts = [f"{n} {state}" for state in _ENDS if (n := int((of_part.status == state).sum()))]
-        if is_chosen:
-            parts.insert(0, ", ".join([f"n = {int((of_part.status == 'done').sum())}", *counts]))
-        elif counts:
-            parts.append(f"other settings: {', '.join(counts)}")
-    return f"{of_key.label.iloc[0]} ({'; '.join(parts) or 'not run'})"

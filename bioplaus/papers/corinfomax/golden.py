@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import rules
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments.conformance import Golden
+from bioplaus.experiments.conformance import Golden, Make
 from bioplaus.metrics import accuracy
 
 STEP_RULES = {
@@ -228,12 +227,10 @@ def _kind(golden: Golden) -> _Kind:
     return KINDS[name]
 
 
-def replay(golden: Golden, rule: str, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
-    """Train `rule` on the golden's batches with the golden's draws and rates; yield what was
-    recorded.
-    """
+def replay(golden: Golden, make: Make, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    """Train on the golden's batches with the golden's draws and rates; yield what was recorded."""
     kind = _kind(golden)
-    learner = rules.make(rule, kind.config(golden), dtype=dtype)
+    learner = make(kind.config(golden), dtype=dtype)
     for name, attribute in kind.weights.items():
         for layer, weight in _layers(name, learner, attribute):
             weight.data.copy_(golden.tensor(f"init.{name}{layer}", dtype))

@@ -79,13 +79,13 @@ def typical(weight: np.ndarray | Tensor) -> float:
     return 1.25 * float(np.median(np.abs(weight).max(axis=-1)))
 
 
-def table(packed: Mapping[str, np.ndarray], n_units: int, **about: Any) -> "pandas.DataFrame":
+def table(packed: Mapping[str, np.ndarray], n_units: int, **named: Any) -> "pandas.DataFrame":
     """What a mosaic draws, one unit a row, for the csv beside the figure.
 
     Parameters
     ----------
     packed : weights as `synapses.pack` keeps them in a result.
-    about : columns with the same value in every row, put first.
+    named : columns with the same value in every row, put first.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def table(packed: Mapping[str, np.ndarray], n_units: int, **about: Any) -> "pand
 
     levels = [row.tobytes().hex() for row in packed["level"][:n_units]]
     ends = {name: packed[name][:n_units, 0].astype(float) for name in ("low", "high")}
-    return pandas.DataFrame({**about, "unit": range(len(levels)), **ends, "levels": levels})
+    return pandas.DataFrame({**named, "unit": range(len(levels)), **ends, "levels": levels})
 
 
 def side_of(n_units: int, most: int) -> int:
@@ -160,7 +160,7 @@ def live(
 
     Parameters
     ----------
-    rule : has `weight`, (n_hidden, n_in); it is only looked at.
+    rule : has `weight`, (n_hidden, n_in); it is only read.
     shape : (channels, height, width) of a tile.
     side : rows and columns of the mosaic.
     seconds : least time between two drawings, so that drawing costs little however short an epoch
@@ -170,7 +170,7 @@ def live(
     from matplotlib import pyplot as plt
 
     side = side_of(len(rule.weight), side)
-    place = display(display_id=True)
+    handle = display(display_id=True)
     drawn_at = -math.inf
 
     def redraw(epoch: int, metrics: dict[str, float]) -> None:
@@ -179,8 +179,8 @@ def live(
             return
         figure, axes = plt.subplots(figsize=(5, 5))
         draw(axes, rule.weight, shape, n_rows=side, title=f"after epoch {epoch + 1}")
-        if place is not None:
-            place.update(figure)
+        if handle is not None:
+            handle.update(figure)
         plt.close(figure)
         drawn_at = time.monotonic()
 

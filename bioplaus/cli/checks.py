@@ -1,0 +1,59 @@
+"""Commands that check the rules against the published code, their speed, and the installation."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bioplaus.cli import options
+from bioplaus.cli.output import say, write
+
+
+def conform(
+    paths: Annotated[list[Path], typer.Argument(help="Golden files, or folders of them.")],
+    rule: Annotated[
+        str | None, typer.Option(help="Replay through this rule instead of the published one.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Replay through the plain forms of the rules.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replay golden trajectories of the published code through the package's rules; exit 1 if any
+    differs.
+    """
+    from bioplaus.experiments import conformance
+
+    reports = conformance.conform(paths, rule=rule, plain=plain)
+    write(conformance.render(reports, as_json=json))
+    if not all(found.ok for found in reports):
+        raise typer.Exit(1)
+
+
+def benchmark(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Rules; all that state a published size without it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of measurement.")] = 9,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Time the plain form beside the one that runs.")
+    ] = False,
+) -> None:
+    """Time one training step of each rule on one thread, against this machine's matrix product."""
+    from bioplaus.experiments import benchmark as measuring
+
+    rows = measuring.run(
+        names or None, rounds=rounds, plain=plain, report=partial(typer.echo, err=True)
+    )
+    write(measuring.render(rows, as_json=json))
+
+
+def doctor(results_folder: options.Results = None) -> None:
+    """Check the installation; every line that is not fine says what to do."""
+    from bioplaus.experiments import doctor as checking
+
+    options.use_results_folder(results_folder)
+    if not checking.show(say):
+        raise typer.Exit(1)

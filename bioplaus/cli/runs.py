@@ -1,0 +1,186 @@
+"""Commands that run simulations, draw what came of them, and say how far they are."""
+
+from collections import Counter
+
+from bioplaus import paths, results
+from bioplaus.cli import options
+from bioplaus.cli.output import print_table, say
+from bioplaus.errors import BioplausError, RunError, unknown
+from bioplaus.experiments import cluster, completion, manifest, sweep
+from bioplaus.experiments import forecast as forecasting
+from bioplaus.experiments import status as states
+
+
+def run(
+    preset: options.Preset = "quick",
+    paper: options.Paper = None,
+    only: options.Only = None,
+    setting: options.Setting = None,
+    seeds: options.Seeds = None,
+    results_folder: options.Results = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "local",
+    inline: options.Inline = False,
+    kernel: options.Kernel = "python3",
+    again: options.Again = False,
+) -> None:
+    """Run simulations that are not done yet, and show how each ended."""
+    options.use_results_folder(results_folder)
+    runs = options.selected_runs(preset, paper, only, setting, seeds, device, threads)
+    _sweep(runs, workers, scheduler, inline, kernel, again)
+
+
+def reproduce(
+    preset: options.Preset = "quick",
+    paper: options.Paper = None,
+    only: options.Only = None,
+    results_folder: options.Results = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    workers: options.Workers = 0,
+    scheduler: options.Scheduler = "local",
+    kernel: options.Kernel = "python3",
+    again: options.Again = False,
+) -> None:
+    """Run what is missing, draw every figure and table, and write the report page."""
+    options.use_results_folder(results_folder)
+    failure = None
+    try:
+        runs = options.selected_runs(preset, paper, only, device=device, threads=threads)
+        _sweep(runs, workers, scheduler, False, kernel, again)
+    except BioplausError as error:
+        if error.exit_code != 1:
+            raise
+        failure = error  # some runs failed: draw the others, then say so
+    try:  # drawing is done here, whatever a cluster can take
+        _draw(preset, paper, workers if scheduler == "local" else 0)
+    except RunError as error:
+        failure = failure or error
+    if failure:
+        raise failure
+
+
+def report(
+    preset: options.Preset = "quick",
+    paper: options.Paper = None,
+    results_folder: options.Results = None,
+    workers: options.Workers = 0,
+) -> None:
+    """Draw figures and tables from the results there are, and write the report page."""
+    options.use_results_folder(results_folder)
+    _draw(preset, paper, workers)
+
+
+def status(
+    preset: options.Preset = "quick",
+    paper: options.Paper = None,
+    only: options.Only = None,
+    setting: options.Setting = None,
+    seeds: options.Seeds = None,
+    results_folder: options.Results = None,
+) -> None:
+    """List every run of a preset: done, running, interrupted, failed or missing."""
+    options.use_results_folder(results_folder)
+    runs = options.selected_runs(preset, paper, only, setting, seeds)
+    known = completion.completed(runs, report=say)
+    rows = states.rows(runs, known)
+    say(f"Preset {preset}:")
+    print_table(rows)
+    counts = Counter(row["status"] for row in rows)
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    _print_code(runs, known)
+
+
+def collect(
+    preset: options.Preset = "desk",
+    paper: options.Paper = None,
+    results_folder: options.Results = None,
+) -> None:
+    """Put all complete runs of each experiment into one small file beside its folder."""
+    options.use_results_folder(results_folder)
+    runs = options.selected_runs(preset, paper)
+    failure: BioplausError | None = None
+    for folder in dict.fromkeys(run.experiment_folder for run in runs):
+        try:
+            path = results.collect(folder, report=say)
+        except BioplausError as error:  # one bad file hides none of the others
+            failure = error
+            say(str(error))
+            continue
+        if path:
+            say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+    if failure:
+        raise failure
+
+
+def _sweep(
+    runs: list[manifest.Run],
+    workers: int,
+    scheduler: str,
+    inline: bool,
+    kernel: str,
+    again: bool,
+) -> None:
+    if inline:
+        sweep.check(runs)
+    else:
+        sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
+    known = completion.completed(runs)
+    _print_code(runs, known, again)
+    todo = completion.pending(runs, again, known)
+    at_once = 1 if inline else workers or cluster.cores()
+    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
+    summary = sweep.execute(
+        runs,
+        workers=workers,
+        scheduler=scheduler,
+        inline=inline,
+        kernel=kernel,
+        again=again,
+        todo=todo,
+        report=say,
+    )
+    say(f"Runs: {summary}. Results are in {paths.root()}.")
+    if summary.failed:
+        run_id, message = next(iter(summary.failed.items()))
+        raise sweep.SweepError(
+            f"{len(summary.failed)} of {len(runs)} runs failed, first {run_id}: {message}"
+        )
+
+
+def _print_code(runs: list[manifest.Run], known: completion.Completed, again: bool = False) -> None:
+    """Say which finished runs other code made, unless they are made `again`, and which do not say
+    what made them.
+    """
+    if count := 0 if again else len(completion.outdated(runs, known)):
+        made = "1 finished run was" if count == 1 else f"{count} finished runs were"
+        say(f"{made} made with other code of their rule; --again runs them again.")
+    if count := len(completion.without_code(runs, known)):
+        they = "1 finished run does" if count == 1 else f"{count} finished runs do"
+        say(f"{they} not say which code made them; --again leaves them.")
+
+
+def _duration(todo: list[manifest.Run], at_once: int) -> str:
+    seconds = forecasting.forecast(todo, at_once)
+    if not todo or seconds is None:
+        return ""
+    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return f", about {time} with {at_once} at once"
+
+
+def _draw(preset: str, paper: str | None, workers: int) -> None:
+    from bioplaus.analysis import report as reporting
+
+    if preset not in manifest.PRESETS:
+        raise unknown("preset", preset, manifest.PRESETS)
+    lines = []
+    for line in reporting.draw(preset, [paper] if paper else None, workers=workers):
+        lines.append(line)
+        say(line)
+    say(f"Report: {reporting.render(preset)}")
+    failed = [line for line in lines if line.partition("] ")[2].startswith("failed ")]
+    if failed:
+        first = failed[0].partition("] failed ")[2]
+        raise RunError(f"{len(failed)} of {len(lines)} notebooks failed, first {first}")

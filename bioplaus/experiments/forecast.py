@@ -1,0 +1,59 @@
+"""How long a sweep will take: from what like runs took here, else from the manifest's figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bioplaus import results
+from bioplaus.errors import BioplausError
+from bioplaus.experiments.run import Run
+
+KERNEL_SECONDS = 6.0  # to start a kernel and import torch
+
+
+def forecast(runs: Sequence[Run], workers: int) -> float | None:
+    """Expected wall seconds of these runs on `workers` processes: what like runs took here, else
+    the manifest's figure.
+
+    What a run of another number of epochs took is taken in proportion. None where neither is known
+    for some run.
+    """
+    here = {folder: _like_runs(folder) for folder in {run.experiment_folder for run in runs}}
+    each = [_run_seconds(run, here[run.experiment_folder].get(run.entry)) for run in runs]
+    known = [seconds + KERNEL_SECONDS for seconds in each if seconds is not None]
+    if len(known) < len(each):
+        return None
+    return max(sum(known) / max(1, workers), max(known, default=0.0))
+
+
+def _run_seconds(run: Run, like: tuple[float, Any] | None) -> float | None:
+    """Expected seconds of a run: those of a like one, in proportion to the epochs, else the
+    manifest's figure.
+    """
+    if like is None:
+        return run.seconds
+    seconds, n_epochs = like
+    wanted = run.parameters.get("n_epochs")
+    return seconds * wanted / n_epochs if wanted and n_epochs else seconds
+
+
+def _like_runs(experiment: Path) -> dict[str, tuple[float, Any]]:
+    """The first complete run in an experiment's folder, by entry: seconds of training and
+    evaluation, and n_epochs.
+    """
+    by_entry: dict[str, tuple[float, Any]] = {}
+    for path in sorted(experiment.glob("*/run.json")):
+        try:
+            record = results.read_run(path.parent)
+        except BioplausError:  # it is told of elsewhere, and says nothing of how long a run takes
+            continue
+        if record.get("sha256") and record.get("entry") not in by_entry:
+            wall = (
+                values
+                for name, values in record.get("seconds", {}).items()
+                if not name.endswith("_cpu")
+            )
+            if seconds := sum(map(sum, wall)):
+                n_epochs = record.get("parameters", {}).get("n_epochs")
+                by_entry[record["entry"]] = seconds, n_epochs
+    return by_entry

