@@ -239,7 +239,6 @@ def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
     from bioplaus.experiments import notebooks
 
-    os.environ.update(jupyter.environment())
     digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
     before = {drawing["path"]: drawing["path"].stat().st_mtime_ns for drawing in notebook.outputs()}
     # In a folder of its own: kernels that start in one folder at once would take each other's ipc
@@ -247,7 +246,8 @@ def _draw_one(notebook: Notebook) -> str:
     with tempfile.TemporaryDirectory(prefix="bioplaus-") as folder:
         copy = Path(folder) / notebook.copy.name
         try:
-            notebooks.execute(notebook.path, copy, {"preset": notebook.preset})
+            with jupyter.environment_set(jupyter.environment()):
+                notebooks.execute(notebook.path, copy, {"preset": notebook.preset})
         except Exception as error:  # whatever it is, it belongs on the page and stops no other
             sentence = f"{type(error).__name__}: {error}"
             if isinstance(error, BioplausError):

@@ -2,6 +2,7 @@
 
 import base64
 import collections
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,14 @@ def _contents(preset: str) -> dict[str, Any]:
                 if key not in claims or (claim.is_primary and not claims[key].is_primary):
                     claims[key] = claim
         for experiment in described.experiments:
-            try:
-                run_set = loading.load(paper, experiment, preset)
-            except BioplausError as error:
-                damaged.append(f"{paper}, {experiment}: {error}")
-                continue
+            with warnings.catch_warnings(record=True) as problems:
+                warnings.simplefilter("always")
+                try:
+                    run_set = loading.load(paper, experiment, preset)
+                except BioplausError as error:
+                    damaged.append(f"{paper}, {experiment}: {error}")
+                    continue
+            damaged += [f"{paper}, {experiment}: {problem.message}" for problem in problems]
             if run_set.runs:
                 runs.append(_run_counts(run_set))
                 provenance += [outcome.run for outcome in run_set.outcomes]

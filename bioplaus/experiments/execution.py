@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from bioplaus import _files, _sources, paths, results
 from bioplaus.errors import BioplausError, RunError, describe, is_library, location
-from bioplaus.experiments import files, notebooks, simulation
+from bioplaus.experiments import files, jupyter, notebooks, simulation
 from bioplaus.experiments.completion import code, is_outdated
 from bioplaus.experiments.portable import portable
 from bioplaus.experiments.run import Run
@@ -77,15 +77,15 @@ def execute(
         path = Path(folder)
         try:
             _sources.check_package(settings.environment.get(_sources.PACKAGE, _sources.package()))
-            os.environ.update(settings.environment)
-            reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
-            if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
-                status, message = "failed", reason
-            else:
-                results.check_folder(path, run.id)
-                path.mkdir(parents=True, exist_ok=True)
-                with locked(path, lambda: notify(_waiting(run))):
-                    status, message = _execute_locked(run, path, settings)
+            with jupyter.environment_set(settings.environment):
+                reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
+                if reason := next(filter(None, [*reasons, _changed_file(run)]), ""):
+                    status, message = "failed", reason
+                else:
+                    results.check_folder(path, run.id)
+                    path.mkdir(parents=True, exist_ok=True)
+                    with locked(path, lambda: notify(_waiting(run))):
+                        status, message = _execute_locked(run, path, settings)
         except Exception as error:
             status, message = "failed", describe(error)
         return Outcome(status, message, time.monotonic() - started)

@@ -13,7 +13,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def kernel_options() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="bp-", dir=_socket_root()) as folder:
         profile = Path(folder, "ipython")
         profile.mkdir()
-        with _environment_set(_kernel_settings()):
+        with environment_set(_kernel_settings()):
             yield {
                 "folder": folder,
                 "config": {"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "k"))}},
@@ -209,7 +209,8 @@ def _checkout() -> str:
 
 
 @contextlib.contextmanager
-def _environment_set(settings: dict[str, str]) -> Iterator[None]:
+def environment_set(settings: Mapping[str, str]) -> Iterator[None]:
+    """These variables are set in this process inside the block, and what they were after it."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

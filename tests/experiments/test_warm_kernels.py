@@ -343,7 +343,7 @@ def assert_is_started(reasons, reason, **options):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("MPLBACKEND", "agg"), ("OMP_NUM_THREADS", "2"), ("CUDA_VISIBLE_DEVICES", "0")],
+    [("MPLBACKEND", "svg"), ("OMP_NUM_THREADS", "2"), ("CUDA_VISIBLE_DEVICES", "0")],
 )
 def test_a_kernel_with_other_variables_at_import_is_started(server, reasons, name, text):
     assert_is_started(reasons, f"it has other values of {name}", env={**os.environ, name: text})

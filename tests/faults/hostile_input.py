@@ -150,6 +150,7 @@ def hostile_parameters(folder: Path, draw: random.Random) -> bool:
         case "path":
             overrides = {draw.choice(("dataset", "rule", "mishap")): draw.choice(PATHS)}
     with toy_project(folder) as project:
+        manifest.runs("smoke")  # keeps what the manifest says beside it
         before = sorted(path for path in folder.rglob("*"))
         try:
             runs = manifest.runs("smoke", overrides=overrides)
