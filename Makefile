@@ -48,7 +48,7 @@ env: $(READY)  ## make .venv with the pinned packages and bioplaus itself
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(call quote,$(BOOTSTRAP)) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioplaus needs Python 3.11 or newer, but %s is %s" % (sys.executable, sys.version.split()[0]))'
-	@echo "Making .venv and installing the pinned packages: about 4 minutes, once."
+	@echo "Making .venv and installing the pinned packages: 2 to 4 minutes, once."
 	@test -x .venv/bin/python || $(call quote,$(BOOTSTRAP)) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
 	@touch $@

@@ -102,7 +102,8 @@ def population(activity: Tensor) -> dict[str, Tensor]:
         correlation   N/(N-1) max_i sqrt(l_i) / sum_i sqrt(l_i) - 1/N
         pearson       mean of |r_ij| over pairs of units
         coding_space  trace of C
-        sparsity  (N - mean over samples of (sum_i |a_i|)^2 / sum_i a_i^2) / (N - 1); 0: all equal, 1: one unit
+        sparsity      (N - mean over samples of (sum_i |a_i|)^2 / sum_i a_i^2) / (N - 1);
+                      0: all equal, 1: one unit
 
     The published `correlation` is kept as it is: it runs from 1/(N-1) - 1/N (all directions alike)
     to 1 + 1/(N-1) - 1/N (one direction only), not from 0 to 1. Units that never vary are left out
