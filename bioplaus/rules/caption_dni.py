@@ -31,7 +31,7 @@ class Config(caption_bptt.Config):
     """Defaults: as published, before dropout 0.5 and 1024 synthesiser units of the figure."""
 
     n_synth_layers: int = 2  # hidden ReLU layers of the synthesiser
-    n_synth_hidden: int | None = None  # their width; None: that of the state, 2 hidden units
+    n_synth_hidden: int | None = None  # their width; None: that of the state, 2 n_hidden
     # start of the synthesiser's last layer; published: its bias is left random
     synth_last: LastLayer = "zero_weight"
     bootstrap_scale: float = 0.1  # factor on predicted gradients, dimensionless

@@ -51,7 +51,7 @@ class Config(bptt.Config):
     """Defaults: published seq-MNIST classification at K = 3."""
 
     n_synth_layers: int = 1  # hidden ReLU layers of the synthesiser; 0: one linear map
-    # their width; None: that of the state (2 hidden units for an LSTM)
+    # their width; None: that of the state (2 n_hidden for an LSTM)
     n_synth_hidden: int | None = None
     # state components that each first-layer unit sees; None: all; -1: see Synthesiser
     n_fibres: int | None = None

@@ -207,19 +207,43 @@ def test_training_needs_nothing_but_torch_and_numpy():
     assert done.stdout.strip() == "done", done.stderr
 
 
-def test_the_ground_floor_never_imports_the_engine_or_its_libraries():
-    ground = ["rules", "tasks", "metrics", "device", "train", "results", "config", "errors"]
+def test_the_ground_floor_never_imports_what_runs_or_its_libraries():
+    ground = ["rules", "nets", "tasks", "metrics", "device", "train", "results", "config", "errors"]
+    heavy = ["papermill", "dask", "distributed", "pandas", "matplotlib", "seaborn", "torchvision"]
+    heavy += ["sklearn", "bioplaus.experiments", "bioplaus.analysis", "bioplaus.papers"]
     code = (
-        "import importlib, pkgutil, sys, bioplaus, bioplaus.rules, bioplaus.tasks\nfor package in"
-        " (bioplaus.rules, bioplaus.tasks):\n    for module in"
-        " pkgutil.iter_modules(package.__path__):\n       "
-        f" importlib.import_module(f'{{package.__name__}}.{{module.name}}')\nfor name in {ground}:"
-        " importlib.import_module(f'bioplaus.{name}')\nheavy = {'papermill', 'dask',"
-        " 'distributed', 'pandas', 'matplotlib', 'seaborn', 'torchvision', 'sklearn',\n        "
-        " 'bioplaus.experiments.engine', 'bioplaus.experiments.manifest'}\nprint(sorted(heavy &"
-        " set(sys.modules)))"
+        "import importlib, pkgutil, sys\n"
+        f"for name in {ground}:\n"
+        "    module = importlib.import_module(f'bioplaus.{name}')\n"
+        "    for part in pkgutil.iter_modules(getattr(module, '__path__', [])):\n"
+        "        importlib.import_module(f'{module.__name__}.{part.name}')\n"
+        f"print(sorted(set({heavy}) & set(sys.modules)))"
     )
     assert _python(code).stdout.strip() == "[]"
+
+
+BELOW = {  # by wing: what it must not import, wherever in its files the import stands
+    "rules": ("experiments", "analysis", "papers", "cli"),
+    "nets": ("experiments", "analysis", "papers", "cli"),
+    "tasks": ("experiments", "analysis", "papers", "cli"),
+    "results": ("experiments", "analysis", "papers", "cli"),
+    "experiments": ("analysis", "papers", "cli"),
+    "analysis": ("papers", "cli"),
+    "papers": ("cli",),
+}
+
+
+@pytest.mark.parametrize("wing", BELOW)
+def test_imports_run_down_only(wing):
+    upward = [
+        f"{path.name}: {node.module}"
+        for path in (ROOT / "bioplaus" / wing).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in [f"{node.module}.{alias.name}" for alias in node.names]
+        if name.split(".")[0] == "bioplaus" and name.split(".")[1] in BELOW[wing]
+    ]
+    assert upward == []
 
 
 def _notebooks():

@@ -30,10 +30,6 @@ class ScratchRule(LayeredRule, Generic[Kept]):
         """New scratch tensors for `n` rows."""
         raise NotImplementedError
 
-    def _empty(self, *shape: int) -> Tensor:
-        """A new tensor of the rule's dtype on its device."""
-        return self.lr_now.new_zeros(shape)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScratchRule[Kept]":
         self._scratch.clear()
         return super()._apply(fn, recurse)
