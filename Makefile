@@ -33,7 +33,7 @@ PROCESSES := --workers $(call quote,$(WORKERS))
 SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor clean clean-results bioplaus-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -77,6 +77,11 @@ nbval: $(READY)  ## execute every notebook at its small defaults
 
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
+
+gpu-check: $(READY)  ## on a machine with a GPU, in 10 minutes: GPU tests, benchmark, a published experiment at full scale
+	@$(RUN) -m pytest -m gpu tests/test_capture.py tests/rules tests/tasks
+	@$(RUN) -m bioplaus benchmark --device cuda
+	@$(RUN) -m bioplaus run --preset paper --only corinfomax/mnist/corinfomax --device cuda $(if $(RESULTS),--results $(call quote,$(RESULTS)))
 
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
 	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))

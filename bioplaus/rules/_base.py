@@ -134,15 +134,22 @@ class LearningRule(nn.Module):
         need.
         """
 
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """What is drawn for a batch of `n` samples, (n, ...) tensors on the device, which
+        `fit_batch` takes by these names. Batches draw in their order, some time before they are
+        learned. Mostly nothing.
+        """
+        return {}
+
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from one batch.
 
         On a GPU this is captured once as a CUDA graph and replayed for every other batch of the
         same shapes (`bioplaus.capture`). So here nothing is asked of the host (`.item()`, `if` on a
-        tensor), nothing is drawn (`begin_epoch` does), what is learned is written into tensors that
-        stay where they are, and a Python number that changes goes by a tensor: `at(rates, step)`,
-        not `rates[step]`. What breaks this is noticed where torch can see it, and learned batch by
-        batch instead; `why_not_captured` says so beforehand.
+        tensor), nothing is drawn (`begin_epoch` and `draw` do), what is learned is written into
+        tensors that stay where they are, and a Python number that changes goes by a tensor:
+        `at(rates, step)`, not `rates[step]`. What breaks this is noticed where torch can see it,
+        and learned batch by batch instead; `why_not_captured` says so beforehand.
 
         Parameters
         ----------
