@@ -114,10 +114,10 @@ def digests(runs):
     }
 
 
-def on_dask(runs, scheduler, workers=1):
+def on_dask(runs, scheduler, workers=1, most=None):
     """Execute runs on Dask, without kernels; (run, outcome) as each ends."""
     return cluster.execute(
-        sweep.in_order(runs),
+        sweep.in_order(runs, most),
         Settings(environment=jupyter.environment(), sweep=uuid4().hex),
         workers=workers,
         scheduler=scheduler,
