@@ -6,9 +6,10 @@ from bioplaus import paths, results
 from bioplaus.cli import options
 from bioplaus.cli.output import print_table, say
 from bioplaus.errors import BioplausError, RunError, unknown
-from bioplaus.experiments import cluster, completion, manifest, sweep
+from bioplaus.experiments import completion, manifest, sweep
 from bioplaus.experiments import forecast as forecasting
 from bioplaus.experiments import status as states
+from bioplaus.experiments import workers as processes
 
 
 def run(
@@ -22,6 +23,7 @@ def run(
     threads: options.Threads = None,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "local",
+    side_by_side: options.SideBySide = None,
     inline: options.Inline = False,
     kernel: options.Kernel = "python3",
     again: options.Again = False,
@@ -29,7 +31,7 @@ def run(
     """Run simulations that are not done yet, and show how each ended."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper, only, setting, seeds, device, threads)
-    _sweep(runs, workers, scheduler, inline, kernel, again)
+    _sweep(runs, workers, scheduler, side_by_side, inline, kernel, again)
 
 
 def reproduce(
@@ -41,6 +43,7 @@ def reproduce(
     threads: options.Threads = None,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "local",
+    side_by_side: options.SideBySide = None,
     kernel: options.Kernel = "python3",
     again: options.Again = False,
 ) -> None:
@@ -49,7 +52,7 @@ def reproduce(
     failure = None
     try:
         runs = options.selected_runs(preset, paper, only, device=device, threads=threads)
-        _sweep(runs, workers, scheduler, False, kernel, again)
+        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
@@ -119,6 +122,7 @@ def _sweep(
     runs: list[manifest.Run],
     workers: int,
     scheduler: str,
+    side_by_side: int | None,
     inline: bool,
     kernel: str,
     again: bool,
@@ -130,7 +134,7 @@ def _sweep(
     known = completion.completed(runs)
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)
-    at_once = 1 if inline else workers or cluster.cores()
+    at_once = 1 if inline else processes.at_once(todo, workers)
     say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
     summary = sweep.execute(
         runs,
@@ -139,6 +143,7 @@ def _sweep(
         inline=inline,
         kernel=kernel,
         again=again,
+        most=side_by_side,
         todo=todo,
         report=say,
     )

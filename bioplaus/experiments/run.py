@@ -25,7 +25,7 @@ class Run:
     preset: str
     simulation: str
     seed: int
-    parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
+    parameters: dict[str, Any]  # the notebook's parameters and `seed`; without folders
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
     # parameter -> id of a run of the same experiment
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the notebook is executed with, `folder` aside."""
+        """What the notebook is executed with, folders aside (`Simulation.inputs`)."""
         return {**self.parameters, **self.execution}
 
     @property
@@ -103,7 +103,7 @@ class Run:
                     f"{stated}, but {self.simulation} would run its default, {notebook.rule}; give"
                     " `rule` among the parameters of the entry."
                 )
-            notebook.check({**self.inputs, "folder": str(self.folder)})
+            notebook.check(notebook.inputs([self.inputs], [str(self.folder)]))
         except BioplausError as error:
             context = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
             raise type(error)(f"{context}: {error}") from None
