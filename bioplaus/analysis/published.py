@@ -1,6 +1,7 @@
 """Published numbers and curves, and which of them a run answers.
 
-`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves
+`Results/published/<paper>_published.csv` holds single values (and `<paper>_addendum.csv` those of a
+source that was read later, in the same columns), `<paper>_published_curves.csv` curves
 read from the published vector figures, `<paper>_published_curve_settings.csv` which row of the
 tables each curve is. A manifest entry says with its field `published` which rows it answers, by
 column and value:
@@ -15,6 +16,7 @@ Ours is held against a published number only where data set, network and paramet
 published ones (`difference`), and at the same epoch or batch.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -236,6 +238,8 @@ def _values(paper: str) -> "pandas.DataFrame":
     import pandas
 
     table = read(paper, "published")
+    with contextlib.suppress(MissingError):
+        table = pandas.concat([table, read(paper, "addendum")], ignore_index=True)
     text = table.figure_or_table.astype(str)
     table["setting"] = text.str.extract(r"\bsetting (\d+)")[0].astype("Float64").astype("Int64")
     table["pickle"] = text.str.extract(r"\bpickle (\S+)")[0]

@@ -31,6 +31,8 @@ class Run:
     # parameter -> id of a run of the same experiment
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     stated_rule: str | None = None  # the experiment's `rule`
+    # of the manifest's seeds of this entry: how many were added after looking at the others
+    n_seeds_added: int = 0
     # device, n_threads; empty: the notebook's
     execution: dict[str, Any] = dataclasses.field(default_factory=dict)
 
