@@ -222,17 +222,6 @@ def difference(run: "Run", reference: "Run | None") -> str:
     return ""
 
 
-def is_copy(run: "Run", reference: "Run | None") -> bool:
-    """Whether `run` differs from the published in its data alone, which are a copy: `<published
-    name>-<what it is>`.
-    """
-    if reference is None or not run.published or "dataset" not in run.published:
-        return False
-    ours, published = (str(one.parameters.get("dataset", "")) for one in (run, reference))
-    same = dataclasses.replace(run, parameters={**run.parameters, "dataset": published})
-    return ours.startswith(f"{published}-") and not difference(same, reference)
-
-
 @cache
 def _values(paper: str) -> "pandas.DataFrame":
     import pandas
