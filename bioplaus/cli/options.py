@@ -28,6 +28,13 @@ Seeds = Annotated[
 Results = Annotated[
     Path | None, typer.Option("--results", help="Folder for results instead of Results.")
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Take runs made elsewhere from this folder and those below it, and check them.",
+    ),
+]
 Workers = Annotated[
     int,
     typer.Option(

@@ -1,12 +1,13 @@
 """Commands that run simulations, draw what came of them, and say how far they are."""
 
 from collections import Counter
+from pathlib import Path
 
 from bioplaus import paths, results
 from bioplaus.cli import options
 from bioplaus.cli.output import print_table, say
 from bioplaus.errors import BioplausError, RunError, unknown
-from bioplaus.experiments import completion, manifest, sweep
+from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
 from bioplaus.experiments import status as states
 from bioplaus.experiments import workers as processes
@@ -100,10 +101,14 @@ def collect(
     preset: options.Preset = "desk",
     paper: options.Paper = None,
     results_folder: options.Results = None,
+    origin: options.From = None,
 ) -> None:
     """Put all complete runs of each experiment into one small file beside its folder."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper)
+    if origin is not None:
+        _merge(origin, runs)
+        return
     failure: BioplausError | None = None
     for folder in dict.fromkeys(run.experiment_folder for run in runs):
         try:
@@ -116,6 +121,19 @@ def collect(
             say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
     if failure:
         raise failure
+
+
+def _merge(folder: Path, runs: list[manifest.Run]) -> None:
+    """Merge runs made elsewhere, and say what came of it."""
+    merged = merging.merge(folder, runs, report=say)
+    for path, n in merged.n_runs.items():
+        say(f"{path}: {n} runs more, {path.stat().st_size:,} bytes")
+    say(
+        f"{sum(merged.n_runs.values())} runs merged, {len(merged.kept)} there already,"
+        f" {len(merged.unplanned)} not planned by this preset, {len(merged.refused)} refused."
+    )
+    if merged.refused:
+        raise RunError(f"{len(merged.refused)} runs were refused, first: {merged.refused[0]}")
 
 
 def _sweep(
