@@ -20,11 +20,19 @@ from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Task, renamed
 
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "History",
+    "check",
+    "fit",
+    "useful_flops",
+]
+
 # least wall time between two checkpoints; the last epoch is always saved
 CHECKPOINT_SECONDS = 20.0
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What training measured, one row an epoch, and the diagnostics logged inside epochs.
 
@@ -64,6 +72,9 @@ class History:
             else f"{len(self.seconds['train'])} epochs"
         )
         return f"{end}; last evaluation: {last}"
+
+    def __repr__(self) -> str:
+        return f"<History: {self}>"
 
     def first_best(self, metric: str) -> dict[str, Any] | None:
         """The first epoch (0-based) with the largest value of `metric`, and that value, for a
@@ -598,3 +609,7 @@ def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     with extra():
         from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -189,6 +189,18 @@ class LearningRule(nn.Module):
         """
         return 0
 
+    def __repr__(self) -> str:
+        """Its key and widths, the number of its parameters, and where they are; not its modules,
+        which most rules do not have.
+        """
+        widths = "-".join(map(str, getattr(self.config, "n_units", ())))
+        parameters = [*self.parameters()]
+        kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in parameters)
+        devices = dict.fromkeys(str(p.device) for p in parameters)
+        where = f", {' and '.join(kinds)} on {' and '.join(devices)}" if parameters else ""
+        n = sum(p.numel() for p in parameters)
+        return f"<rule {' '.join(filter(None, [self.key(), widths]))}: {n:,} parameters{where}>"
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "watch": None}
 

@@ -286,10 +286,14 @@ class CaptionTask(tasks.Task[Config, Split]):
         """The tokenised captions of each validation picture."""
         return self.splits["validation"].references
 
+    def n_samples(self, split: str) -> int:
+        """Number of captions used."""
+        return sum(len(rows) for _, rows in self.splits[split].by_length.values())
+
     @property
     def n_train(self) -> int:
         """Number of training captions used; batches leave some out (`n_batches`)."""
-        return sum(len(rows) for _, rows in self.splits["train"].by_length.values())
+        return self.n_samples("train")
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches in one epoch; captions that do not fill a batch of their length are
