@@ -12,6 +12,7 @@ from bioplaus.experiments import forecast as forecasting
 from bioplaus.experiments import side_by_side as grouping
 from bioplaus.experiments import status as states
 from bioplaus.experiments import workers as processes
+from bioplaus.results import listing
 
 
 def run(
@@ -125,6 +126,7 @@ def collect(
             continue
         if path:
             say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+    _write_listing(preset)
     if failure:
         raise failure
 
@@ -134,12 +136,20 @@ def _merge(folder: Path, runs: list[manifest.Run]) -> None:
     merged = merging.merge(folder, runs, report=say)
     for path, n in merged.n_runs.items():
         say(f"{path}: {n} runs more, {path.stat().st_size:,} bytes")
+    _write_listing(runs[0].preset)
     say(
         f"{sum(merged.n_runs.values())} runs merged, {len(merged.kept)} there already,"
         f" {len(merged.unplanned)} not planned by this preset, {len(merged.refused)} refused."
     )
     if merged.refused:
         raise RunError(f"{len(merged.refused)} runs were refused, first: {merged.refused[0]}")
+
+
+def _write_listing(preset: str) -> None:
+    """Say beside the collected files of a preset what made them, if there are any."""
+    folder = paths.root() / preset
+    if any(folder.glob("*/*.pkl")):
+        say(f"{listing.write_listing(folder)}: what made them")
 
 
 def _sweep(
