@@ -217,7 +217,8 @@ def _print_cost(
 
     cost = gpu_cost.cost(runs, side_by_side)
     left = gpu_cost.cost(todo, side_by_side) if len(todo) < len(runs) else cost
-    counts = [f"{len(cost.measured)} as measured", f"{len(cost.scaled)} scaled by their operations"]
+    counts = [f"{len(cost.measured)} as measured"]
+    counts += [f"{len(cost.scaled)} scaled by their operations, rather too high than too low"]
     counts += [f"{len(cost.unknown)} not counted"] if cost.unknown else []
     say(
         f"By measured steps they cost {_time(cost.seconds)} of one {cost.device}, evaluation not"

@@ -3,8 +3,9 @@
 `gpu_steps.json` is what `python -m bioplaus benchmark --device cuda --json` printed: milliseconds
 of a step of each rule at the sizes of its `BENCHMARK`, alone and of several seeds side by side. A
 training costs the step that is most like its own, as often as its epochs have batches. A larger
-step costs in proportion to its useful operations. A smaller one costs the same: what bounds it is
-the number of its kernels. Evaluation is not counted.
+step costs in proportion to its useful operations, which is too much rather than too little, as
+larger products use a GPU better. A smaller one costs the same: what bounds it is the number of its
+kernels. Evaluation is not counted.
 """
 
 import dataclasses
