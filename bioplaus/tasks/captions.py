@@ -352,10 +352,11 @@ class CaptionTask(tasks.Task[Config, Split]):
 
     def pictures(self, chosen: Sequence[int]) -> np.ndarray:
         """Validation pictures, (n, size, size, 3) uint8, for people to look at; at most 128 pixels
-        wide.
+        wide. Photographs belong to their authors: of those a record keeps the mean colour, as one
+        pixel.
         """
         images = [self._sources["validation"].image(i).convert("RGB") for i in chosen]
-        size = min(128, max(images[0].size))
+        size = min(128, max(images[0].size)) if self.config.dataset == "scenes" else 1
         return np.stack([np.asarray(image.resize((size, size))) for image in images])
 
     def examples(self, generated: Sequence[Sequence[str]], n: int) -> dict[str, Any]:

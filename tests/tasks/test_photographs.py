@@ -366,6 +366,13 @@ def test_weights_that_are_missing_are_fetched_and_checked_before_they_get_their_
         server.server_close()
 
 
+def test_a_record_keeps_of_a_photograph_its_mean_colour_alone(tmp_path):
+    task = captions.load(str(coco(tmp_path / "coco")), encoder="small_cnn", min_count=1)
+    kept = task.examples([["a"], ["b"]], 2)["pictures"]
+    assert kept.shape == (2, 1, 1, 3)
+    assert np.abs(kept[:, 0, 0] - PIXELS[:2].mean((1, 2))).max() < 4  # JPEG, and a filter
+
+
 def test_a_named_part_of_flickr8k_is_one_known_file(tmp_path, monkeypatch):
     monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
     with pytest.raises(BioplausError, match="flickr8k-1000 is not there: put flickr8k_1000.npz"):
