@@ -266,7 +266,7 @@ NOWHERE = ["none.npz", "../outside.npz", "/nowhere", "some/folder", "~nobody/x",
     "name", [*NOWHERE, "/" + "x" * 5000, "a\0b/c", "a\0b.npz", "~nobody/x.npz"]
 )
 def test_photographs_that_are_not_there_are_refused_before_anything_is_read(name):
-    with pytest.raises(BioplausError, match="must be scenes, coco, flickr8k, the absolute path"):
+    with pytest.raises(BioplausError, match="must be scenes, .*flickr8k-1000, the absolute path"):
         captions.spec(name)
 
 
