@@ -352,11 +352,10 @@ class CaptionTask(tasks.Task[Config, Split]):
 
     def pictures(self, chosen: Sequence[int]) -> np.ndarray:
         """Validation pictures, (n, size, size, 3) uint8, for people to look at; at most 128 pixels
-        wide. Photographs belong to their authors: of those a record keeps the mean colour, as one
-        pixel.
+        wide.
         """
         images = [self._sources["validation"].image(i).convert("RGB") for i in chosen]
-        size = min(128, max(images[0].size)) if self.config.dataset == "scenes" else 1
+        size = min(128, max(images[0].size))
         return np.stack([np.asarray(image.resize((size, size))) for image in images])
 
     def examples(self, generated: Sequence[Sequence[str]], n: int) -> dict[str, Any]:
@@ -369,11 +368,16 @@ class CaptionTask(tasks.Task[Config, Split]):
 
         Returns
         -------
-        pictures : as of `pictures`. references : sentences by picture. generated : a sentence each.
+        pictures : as of `pictures`; photographs belong to their authors, and of those only the mean
+            colour is kept, as one pixel. references : sentences by picture. generated : a sentence
+            each.
         """
         chosen = range(min(n, len(generated)))
+        pictures = self.pictures(chosen)
+        if self.config.dataset != "scenes":
+            pictures = pictures.mean((1, 2), keepdims=True).round().astype(np.uint8)
         return {
-            "pictures": self.pictures(chosen),
+            "pictures": pictures,
             "references": [[" ".join(words) for words in self.references[i]] for i in chosen],
             "generated": [" ".join(generated[i]) for i in chosen],
         }
