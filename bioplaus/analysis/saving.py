@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Runs = RunSet | Provenance | Iterable[RunSet | Provenance]
-SUFFIXES = ("json", "png", "pdf", "csv", "md")
+SUFFIXES = ("json", "png", "webp", "pdf", "csv", "md")
+_MOST_WIDTH = 1700  # pixels of a webp
 SCHEMA = 2  # of the json beside a figure or table
 
 
@@ -57,7 +58,7 @@ class Output:
         caption: str,
         claims: Iterable[Claim] = (),
     ) -> None:
-        """Save a figure as png (150 dpi), pdf and csv, and show it.
+        """Save a figure as png (150 dpi), webp (the same, for the page), pdf and csv, and show it.
 
         Where there is nothing to draw only the json is written, so that the page says what is
         missing and which command makes it; files of an earlier drawing are removed.
@@ -76,6 +77,7 @@ class Output:
             drawing.figure.draw_without_rendering()  # lay out once, not for each format
             drawing.figure.set_layout_engine("none")
             files = {kind: _render(drawing.figure, kind) for kind in ("png", "pdf")}
+            files["webp"] = _compressed(files["png"])
             files["csv"] = csv(drawing.data)
         source = self._provenance(runs)
         caption = " ".join(filter(None, [caption, source.sentence, drawing.reading]))
@@ -196,6 +198,18 @@ def _render(figure: "Figure", kind: str) -> bytes:
     figure.savefig(
         buffer, format=kind, dpi=style.DPI, metadata=metadata, facecolor=figure.get_facecolor()
     )
+    return buffer.getvalue()
+
+
+def _compressed(png: bytes) -> bytes:
+    """The same picture as webp, a third of the size, and no wider than a page can show."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((_MOST_WIDTH, small.height))
+        small.save(buffer, "webp", quality=80, method=2)
     return buffer.getvalue()
 
 
