@@ -15,6 +15,8 @@ import abc
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -22,6 +24,21 @@ from torch import Tensor
 
 from bioplaus import config
 from bioplaus.errors import BioplausError, unknown
+
+__all__ = [
+    "Spec",
+    "Task",
+    "check_available",
+    "check_batch_size",
+    "configure",
+    "describe",
+    "finite",
+    "held_out",
+    "renamed",
+]
+
+# modules that are a task, imported when they are first used
+_TASKS = ("captions", "features", "hierarchies", "images", "linedraw", "patches", "seqmnist")
 
 C = TypeVar("C", bound=config.Config)  # a task's config
 S = TypeVar("S")  # the data of one split
@@ -78,6 +95,23 @@ class Task(abc.ABC, Generic[C, S]):
     splits: Mapping[str, S]
     monitored: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """The data set, the size of each split, what comes in and goes out, and how inputs are
+        prepared.
+        """
+        spec, way = self.spec, getattr(self.config, "preprocessing", None)
+        sizes = ", ".join(f"{split} {self.n_samples(split):,}" for split in self.splits)
+        outputs = "classes" if spec.kind == "classification" else "outputs"
+        parts = [f"{sizes}", f"{spec.n_in:,} inputs, {spec.n_out:,} {outputs}"]
+        parts += [f"{spec.n_steps} time steps"] if spec.n_steps else []
+        parts += [f"preprocessing {way}"] if way else []
+        return f"<task {spec.name}: {'; '.join(parts)}>"
+
+    def n_samples(self, split: str) -> int:
+        """Number of samples in a split. Here: of the last part of its data, the labels."""
+        data: Any = self.splits[split]
+        return len(data[-1])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256, hexadecimal, of the data and of all that decides how they are shown; computed
@@ -107,14 +141,28 @@ class Task(abc.ABC, Generic[C, S]):
         return -(-self.n_train // batch_size)
 
     @abc.abstractmethod
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of training batches, the arguments of `fit_batch`.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """What decides each batch of one epoch, as tensors on the device: the rows of its samples,
+        crops and flips; or the batch itself, where that is simplest.
 
         Parameters
         ----------
         generator : torch.Generator
             CPU generator; every draw of the epoch comes from it.
         """
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, ...]:
+        """The batch of one draw, the arguments of `fit_batch`; a function of the draw alone, which
+        a CUDA graph can hold: nothing drawn, nothing asked of the host.
+
+        Here: the draw itself.
+        """
+        return draw
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of training batches, the arguments of `fit_batch`: those of `draws`."""
+        for draw in self.draws(batch_size, generator):
+            yield self.batch_of(*draw)
 
     def evaluate(self, rule: Any, *splits: str) -> dict[str, float]:
         """Measure a rule, drawing nothing and changing nothing.
@@ -259,3 +307,13 @@ def describe(task: Task[Any, Any]) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         **({"remark": remark} if remark else {}),
     }
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _TASKS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_TASKS])
