@@ -72,6 +72,11 @@ def render(preset: str, working: str = "") -> Path:
     return folder / "index.html"
 
 
+def has_figures(preset: str) -> bool:
+    """Whether any figure is drawn."""
+    return any((paths.root() / preset / "figures").glob("*.webp"))
+
+
 def _contents(preset: str) -> dict[str, Any]:
     """Everything the pages say."""
     described = {paper: manifest.load(paper) for paper in manifest.papers()}

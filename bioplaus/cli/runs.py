@@ -1,11 +1,13 @@
 """Commands that run simulations, draw what came of them, and say how far they are."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from bioplaus import paths, results
 from bioplaus.cli import options
 from bioplaus.cli.output import print_table, say
+from bioplaus.cli.progress import Progress
 from bioplaus.errors import BioplausError, RunError, unknown
 from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
@@ -53,7 +55,8 @@ def reproduce(
     failure = None
     try:
         runs = options.selected_runs(preset, paper, only, device=device, threads=threads)
-        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again)
+        drawn = preset, paper
+        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again, drawn)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
@@ -144,27 +147,49 @@ def _sweep(
     inline: bool,
     kernel: str,
     again: bool,
+    drawn: tuple[str, str | None] | None = None,
 ) -> None:
+    """Run what is not done yet, and meanwhile draw what shows it, of the preset and paper that
+    `drawn` names.
+    """
+    try:
+        known = completion.completed(runs)
+    except (OSError, BioplausError):  # where the folder cannot be one, `check` says so
+        sweep.check(runs)
+        raise
+    todo = completion.pending(runs, again, known)
     if inline:
         sweep.check(runs)
-    else:
+    elif todo:  # what has nothing to do need not wait for torch and a kernel
         sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
-    known = completion.completed(runs)
     _print_code(runs, known, again)
-    todo = completion.pending(runs, again, known)
-    at_once = 1 if inline else processes.at_once(todo, workers)
+    at_once = 1 if inline or not todo else processes.at_once(todo, workers)
     say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
-    summary = sweep.execute(
-        runs,
-        workers=workers,
-        scheduler=scheduler,
-        inline=inline,
-        kernel=kernel,
-        again=again,
-        most=side_by_side,
-        todo=todo,
-        report=say,
-    )
+    followers, page = [], ()
+    if drawn and todo and scheduler == "local":
+        from bioplaus.analysis import drawing
+        from bioplaus.analysis import report as reporting
+
+        preset, paper = drawn
+        notebooks = drawing.notebooks_of(preset, [paper] if paper else None)
+        todo = drawing.early_figures(notebooks, todo)
+        followers = drawing.followers(notebooks, todo)
+        page = partial(reporting.render, preset), partial(reporting.has_figures, preset)
+    with Progress(todo, at_once, len(followers), *page) as progress:
+        summary = sweep.execute(
+            runs,
+            workers=workers,
+            scheduler=scheduler,
+            inline=inline,
+            kernel=kernel,
+            again=again,
+            most=side_by_side,
+            todo=todo,
+            followers=followers,
+            report=say,
+            ended=progress.ran,
+            followed=progress.drew,
+        )
     say(f"Runs: {summary}. Results are in {paths.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
@@ -189,8 +214,7 @@ def _duration(todo: list[manifest.Run], at_once: int) -> str:
     seconds = forecasting.forecast(todo, at_once)
     if not todo or seconds is None:
         return ""
-    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    return f", about {time} with {at_once} at once"
+    return f", about {forecasting.in_words(seconds)} with {at_once} at once"
 
 
 def _draw(preset: str, paper: str | None, workers: int) -> None:

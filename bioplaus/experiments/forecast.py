@@ -15,7 +15,7 @@ _UNITS = (
     ("hour", 3600, 48 * 3600),
     ("day", 86400, float("inf")),
 )
-KERNEL_SECONDS = 6.0  # to start a kernel and import torch
+KERNEL_SECONDS = 1.0  # to fork a kernel, and for its imports of bioplaus
 
 
 def forecast(runs: Sequence[Run], workers: int) -> float | None:
@@ -25,12 +25,18 @@ def forecast(runs: Sequence[Run], workers: int) -> float | None:
     What a run of another number of epochs took is taken in proportion. None where neither is known
     for some run.
     """
-    here = {folder: _like_runs(folder) for folder in {run.experiment_folder for run in runs}}
-    each = [_run_seconds(run, here[run.experiment_folder].get(run.entry)) for run in runs]
-    known = [seconds + KERNEL_SECONDS for seconds in each if seconds is not None]
+    each = expected(runs)
+    known = [seconds for seconds in each if seconds is not None]
     if len(known) < len(each):
         return None
     return max(sum(known) / max(1, workers), max(known, default=0.0))
+
+
+def expected(runs: Sequence[Run]) -> list[float | None]:
+    """The expected wall seconds of each run, that of its kernel included; None where not known."""
+    here = {folder: _like_runs(folder) for folder in {run.experiment_folder for run in runs}}
+    each = [_run_seconds(run, here[run.experiment_folder].get(run.entry)) for run in runs]
+    return [None if seconds is None else seconds + KERNEL_SECONDS for seconds in each]
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:

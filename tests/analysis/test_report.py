@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bioplaus import paths, results
-from bioplaus.analysis import drawing, experiment, report
+from bioplaus.analysis import drawing, experiment, report, saving
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import notebooks
 from bioplaus.papers.corinfomax import figures
@@ -26,14 +27,11 @@ LEARNED = np.linspace(0.94, 0.974, 10)
 NAME = operator.attrgetter("stem")
 MNIST = figures.CURVES["MNIST"]
 FIGURE = """
-from PIL import Image
-
 from bioplaus import analysis
 
 class Picture:
     # stands in for one of matplotlib, which takes a second to render
-    draw_without_rendering = set_layout_engine = get_facecolor = lambda *_: "white"
-    savefig = lambda self, buffer, format, **_: Image.new("RGB", (1500, 900)).save(buffer, format)
+    draw_without_rendering = set_layout_engine = lambda *_: None
 
 out = analysis.Output("corinfomax_fig_a", preset)
 mnist = analysis.load("corinfomax", "mnist", preset)
@@ -62,7 +60,15 @@ def notebook(home, name, *sources, title="A title"):
 @pytest.fixture
 def inline(monkeypatch):
     """Notebooks are executed in this process, without a kernel; the list says which."""
-    executed = []
+    executed, render = [], saving._render
+    picture = io.BytesIO()
+    Image.new("RGB", (1500, 900)).save(picture, "png")
+
+    def rendered(figure, kind):
+        return render(figure, kind) if isinstance(figure, Figure) else picture.getvalue()
+
+    monkeypatch.setattr(saving, "_render", rendered)
+    monkeypatch.setattr(saving, "_show", lambda *_: None)
 
     def execute(source, output, parameters, **_):
         executed.append(source.stem)
@@ -178,7 +184,7 @@ def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rul
 
     def digests():
         drawing._code.cache_clear()
-        return plain.digest(), naming.digest()
+        return plain.source_digest(), naming.source_digest()
 
     try:
         before = digests()

@@ -133,4 +133,6 @@ class Manifest(_Part):
     title: str
     citation: str | None = None
     claim: Headline | None = None
+    # notebook -> the experiments whose runs it shows, after which it is drawn; default: all
+    notebooks: dict[str, list[Key]] = {}
     experiments: dict[Key, Experiment]
