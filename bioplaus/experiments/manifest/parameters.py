@@ -7,6 +7,7 @@ from typing import Any
 
 from bioplaus.errors import BioplausError
 
+_SCALARS = (str, int, float, type(None))
 _MAX_NODES = 100_000  # of a table with its aliases followed: a bomb of aliases stops here
 
 _OPTIONS = {  # parameters of notebooks that no manifest and no --set gives
@@ -35,8 +36,19 @@ def merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
     for table in tables:
         for name, value in table.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
-            merged[name] = merge(merged[name], value) if both else deepcopy(value)
+            merged[name] = merge(merged[name], value) if both else _copied(value)
     return merged
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy of what JSON can say: a twentieth of the time of `copy.deepcopy`, which a preset
+    of thousands of runs would notice.
+    """
+    if type(value) is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    if type(value) is list:
+        return [_copied(item) for item in value]
+    return value if isinstance(value, _SCALARS) else deepcopy(value)
 
 
 def check_size(content: Any, context: str) -> None:

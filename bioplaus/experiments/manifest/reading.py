@@ -15,7 +15,14 @@ from ruamel.yaml.constructor import DuplicateKeyError
 
 from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments.manifest.model import PRESETS, Entry, Experiment, Manifest, Override
+from bioplaus.experiments.manifest.model import (
+    PRESETS,
+    Entry,
+    Experiment,
+    Headline,
+    Manifest,
+    Override,
+)
 from bioplaus.experiments.manifest.parameters import check_json, check_size, refuse_options
 
 
@@ -195,4 +202,6 @@ def _allowed(keys: list[str]) -> Iterable[str]:
     """The keys allowed at a position in a manifest, which alternates between keys and names."""
     if "presets" in keys:
         return Override.model_fields
+    if keys == ["claim"]:
+        return Headline.model_fields
     return {0: Manifest, 2: Experiment, 4: Entry}.get(len(keys), Manifest).model_fields
