@@ -1,14 +1,17 @@
 """Commands that run simulations, draw what came of them, and say how far they are."""
 
 from collections import Counter
+from pathlib import Path
 
 from bioplaus import paths, results
 from bioplaus.cli import options
 from bioplaus.cli.output import print_table, say
 from bioplaus.errors import BioplausError, RunError, unknown
-from bioplaus.experiments import cluster, completion, manifest, sweep
+from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
 from bioplaus.experiments import status as states
+from bioplaus.experiments import workers as processes
+from bioplaus.results import listing
 
 
 def run(
@@ -22,6 +25,7 @@ def run(
     threads: options.Threads = None,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "local",
+    side_by_side: options.SideBySide = None,
     inline: options.Inline = False,
     kernel: options.Kernel = "python3",
     again: options.Again = False,
@@ -29,7 +33,7 @@ def run(
     """Run simulations that are not done yet, and show how each ended."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper, only, setting, seeds, device, threads)
-    _sweep(runs, workers, scheduler, inline, kernel, again)
+    _sweep(runs, workers, scheduler, side_by_side, inline, kernel, again)
 
 
 def reproduce(
@@ -41,6 +45,7 @@ def reproduce(
     threads: options.Threads = None,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = "local",
+    side_by_side: options.SideBySide = None,
     kernel: options.Kernel = "python3",
     again: options.Again = False,
 ) -> None:
@@ -49,7 +54,7 @@ def reproduce(
     failure = None
     try:
         runs = options.selected_runs(preset, paper, only, device=device, threads=threads)
-        _sweep(runs, workers, scheduler, False, kernel, again)
+        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
@@ -97,10 +102,14 @@ def collect(
     preset: options.Preset = "desk",
     paper: options.Paper = None,
     results_folder: options.Results = None,
+    origin: options.From = None,
 ) -> None:
     """Put all complete runs of each experiment into one small file beside its folder."""
     options.use_results_folder(results_folder)
     runs = options.selected_runs(preset, paper)
+    if origin is not None:
+        _merge(origin, runs)
+        return
     failure: BioplausError | None = None
     for folder in dict.fromkeys(run.experiment_folder for run in runs):
         try:
@@ -111,14 +120,37 @@ def collect(
             continue
         if path:
             say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+    _write_listing(preset)
     if failure:
         raise failure
+
+
+def _merge(folder: Path, runs: list[manifest.Run]) -> None:
+    """Merge runs made elsewhere, and say what came of it."""
+    merged = merging.merge(folder, runs, report=say)
+    for path, n in merged.n_runs.items():
+        say(f"{path}: {n} runs more, {path.stat().st_size:,} bytes")
+    _write_listing(runs[0].preset)
+    say(
+        f"{sum(merged.n_runs.values())} runs merged, {len(merged.kept)} there already,"
+        f" {len(merged.unplanned)} not planned by this preset, {len(merged.refused)} refused."
+    )
+    if merged.refused:
+        raise RunError(f"{len(merged.refused)} runs were refused, first: {merged.refused[0]}")
+
+
+def _write_listing(preset: str) -> None:
+    """Say beside the collected files of a preset what made them, if there are any."""
+    folder = paths.root() / preset
+    if any(folder.glob("*/*.pkl")):
+        say(f"{listing.write_listing(folder)}: what made them")
 
 
 def _sweep(
     runs: list[manifest.Run],
     workers: int,
     scheduler: str,
+    side_by_side: int | None,
     inline: bool,
     kernel: str,
     again: bool,
@@ -130,7 +162,7 @@ def _sweep(
     known = completion.completed(runs)
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)
-    at_once = 1 if inline else workers or cluster.cores()
+    at_once = 1 if inline else processes.at_once(todo, workers)
     say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
     summary = sweep.execute(
         runs,
@@ -139,6 +171,7 @@ def _sweep(
         inline=inline,
         kernel=kernel,
         again=again,
+        most=side_by_side,
         todo=todo,
         report=say,
     )

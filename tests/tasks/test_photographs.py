@@ -364,3 +364,12 @@ def test_weights_that_are_missing_are_fetched_and_checked_before_they_get_their_
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_named_part_of_flickr8k_is_one_known_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
+    with pytest.raises(BioplausError, match="flickr8k-1000 is not there: put flickr8k_1000.npz"):
+        captions.load("flickr8k-1000", encoder="small_cnn")
+    np.savez(tmp_path / "flickr8k_1000.npz", jpeg=np.zeros(1, np.uint8))
+    with pytest.raises(BioplausError, match="not the file that data set flickr8k-1000 means"):
+        captions.load("flickr8k-1000", encoder="small_cnn")
