@@ -155,8 +155,8 @@ def corinfomax() -> Iterator[Row]:
         command=main,
     )
     yield curve(
-        f"CorInfoMax 784-500-10, setting 3, of the published tables (constant step), {after}: beside the curve"
-        " of setting 1, as none of its own was published",
+        f"CorInfoMax 784-500-10, setting 3, of the published tables (constant step), {after}:"
+        " beside the curve of setting 1, as none of its own was published",
         *("mnist", "corinfomax", "7 a seed"),
     )
     names = {
