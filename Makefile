@@ -32,7 +32,8 @@ OF_PAPER := --preset $(call quote,$(PRESET)) $(if $(PAPER),--paper $(call quote,
 ENTRIES := $(if $(ONLY),--only $(call quote,$(ONLY)))
 SELECT := $(OF_PAPER) $(if $(RESULTS),--results $(call quote,$(RESULTS)))
 PROCESSES := --workers $(call quote,$(WORKERS))
-SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SIDE),--side-by-side $(call quote,$(SIDE_BY_SIDE))) $(if $(AGAIN),--again)
+ON_DEVICE := $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SIDE),--side-by-side $(call quote,$(SIDE_BY_SIDE)))
+SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(ON_DEVICE) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
 .PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor docs coverage clean clean-results bioplaus-in-python
@@ -89,8 +90,8 @@ gpu-check: $(READY)  ## on a machine with a GPU, in 10 minutes: GPU tests, bench
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
 	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))
 
-status: $(READY)  ## list the runs of PRESET: done, running, failed, missing
-	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES)
+status: $(READY)  ## list the runs of PRESET (done, running, failed, missing), and what they cost
+	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES) $(ON_DEVICE)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyter lab notebooks

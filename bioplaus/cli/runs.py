@@ -9,6 +9,7 @@ from bioplaus.cli.output import print_table, say
 from bioplaus.errors import BioplausError, RunError, unknown
 from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
+from bioplaus.experiments import side_by_side as grouping
 from bioplaus.experiments import status as states
 from bioplaus.experiments import workers as processes
 from bioplaus.results import listing
@@ -85,10 +86,14 @@ def status(
     setting: options.Setting = None,
     seeds: options.Seeds = None,
     results_folder: options.Results = None,
+    device: options.Device = None,
+    side_by_side: options.SideBySide = None,
 ) -> None:
-    """List every run of a preset: done, running, interrupted, failed or missing."""
+    """List every run of a preset: done, running, interrupted, failed or missing; and say what the
+    preset costs, by the manifests, or on a GPU (--device cuda) by measured steps.
+    """
     options.use_results_folder(results_folder)
-    runs = options.selected_runs(preset, paper, only, setting, seeds)
+    runs = options.selected_runs(preset, paper, only, setting, seeds, device)
     known = completion.completed(runs, report=say)
     rows = states.rows(runs, known)
     say(f"Preset {preset}:")
@@ -96,6 +101,7 @@ def status(
     counts = Counter(row["status"] for row in rows)
     say(", ".join(f"{count} {state}" for state, count in counts.items()))
     _print_code(runs, known)
+    _print_cost(runs, completion.pending(runs, known=known), side_by_side)
 
 
 def collect(
@@ -163,7 +169,8 @@ def _sweep(
     _print_code(runs, known, again)
     todo = completion.pending(runs, again, known)
     at_once = 1 if inline else processes.at_once(todo, workers)
-    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
+    duration = _duration(todo, at_once, side_by_side)
+    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{duration}.")
     summary = sweep.execute(
         runs,
         workers=workers,
@@ -195,12 +202,51 @@ def _print_code(runs: list[manifest.Run], known: completion.Completed, again: bo
         say(f"{they} not say which code made them; --again leaves them.")
 
 
-def _duration(todo: list[manifest.Run], at_once: int) -> str:
-    seconds = forecasting.forecast(todo, at_once)
-    if not todo or seconds is None:
+def _print_cost(
+    runs: list[manifest.Run], todo: list[manifest.Run], side_by_side: int | None
+) -> None:
+    """Say what runs cost, and what of them is to do."""
+    if not any(map(grouping.is_on_gpu, runs)):
+        seconds, n_without = forecasting.cost(runs)
+        if seconds:
+            left = _time(forecasting.cost(todo)[0])
+            without = f"; {n_without} runs have no figure there" if n_without else ""
+            say(f"By the manifests they cost {_time(seconds)} of one core, {left} to do{without}.")
+        return
+    from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
+
+    cost = gpu_cost.cost(runs, side_by_side)
+    left = gpu_cost.cost(todo, side_by_side) if len(todo) < len(runs) else cost
+    counts = [f"{len(cost.measured)} as measured"]
+    counts += [f"{len(cost.scaled)} scaled by their operations, rather too high than too low"]
+    counts += [f"{len(cost.unknown)} not counted"] if cost.unknown else []
+    say(
+        f"By measured steps they cost {_time(cost.seconds)} of one {cost.device}, evaluation not"
+        f" counted, {_time(left.seconds)} to do; of the entries {', '.join(counts)}."
+    )
+
+
+def _duration(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> str:
+    if not todo or (seconds := _forecast(todo, at_once, side_by_side)) is None:
         return ""
-    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    return f", about {time} with {at_once} at once"
+    return f", about {_time(seconds)} with {at_once} at once"
+
+
+def _forecast(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> float | None:
+    if not any(map(grouping.is_on_gpu, todo)):
+        return forecasting.forecast(todo, at_once)
+    from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
+
+    cost = gpu_cost.cost(todo, side_by_side)
+    return None if cost.unknown else (cost.seconds + forecasting.KERNEL_SECONDS) / at_once
+
+
+def _time(seconds: float) -> str:
+    """A duration in the largest unit of which there are some."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _draw(preset: str, paper: str | None, workers: int) -> None:

@@ -19,11 +19,14 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bioplaus import paths
 from bioplaus.config import Config, check_seed
 from bioplaus.errors import BioplausError, unknown
+
+if TYPE_CHECKING:
+    from bioplaus.tasks import Spec
 
 _TYPES = {
     "bool": bool,
@@ -34,6 +37,20 @@ _TYPES = {
     "dict": dict,
     "None": type(None),
 }
+
+
+class Training(NamedTuple):
+    """A training of a run, for a forecast of what it costs.
+
+    A check cell may leave a list of them, called `trainings`; else it is the one of the names
+    below, where all are there.
+    """
+
+    rule: str
+    config: Mapping[str, Any]
+    spec: "Spec"  # of its task
+    n_epochs: int
+    batch_size: int
 
 
 def names() -> list[str]:
@@ -96,8 +113,10 @@ class Simulation:
         given = {name: values[name] for name in names if name in values}
         self._values(given)
 
-    def check(self, values: Mapping[str, Any]) -> None:
-        """Raise `BioplausError` unless the notebook can run with these parameters."""
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Raise `BioplausError` unless the notebook can run with these parameters; the names that
+        its check left behind.
+        """
         from bioplaus import device  # here, so that the command line need not wait for torch
 
         namespace = self._values(values)
@@ -109,6 +128,7 @@ class Simulation:
         for tags, source in self.cells:
             if "check" in tags:
                 self._execute(source, "check", namespace)
+        return namespace
 
     def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Execute the notebook's code in this process, without a kernel; the names it left behind.

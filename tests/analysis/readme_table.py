@@ -160,7 +160,7 @@ def corinfomax() -> Iterator[Row]:
         *("mnist", "corinfomax", "7 a seed"),
     )
     names = {
-        "ep": ("Equilibrium propagation", "8 a seed"),
+        "ep": ("Equilibrium propagation", "3 a seed"),
         "corinfomax_sparse": ("CorInfoMax-Sparse", "9 a seed"),
         "csm": ("Similarity matching (CSM)", "6 a seed"),
         "pc_nudge": ("PC-Nudge 784-128-64-10", "4 a seed"),

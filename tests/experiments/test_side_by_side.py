@@ -331,6 +331,22 @@ def test_a_notebook_is_given_the_form_that_it_declares(several):
         one.inputs(values, ["a", "b"])
 
 
+@pytest.mark.parametrize("name", simulation.names())
+def test_every_notebook_gives_each_seed_the_bytes_that_it_has_alone(name, tmp_path):
+    notebook, digests_of = simulation.load(name), {}
+    for seeds in ([3, 5], [5], [3]):
+        folders = [tmp_path / f"{len(seeds)}" / f"s{seed}" for seed in seeds]
+        for folder in folders:
+            results.begin(folder, {"id": folder.name})
+        values = {"seeds": seeds, "folders": [str(folder) for folder in folders], "n_epochs": 2}
+        notebook.run(values)
+        for folder in folders:
+            assert results.is_complete(folder)
+            digests_of[folder.parent.name, folder.name] = results.read_run(folder)["sha256"]
+    assert digests_of["2", "s3"] == digests_of["1", "s3"] != digests_of["1", "s5"]
+    assert digests_of["2", "s5"] == digests_of["1", "s5"]
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
