@@ -42,7 +42,7 @@ class Config(_config.Config):
 
     n_fine: int = 100  # classes
     n_coarse: int = 20  # superclasses
-    heads: Literal["both", "fine", "coarse"] = "both"
+    heads: Literal["both", "fine", "coarse"] = "both"  # which labels the network predicts
     # fields of nets.backbones.Config: the (fine) hemisphere
     left: dict = dataclasses.field(default_factory=dict)
     # in what the second (coarse) hemisphere differs from the left one; None: there is none
