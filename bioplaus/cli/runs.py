@@ -236,9 +236,8 @@ def _print_cost(
         if seconds:
             left = forecasting.in_words(forecasting.cost(todo)[0]) or "nothing"
             without = f"; {n_without} runs have no figure there" if n_without else ""
-            say(
-                f"By the manifests they cost {forecasting.in_words(seconds)} of one core, {left} to do{without}."
-            )
+            total = forecasting.in_words(seconds)
+            say(f"By the manifests they cost {total} of one core, {left} to do{without}.")
         return
     from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
 
