@@ -110,7 +110,7 @@ def execute(
                 yield run, _outcome(future, run, lost)
             is_over = True
         finally:
-            if not is_over and "://" in scheduler:  # its workers outlive this process
+            if not is_over and scheduler != "local":  # its workers outlive this process
                 client.cancel(list(runs), force=True)
                 client.run(execution.stop, settings.sweep, on_error="ignore")
 

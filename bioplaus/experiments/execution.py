@@ -4,6 +4,7 @@ A run is idempotent: its folder is its identity, a lock keeps two executions apa
 lets it go on after any kill, and its `run.json` alone says that it is complete.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from bioplaus.experiments.portable import portable
 from bioplaus.experiments.run import Run
 
 PATIENCE = 3.0  # seconds to wait for a lock before saying so
+_STOP_SECONDS = 5.0  # that a run may take to end after its kernel was killed
 # in a traceback as IPython writes it
 _FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
 # of a run that another one needs, by its status
@@ -36,6 +39,7 @@ _ENDED = {
 }
 # runs of one process: each sets environment and standard output of all its threads
 _one_at_once = threading.Lock()
+_executing: set[str] = set()  # the sweep, one at most, of the run that this process executes
 _stopped: set[str] = set()  # sweeps of which this process executes no more runs
 
 
@@ -58,6 +62,10 @@ class Outcome(NamedTuple):
     seconds: float  # wall time
 
 
+class _Stopped(Exception):
+    """The sweep of a run was stopped: as after any kill, its checkpoint is the last word."""
+
+
 def execute(
     run: Run,
     folder: str,
@@ -75,7 +83,9 @@ def execute(
     with _one_at_once:
         started = time.monotonic()
         path = Path(folder)
+        _executing.add(settings.sweep)
         try:
+            _go_on(settings.sweep)
             _sources.check_package(settings.environment.get(_sources.PACKAGE, _sources.package()))
             with jupyter.environment_set(settings.environment):
                 reasons = [why_blocked(path.parent / run_id) for run_id in run.needs.values()]
@@ -84,29 +94,51 @@ def execute(
                 else:
                     results.check_folder(path, run.id)
                     path.mkdir(parents=True, exist_ok=True)
-                    with locked(path, lambda: notify(_waiting(run))):
+                    go_on = partial(_go_on, settings.sweep)
+                    with locked(path, lambda: notify(_waiting(run)), go_on):
                         status, message = _execute_locked(run, path, settings)
+        except _Stopped:
+            status, message = "failed", "stopped"
         except Exception as error:
             status, message = "failed", describe(error)
+        finally:
+            _executing.discard(settings.sweep)
         return Outcome(status, message, time.monotonic() - started)
 
 
-def stop(sweep: str) -> None:
+async def stop(sweep: str) -> None:
     """Stop what this process executes of a sweep, and execute no more of it: its kernel is killed,
-    its checkpoint stays.
+    its checkpoint stays. Ends when the lock of its run is free, or after some seconds.
     """
     import psutil
 
     _stopped.add(sweep)
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    until = time.monotonic() + _STOP_SECONDS
+    while sweep in _executing and time.monotonic() < until:  # its kernel may be about to start
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        await asyncio.sleep(0.05)
+
+
+def _go_on(sweep: str) -> None:
+    """Raise `_Stopped` if no more runs of a sweep are executed here."""
+    if sweep in _stopped:
+        raise _Stopped
 
 
 @contextlib.contextmanager
-def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a run's folder; `waiting` is called where another process holds it for more
-    than some seconds.
+def locked(
+    folder: Path,
+    waiting: Callable[[], None] = lambda: None,
+    go_on: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Hold the lock of a run's folder.
+
+    Parameters
+    ----------
+    waiting : called once, where another process holds the lock for more than some seconds.
+    go_on : called now and then while this waits; what it raises ends the waiting.
 
     Raises
     ------
@@ -119,7 +151,10 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
             lock.acquire(timeout=PATIENCE)
         except Timeout:
             waiting()
-            lock.acquire()
+            while not lock.is_locked:
+                go_on()
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=PATIENCE)
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or "there are no locks on this file system"
         raise BioplausError(
@@ -174,10 +209,11 @@ def _execute_locked(run: Run, folder: Path, settings: Settings) -> tuple[str, st
         work = results.begin(folder, identity)  # beside a complete run, which stays meanwhile
         message, trace = _attempt(run, work, settings.kernel)
         is_whole = results.is_complete(folder) if work == folder else results.adopt(folder)
-        if is_whole or "kernel died" not in message:
+        if is_whole:
             break
-        if settings.sweep in _stopped:  # as after any kill: the checkpoint is the last word
-            return "failed", "stopped"
+        _go_on(settings.sweep)
+        if "kernel died" not in message:
+            break
     if not is_whole:
         message = message or f"{run.simulation}.ipynb ended without saving a result"
         message = _note_failure(work, identity, message, trace)
