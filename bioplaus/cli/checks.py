@@ -40,8 +40,23 @@ def benchmark(
     plain: Annotated[
         bool, typer.Option("--plain", help="Time the plain form beside the one that runs.")
     ] = False,
+    where: Annotated[
+        str,
+        typer.Option("--device", help="cpu; cuda: eager, as a CUDA graph, several seeds at once."),
+    ] = "cpu",
 ) -> None:
-    """Time one training step of each rule on one thread, against this machine's matrix product."""
+    """Time one training step of each rule: on one thread, against this machine's matrix product;
+    or on a GPU.
+    """
+    if where != "cpu":
+        from bioplaus import device
+        from bioplaus.experiments import gpu_benchmark
+
+        chosen = device.pick(where)
+        if chosen.type == "cuda":
+            timed = gpu_benchmark.run(chosen, names or None, report=partial(typer.echo, err=True))
+            write(gpu_benchmark.render(timed, chosen, as_json=json))
+            return
     from bioplaus.experiments import benchmark as measuring
 
     rows = measuring.run(

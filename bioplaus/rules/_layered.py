@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import LearningRule, rewritten
 
 N_PREDICT = 1000  # rows relaxed at once by `predict`: bounds its memory
 
@@ -302,11 +302,11 @@ class NudgedRule(LayeredRule):
             drawn = torch.randint(0, 2, (n_batches,), generator=self.generator).mul_(2).sub_(1)
         else:
             drawn = torch.ones(n_batches)
-        self.signs = drawn.to(self.lr_now)
+        self.signs = rewritten(self.signs, drawn)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {**super().get_extra_state(), "signs": self.signs.cpu()}
+        return {**super().get_extra_state(), "signs": self.signs.cpu().clone()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self.signs = state["signs"].to(self.lr_now)
+        self.signs = rewritten(self.signs, state["signs"])

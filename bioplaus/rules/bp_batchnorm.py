@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import metrics
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count, at, rewritten
 from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, xavier
 from bioplaus.rules._optimisers import Adam
 
@@ -99,6 +99,7 @@ class Rule(LayeredRule):
     """
 
     config: Config
+    lr_steps: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
@@ -113,20 +114,24 @@ class Rule(LayeredRule):
         self.running_var = tensors([torch.ones(n) for n in normed])
         self.optimiser = Adam(self._learned(), use_paper_form=True, epsilon=EPSILON_ADAM)
         self.optimiser.count.fill_(config.start_step)
-        self.n_batches = 0  # in an epoch
+        self.register_buffer("lr_steps", torch.zeros(0), persistent=False)
 
     def _learned(self) -> list[Tensor]:
         return [*self.w_ff, *self.bias, *self.gamma, *self.beta]
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
-        self.n_batches = n_batches
+        c, first = self.config, self.config.start_step + epoch * n_batches
+        rates = [
+            c.lr * c.lr_decay ** (step // c.n_decay_steps)
+            for step in range(first, first + n_batches)
+        ]
+        self.lr_steps = rewritten(self.lr_steps, torch.tensor(rates, dtype=torch.float64))
 
     @torch.no_grad()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """One step from inputs `x`, (batch, n_0) float, and classes `y`, (batch,) int64."""
         c = self.config
-        n_done = c.start_step + epoch * self.n_batches + step
-        self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
+        self.lr_now.copy_(at(self.lr_steps, step))
         weights = self._learned()
         with torch.enable_grad():
             leaves = [weight.detach().requires_grad_() for weight in weights]

@@ -23,7 +23,7 @@ from bioplaus.config import Config as BaseConfig
 from bioplaus.config import added
 from bioplaus.errors import BioplausError
 from bioplaus.nets.captioner import Captioner
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.rules._optimisers import Adam
 from bioplaus.tasks import Spec
 
@@ -143,7 +143,7 @@ class Rule(LearningRule):
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from captions of one length.
 
         Parameters

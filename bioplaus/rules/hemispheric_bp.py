@@ -27,7 +27,7 @@ from bioplaus import config as _config
 from bioplaus.errors import BioplausError
 from bioplaus.nets import backbones
 from bioplaus.nets.hemispheres import SIDES, Hemispheres
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.tasks import Spec
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec
 
@@ -218,7 +218,7 @@ class Rule(LearningRule):
             is_swapped = self.config.wiring == "published" and len(self.net.sides) == 2
             self.net.adopt(SIDES[1 - SIDES.index(side)] if is_swapped else side, source.net)
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Parameters
@@ -250,6 +250,9 @@ class Rule(LearningRule):
             is_right = logits[kind].argmax(1) == target
             measured[f"running_{kind}_accuracy"] = is_right.double().mean()
         return measured
+
+    def why_not_captured(self) -> str:
+        return super().why_not_captured() or "dropout masks are drawn on the CPU, batch by batch"
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each, for images or features."""

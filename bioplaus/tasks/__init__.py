@@ -107,14 +107,28 @@ class Task(abc.ABC, Generic[C, S]):
         return -(-self.n_train // batch_size)
 
     @abc.abstractmethod
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of training batches, the arguments of `fit_batch`.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """What decides each batch of one epoch, as tensors on the device: the rows of its samples,
+        crops and flips; or the batch itself, where that is simplest.
 
         Parameters
         ----------
         generator : torch.Generator
             CPU generator; every draw of the epoch comes from it.
         """
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, ...]:
+        """The batch of one draw, the arguments of `fit_batch`; a function of the draw alone, which
+        a CUDA graph can hold: nothing drawn, nothing asked of the host.
+
+        Here: the draw itself.
+        """
+        return draw
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of training batches, the arguments of `fit_batch`: those of `draws`."""
+        for draw in self.draws(batch_size, generator):
+            yield self.batch_of(*draw)
 
     def evaluate(self, rule: Any, *splits: str) -> dict[str, float]:
         """Measure a rule, drawing nothing and changing nothing.

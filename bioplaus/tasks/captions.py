@@ -270,10 +270,9 @@ class CaptionTask(tasks.Task[Config, Split]):
         """
         return sum(self._counts(batch_size).values())
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of batches (features, tokens), each of captions of one length, in random order.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of batches: rows of pictures, and the tokens of captions of one length, in
+        random order.
 
         Parameters
         ----------
@@ -287,7 +286,12 @@ class CaptionTask(tasks.Task[Config, Split]):
             parts += [(rows[chosen], numbers[chosen]) for chosen in order.split(batch_size)]
         for k in torch.randperm(len(parts), generator=generator).tolist():
             rows, numbers = parts[k]
-            yield train.features[rows.to(self._device)], numbers.to(self._device)
+            yield rows.to(self._device), numbers.to(self._device)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, Tensor]:
+        """(features, tokens): (batch, n_in) float, (batch, length) int64."""
+        rows, numbers = draw
+        return self.splits["train"].features.index_select(0, rows), numbers
 
     def measure(self, rule: Any, split: str) -> dict[str, float]:
         """ "bits": cross-entropy per word of the captions, teacher forced, in bits.

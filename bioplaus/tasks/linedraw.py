@@ -200,10 +200,8 @@ class LineDrawing(tasks.Task[Config, Drawings]):
         """Drawings to learn from in an epoch."""
         return self.config.n_train - self.config.n_validation
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of new drawings (x, y).
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of new drawings: the batches (x, y) themselves.
 
         Parameters
         ----------

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules import competing_hidden
+from bioplaus.rules._base import Count
 from bioplaus.rules.competing_hidden import PRECISION
 
 
@@ -31,7 +32,7 @@ class Rule(competing_hidden.Rule):
 
     @torch.no_grad()
     def fit_batch(
-        self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0
+        self, x: Tensor, y: Tensor | None = None, *, epoch: Count = 0, step: Count = 0
     ) -> dict[str, Tensor]:
         current = torch.mm(
             x, self._kept_drive().t(), out=self._buffer("current", len(x), len(self.weight))

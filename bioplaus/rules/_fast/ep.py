@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules import ep
+from bioplaus.rules._base import Count, at
 from bioplaus.rules._fast._scratch import ScratchRule, one_hot_
 
 
@@ -52,8 +53,8 @@ class Scratch:
 
 class Rule(ScratchRule[Scratch], ep.Rule):
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        self._change_weights(self._settle(x, y, self.signs[step]), x)
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        self._change_weights(self._settle(x, y, at(self.signs, step)), x)
         return {}
 
     def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> Scratch:
