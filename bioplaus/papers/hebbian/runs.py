@@ -62,7 +62,6 @@ def check(
     parameters.
     """
     spec = features.spec(settings)
-    spec.check_batch_size(batch_size)
     _check_phase(rule, settings.phase)
     if stored_synapses and settings.phase == "classes":
         raise BioplausError(
@@ -80,7 +79,8 @@ def check(
             f"n_epochs is {n_epochs}, but snapshot_epochs in config asks for the weights after"
             f" {late[-1]} epochs: run at least {late[-1] + 1}, or give other snapshot_epochs."
         )
-    learned = rules.config(rule, rule_values(config, settings.phase, n_epochs), spec)
+    values = rule_values(config, settings.phase, n_epochs)
+    learned = rules.config(rule, values, spec, batch_size=batch_size)
     if stored_synapses:
         synapses.load(stored_synapses, learned.n_units)
     reading = Readout.of(readout)
@@ -89,8 +89,9 @@ def check(
     if settings.phase == "classes" or settings.is_patches:
         raise BioplausError("A readout needs features of labelled images; set readout to {}.")
     top = dataclasses.replace(spec, kind="classification", n_in=learned.n_units[1])
-    rules.config(READER, reading.values(top), top)
-    top.check_batch_size(reading.batch_size, "readout.batch_size")
+    reader = rules.config(READER, reading.values(top), top)
+    least = rules.get(READER).Rule.least_batch(reader)
+    top.check_batch_size(reading.batch_size, "readout.batch_size", least=least)
 
 
 def _check_phase(rule: str, phase: str) -> None:
