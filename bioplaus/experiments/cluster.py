@@ -19,7 +19,7 @@ from typing import Any
 
 from bioplaus import paths, results
 from bioplaus.errors import BioplausError, describe, unknown
-from bioplaus.experiments import execution, jupyter
+from bioplaus.experiments import execution, jupyter, signals
 from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
 
@@ -336,7 +336,8 @@ def _check_address(address: str) -> None:
 
 def _jobqueue_class(name: str) -> Any:
     try:
-        import dask_jobqueue
+        with signals.handlers_kept():  # it would exit on Ctrl-C at once, with code 0
+            import dask_jobqueue
     except ImportError:
         raise BioplausError(
             f"SCHEDULER={name} needs dask-jobqueue; install it with `pip install -e '.[cluster]'`."
