@@ -9,6 +9,7 @@ ONLY ?=
 WORKERS ?= 0
 SCHEDULER ?= local
 DEVICE ?=
+SIDE_BY_SIDE ?=
 AGAIN ?=
 GOLDEN ?= tests/golden
 FAULTS ?=
@@ -30,16 +31,18 @@ OF_PAPER := --preset $(call quote,$(PRESET)) $(if $(PAPER),--paper $(call quote,
 ENTRIES := $(if $(ONLY),--only $(call quote,$(ONLY)))
 SELECT := $(OF_PAPER) $(if $(RESULTS),--results $(call quote,$(RESULTS)))
 PROCESSES := --workers $(call quote,$(WORKERS))
-SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(AGAIN),--again)
+ON_DEVICE := $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SIDE),--side-by-side $(call quote,$(SIDE_BY_SIDE)))
+SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(ON_DEVICE) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor clean clean-results bioplaus-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
-	@echo "Variables: PRESET=$(PRESET) (smoke quick desk paper)  PAPER=$(PAPER)  ONLY=$(ONLY)  WORKERS=$(WORKERS) (0: one per core)  SCHEDULER=$(SCHEDULER)"
+	@echo "Variables: PRESET=$(PRESET) (smoke quick desk paper)  PAPER=$(PAPER)  ONLY=$(ONLY)  WORKERS=$(WORKERS) (0: one per core, or per GPU)  SCHEDULER=$(SCHEDULER)"
 	@echo "           DEVICE=$(DEVICE) (cpu cuda auto; none: cpu)"
+	@echo "           SIDE_BY_SIDE=$(SIDE_BY_SIDE) (seeds of an entry at the same time in one worker; none: 16 on a GPU, else 1)"
 	@echo "           RESULTS=$(RESULTS) (folder of results; none: Results)"
 	@echo "           AGAIN=1 also runs again what was made with other code of its rule"
 	@echo "           PYTHON=<interpreter> uses that environment instead of making .venv"
@@ -78,11 +81,16 @@ nbval: $(READY)  ## execute every notebook at its small defaults
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
 
+gpu-check: $(READY)  ## on a machine with a GPU, in 10 minutes: GPU tests, benchmark, a published experiment at full scale
+	@$(RUN) -m pytest -m gpu tests/test_capture.py tests/rules tests/tasks
+	@$(RUN) -m bioplaus benchmark --device cuda
+	@$(RUN) -m bioplaus run --preset paper --only corinfomax/mnist/corinfomax --device cuda $(if $(RESULTS),--results $(call quote,$(RESULTS)))
+
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
 	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))
 
-status: $(READY)  ## list the runs of PRESET: done, running, failed, missing
-	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES)
+status: $(READY)  ## list the runs of PRESET (done, running, failed, missing), and what they cost
+	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES) $(ON_DEVICE)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyter lab notebooks

@@ -20,11 +20,19 @@ from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Task, check_last_batch, renamed
 
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "History",
+    "check",
+    "fit",
+    "useful_flops",
+]
+
 # least wall time between two checkpoints; the last epoch is always saved
 CHECKPOINT_SECONDS = 20.0
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What training measured, one row an epoch, and the diagnostics logged inside epochs.
 
@@ -64,6 +72,9 @@ class History:
             else f"{len(self.seconds['train'])} epochs"
         )
         return f"{end}; last evaluation: {last}"
+
+    def __repr__(self) -> str:
+        return f"<History: {self}>"
 
     def first_best(self, metric: str) -> dict[str, Any] | None:
         """The first epoch (0-based) with the largest value of `metric`, and that value, for a
@@ -353,6 +364,7 @@ class _Training:
         self._keeper: Checkpoints | None = None
         self._sums: dict[str, torch.Tensor] = {}  # of what was measured, where they stay
         self._names: set[str] = set()  # of what was measured in this epoch
+        self._drawn: tuple[str, ...] = ()  # names of what the rule draws for a batch
         self._n_samples = 0  # learned in this epoch
 
     @property
@@ -427,14 +439,21 @@ class _Training:
         return n_batches
 
     def draws(self, loop: _Loop) -> Iterator[tuple[torch.Tensor, ...]]:
-        """What decides each batch of an epoch."""
-        return iter(self._draws(loop.batch_size, self.shuffle))
+        """What decides each batch of an epoch: the task's draw, then the rule's."""
+        for draw in self._draws(loop.batch_size, self.shuffle):
+            drawn = self.rule.draw(len(draw[0]))
+            self._drawn = tuple(drawn)
+            yield *draw, *drawn.values()
 
     def learn_batch(self, draw: tuple[torch.Tensor, ...], *, epoch: Any, step: Any) -> Learned:
         """Learn one batch, and add what was measured to the sums of the epoch, in place."""
-        batch = self._batch_of(*draw)
-        n = len(batch[0])
-        measured = _checked(self.rule, self.rule.fit_batch(*batch, epoch=epoch, step=step))
+        n_own = len(draw) - len(self._drawn)
+        batch, drawn = (
+            self._batch_of(*draw[:n_own]),
+            dict(zip(self._drawn, draw[n_own:], strict=True)),
+        )
+        n, rule = len(batch[0]), self.rule
+        measured = _checked(rule, rule.fit_batch(*batch, epoch=epoch, step=step, **drawn))
         for name, value in measured.items():
             if name not in self._sums:
                 self._sums[name] = torch.zeros_like(value.detach())
@@ -592,3 +611,7 @@ def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     with extra():
         from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

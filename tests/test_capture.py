@@ -94,7 +94,8 @@ class TestContract:
             rule.begin_epoch(1, len(data))
         for step, batch in enumerate(data):
             one.fit_batch(*batch, epoch=1, step=step)
-            other.fit_batch(*batch, epoch=torch.tensor(1), step=torch.tensor(step))
+            drawn, counts = other.draw(len(batch[0])), map(torch.tensor, (1, step))
+            other.fit_batch(*batch, **dict(zip(("epoch", "step"), counts, strict=True)), **drawn)
         assert same(state(one), state(other))
 
     def test_nothing_is_asked_of_the_host_nor_drawn(self, form):
@@ -103,8 +104,9 @@ class TestContract:
             return  # it says so
         rule.begin_epoch(0, len(data))
         rule.fit_batch(*data[0], epoch=0, step=torch.tensor(0))
+        drawn = rule.draw(len(data[1][0]))
         with Watched() as watched:
-            rule.fit_batch(*data[1], epoch=torch.tensor(0), step=torch.tensor(1))
+            rule.fit_batch(*data[1], epoch=torch.tensor(0), step=torch.tensor(1), **drawn)
         assert watched.seen == []
 
     def test_what_is_learned_stays_where_it_is(self, form):

@@ -28,7 +28,8 @@ from bioplaus import _files, paths
 from bioplaus import results as _results
 from bioplaus.analysis import saving
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import cluster, jupyter, manifest
+from bioplaus.experiments import jupyter, manifest
+from bioplaus.experiments import workers as processes
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")  # a new version may draw differently
 
@@ -73,7 +74,7 @@ def draw(
         yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
     if not todo:
         return
-    drawn = _draw_all(todo, min(workers or cluster.cores(), len(todo)))
+    drawn = _draw_all(todo, min(workers or processes.cores(), len(todo)))
     with jupyter.warm_kernels(len(todo)), contextlib.closing(drawn):
         for k, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
@@ -247,7 +248,9 @@ def _draw_one(notebook: Notebook) -> str:
         copy = Path(folder) / notebook.copy.name
         try:
             with jupyter.environment_set(jupyter.environment()):
-                notebooks.execute(notebook.path, copy, {"preset": notebook.preset})
+                notebooks.execute(
+                    notebook.path, copy, {"preset": notebook.preset}, inside=copy.parent
+                )
         except Exception as error:  # whatever it is, it belongs on the page and stops no other
             sentence = f"{type(error).__name__}: {error}"
             if isinstance(error, BioplausError):

@@ -66,6 +66,7 @@ def _needed(runs: list[manifest.Run]) -> dict[str, Callable[[], str]]:
         if name in datasets.names():
             needed[name] = partial(datasets.get, name)
         elif run.simulation == "captions":
-            declared = simulation.load(run.simulation).parameters.from_dict(run.inputs)
+            notebook = simulation.load(run.simulation)
+            declared = notebook.parameters.from_dict(notebook.inputs([run.inputs], [""]))
             needed |= captions.needed(declared.dataset, declared.encoder)
     return needed

@@ -28,8 +28,18 @@ Seeds = Annotated[
 Results = Annotated[
     Path | None, typer.Option("--results", help="Folder for results instead of Results.")
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Take runs made elsewhere from this folder and those below it, and check them.",
+    ),
+]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")
+    int,
+    typer.Option(
+        min=0, help="Processes at once, one thread each; 0: one per GPU on GPUs, else one per core."
+    ),
 ]
 Scheduler = Annotated[
     str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")
@@ -47,6 +57,14 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1, help="Compute threads of each run (1); they change the last bits; see --workers."
+    ),
+]
+SideBySide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Seeds of an entry that one worker runs at the same time, with the same results as"
+        " alone; default: 16 on a GPU, 1 elsewhere.",
     ),
 ]
 Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]

@@ -106,13 +106,15 @@ def render(rows: Sequence[Row], where: torch.device, *, as_json: bool = False) -
 
 
 class _Learner:
-    """A rule that learns batches as they are, whatever they measure."""
+    """A rule that learns a batch and what it drew for it, whatever it measures."""
 
-    def __init__(self, rule: LearningRule) -> None:
-        self.rule = rule
+    def __init__(self, rule: LearningRule, drawn: Sequence[str]) -> None:
+        self.rule, self.drawn = rule, drawn
 
     def learn_batch(self, draw: capture.Draw, *, epoch: Any, step: Any) -> capture.Learned:
-        self.rule.fit_batch(*draw, epoch=epoch, step=step)
+        n = len(draw) - len(self.drawn)
+        drawn = dict(zip(self.drawn, draw[n:], strict=True))
+        self.rule.fit_batch(*draw[:n], epoch=epoch, step=step, **drawn)
         return capture.Learned(len(draw[0]), ())
 
     def count(self, learned: capture.Learned, n_batches: int = 1) -> None:
@@ -120,11 +122,12 @@ class _Learner:
 
 
 def _row(name: str, case: BenchmarkCase, where: torch.device, seeds: Sequence[int]) -> Row:
-    learners = [_Learner(rules.make(name, case.values, seed=k, device=where)) for k in (0,)]
-    rule = learners[0].rule
+    rule = rules.make(name, case.values, seed=0, device=where)
     spec = rule.example_spec(rule.config, case.n_steps)
     stream = device.generator(0, "benchmark")
     batch = tuple(part.to(where) for part in rule.example_batch(spec, case.batch_size, stream))
+    drawn = rule.draw(case.batch_size)
+    draw, learners = (*batch, *drawn.values()), [_Learner(rule, tuple(drawn))]
 
     def eager(n: int) -> None:
         for step in range(n):
@@ -137,11 +140,11 @@ def _row(name: str, case: BenchmarkCase, where: torch.device, seeds: Sequence[in
         while len(learners) < count:
             made = rules.make(name, case.values, seed=len(learners), device=where)
             made.begin_epoch(0, capture.N_ROWS)
-            learners.append(_Learner(made))
+            learners.append(_Learner(made, tuple(drawn)))
         batches, some = capture.Batches(where), learners[:count]
 
         def together(n: int, batches: Any = batches, some: Any = some) -> None:
-            batches.learn(some, [[batch] * n for _ in some], epoch=0, step=0)
+            batches.learn(some, [[draw] * n for _ in some], epoch=0, step=0)
 
         together(capture.N_EAGER + 1)
         if note := batches.refusal:

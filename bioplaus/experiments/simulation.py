@@ -5,21 +5,28 @@ A simulation notebook is the only description of its parameters: the cell tagged
 declares names, types and defaults; the cell tagged `check` raises on values that cannot work,
 without reading data. Both are read from here, so a sweep validates a whole manifest before a
 kernel starts, and a new notebook needs no code in the package. Names and ranges of `device`,
-`dtype` and `n_threads`, which mean the same everywhere, are checked here.
+`dtype`, `n_threads`, and of seeds and folders, which mean the same everywhere, are checked here.
+
+A notebook declares `seeds: list` and `folders: list`, one network each, and can then execute
+several runs at once; or `seed: int` and `folder: str`, of the one run that it executes
+(`Simulation.inputs`).
 """
 
 import ast
 import dataclasses
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bioplaus import paths
-from bioplaus.config import Config
+from bioplaus.config import Config, check_seed
 from bioplaus.errors import BioplausError, unknown
+
+if TYPE_CHECKING:
+    from bioplaus.tasks import Spec
 
 _TYPES = {
     "bool": bool,
@@ -30,6 +37,20 @@ _TYPES = {
     "dict": dict,
     "None": type(None),
 }
+
+
+class Training(NamedTuple):
+    """A training of a run, for a forecast of what it costs.
+
+    A check cell may leave a list of them, called `trainings`; else it is the one of the names
+    below, where all are there.
+    """
+
+    rule: str
+    config: Mapping[str, Any]
+    spec: "Spec"  # of its task
+    n_epochs: int
+    batch_size: int
 
 
 def names() -> list[str]:
@@ -53,6 +74,34 @@ class Simulation:
         """
         return getattr(self.parameters(), "rule", None)
 
+    @property
+    def takes_seeds(self) -> bool:
+        """Whether one execution can be of several runs, which differ in their seed."""
+        return any(field.name == "seeds" for field in dataclasses.fields(self.parameters))
+
+    def inputs(self, runs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> dict[str, Any]:
+        """What the notebook is executed with, in the form that it declares.
+
+        Parameters
+        ----------
+        runs : the parameters and `seed` of each run; they differ in their seed only.
+        folders : one each.
+
+        Raises
+        ------
+        BioplausError
+            For several runs of a notebook that executes one.
+        """
+        if not self.takes_seeds:
+            if len(runs) > 1:
+                raise BioplausError(
+                    f"{self.path.name} declares `seed`, not `seeds`: it executes one run, not"
+                    f" {len(runs)}."
+                )
+            return {**runs[0], "folder": folders[0]}
+        common = {name: value for name, value in runs[0].items() if name != "seed"}
+        return {**common, "seeds": [run["seed"] for run in runs], "folders": [*folders]}
+
     def check_types(self, values: Mapping[str, Any]) -> None:
         """Raise `BioplausError` unless the declared parameters among `values`, as the names of a
         notebook (`globals()`), have their declared types.
@@ -62,33 +111,51 @@ class Simulation:
         """
         names = (field.name for field in dataclasses.fields(self.parameters))
         given = {name: values[name] for name in names if name in values}
-        self.parameters.from_dict(given, kind=f"parameter of {self.name}")
+        self._values(given)
 
-    def check(self, values: Mapping[str, Any]) -> None:
-        """Raise `BioplausError` unless the notebook can run with these parameters."""
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Raise `BioplausError` unless the notebook can run with these parameters; the names that
+        its check left behind.
+        """
         from bioplaus import device  # here, so that the command line need not wait for torch
 
-        namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        namespace = self._values(values)
         device.check(
             namespace.get("device", "auto"),
             namespace.get("dtype", "float32"),
             namespace.get("n_threads", 1),
-            namespace.get("seed", 0),
         )
         for tags, source in self.cells:
             if "check" in tags:
                 self._execute(source, "check", namespace)
+        return namespace
 
     def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Execute the notebook's code in this process, without a kernel; the names it left behind.
 
         Cells tagged `show` are left out: they draw, and change no result.
         """
-        namespace = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        namespace = self._values(values)
         for number, (tags, source) in enumerate(self.cells):
             if not tags & {"parameters", "show"}:
                 self._execute(source, f"cell {number}", namespace)
         return namespace
+
+    def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, checked, as a fresh dictionary to run code in."""
+        checked = self.parameters.from_dict(values, kind=f"parameter of {self.name}").values()
+        seeds = checked["seeds"] if self.takes_seeds else [checked.get("seed", 0)]
+        for seed in seeds:
+            check_seed(seed)
+        if not seeds:
+            raise BioplausError("seeds is [], but must hold at least one, as in [0].")
+        folders = checked.get("folders", [])
+        if len(folders) not in (0, len(seeds)) or not all(isinstance(f, str) for f in folders):
+            raise BioplausError(
+                f"folders is {folders!r:.100}, but must be empty or a list of texts, one for each"
+                f" of the {len(seeds)} seeds."
+            )
+        return checked
 
     def _execute(self, source: str, cell: str, namespace: dict[str, Any]) -> None:
         exec(compile(source, f"{self.path.name} {cell}", "exec"), namespace)

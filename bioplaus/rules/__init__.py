@@ -58,6 +58,10 @@ def names() -> list[str]:
     return sorted(name for name in modules if name.isidentifier() and not name.startswith("_"))
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def has_fast(name: str) -> bool:
     """Whether rule `name` has a fast form, `_fast/<name>.py`."""
     return name in (module.name for module in pkgutil.iter_modules(_fast.__path__))

@@ -142,15 +142,22 @@ class LearningRule(nn.Module):
         need.
         """
 
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """What is drawn for a batch of `n` samples, (n, ...) tensors on the device, which
+        `fit_batch` takes by these names. Batches draw in their order, some time before they are
+        learned. Mostly nothing.
+        """
+        return {}
+
     def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from one batch.
 
         On a GPU this is captured once as a CUDA graph and replayed for every other batch of the
         same shapes (`bioplaus.capture`). So here nothing is asked of the host (`.item()`, `if` on a
-        tensor), nothing is drawn (`begin_epoch` does), what is learned is written into tensors that
-        stay where they are, and a Python number that changes goes by a tensor: `at(rates, step)`,
-        not `rates[step]`. What breaks this is noticed where torch can see it, and learned batch by
-        batch instead; `why_not_captured` says so beforehand.
+        tensor), nothing is drawn (`begin_epoch` and `draw` do), what is learned is written into
+        tensors that stay where they are, and a Python number that changes goes by a tensor:
+        `at(rates, step)`, not `rates[step]`. What breaks this is noticed where torch can see it,
+        and learned batch by batch instead; `why_not_captured` says so beforehand.
 
         Parameters
         ----------
@@ -189,6 +196,18 @@ class LearningRule(nn.Module):
         stated.
         """
         return 0
+
+    def __repr__(self) -> str:
+        """Its key and widths, the number of its parameters, and where they are; not its modules,
+        which most rules do not have.
+        """
+        widths = "-".join(map(str, getattr(self.config, "n_units", ())))
+        parameters = [*self.parameters()]
+        kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in parameters)
+        devices = dict.fromkeys(str(p.device) for p in parameters)
+        where = f", {' and '.join(kinds)} on {' and '.join(devices)}" if parameters else ""
+        n = sum(p.numel() for p in parameters)
+        return f"<rule {' '.join(filter(None, [self.key(), widths]))}: {n:,} parameters{where}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "watch": None}

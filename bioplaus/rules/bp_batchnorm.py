@@ -7,7 +7,7 @@ size N, moments taken over the batch, and w any weight:
 
     a_k     = W_k h_{k-1} + b_k
     h_k     = bn(f(a_k))                                      below the output
-    output  = a_L, or bn(a_L) where norm is "output"
+    output  = a_L, or bn(a_L) where norm is "output"        (no bn at all where it is "none")
     bn(u)   = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta            var with divisor N
     running <- 0.99 running + 0.01 batch            what `predict` takes in place of the moments
 
@@ -48,8 +48,8 @@ class Config(LayeredConfig):
 
     n_units: tuple[int, ...] = (3072, 2000, 10)  # layer widths, input first
     activation: Literal["relu", "linear"] = "relu"  # f, of the hidden layers
-    # what is normalised: each hidden layer, or the output
-    norm: Literal["hidden", "output"] = "hidden"
+    # what is normalised: each hidden layer, the output, or nothing
+    norm: Literal["hidden", "output", "none"] = "hidden"
     lr: float = 0.001  # lr0, step of Adam, dimensionless
     lr_decay: float = 1.0  # factor on lr every n_decay_steps batches
     n_decay_steps: int = 20000  # batches between two decays
@@ -58,7 +58,7 @@ class Config(LayeredConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_depth(1 if self.norm == "output" else 2)
+        self._check_depth(2 if self.norm == "hidden" else 1)
         self.check("lr", low=0)
         self.check("lr_decay", low=0, high=1, open_low=True)
         self.check("n_decay_steps", low=1)
@@ -67,7 +67,8 @@ class Config(LayeredConfig):
     @property
     def normed(self) -> tuple[int, ...]:
         """Layers (0: the lowest) that have a batch norm."""
-        return (self.n_layers - 1,) if self.norm == "output" else tuple(range(self.n_layers - 1))
+        n = self.n_layers
+        return {"hidden": tuple(range(n - 1)), "output": (n - 1,), "none": ()}[self.norm]
 
 
 class Rule(LayeredRule):

@@ -13,9 +13,10 @@ weights w that are not frozen:
     w        <- w - Adam(dL/dw + weight_decay w)
 """
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from bioplaus import _memory
 from bioplaus import config as _config
 from bioplaus.errors import BioplausError
 from bioplaus.nets import backbones
+from bioplaus.nets.dropout import Dropout
 from bioplaus.nets.hemispheres import SIDES, Hemispheres
 from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.tasks import Spec
@@ -227,7 +229,23 @@ class Rule(LearningRule):
             is_swapped = self.config.wiring == "published" and len(self.net.sides) == 2
             self.net.adopt(SIDES[1 - SIDES.index(side)] if is_swapped else side, source.net)
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """`masks` of all dropouts side by side, where there are any."""
+        masks = [dropout.mask(n) for dropout in self._dropouts()]
+        return {"masks": torch.cat(masks, 1).to(self._device)} if masks else {}
+
+    def _dropouts(self) -> list[Dropout]:
+        """Those that need a mask, in the order of the forward pass."""
+        found = (part for part in self.net.modules() if isinstance(part, Dropout))
+        return [dropout for dropout in found if dropout.is_drawing]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def fit_batch(
+        self, x: Tensor, y: Tensor, *, epoch: Count, step: Count, masks: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Parameters
@@ -235,13 +253,17 @@ class Rule(LearningRule):
         x : (batch, channels, height, width) float, or (batch, n_features) where all hemispheres are
             fixed.
         y : (batch, 2) int64, class and superclass.
+        masks : from `draw`, which is asked where there are none.
 
         Returns
         -------
         "loss", "<head>_loss", and "running_<head>_accuracy", measured before the update, with
         dropout.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.use_bfloat16):
+        with (
+            self._given(self.draw(len(x)).get("masks") if masks is None else masks),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.use_bfloat16),
+        ):
             logits = self.net(x)
         targets = {kind: y[:, KINDS.index(kind)] for kind in logits}
         losses = {
@@ -260,8 +282,20 @@ class Rule(LearningRule):
             measured[f"running_{kind}_accuracy"] = is_right.double().mean()
         return measured
 
-    def why_not_captured(self) -> str:
-        return super().why_not_captured() or "dropout masks are drawn on the CPU, batch by batch"
+    @contextlib.contextmanager
+    def _given(self, masks: Tensor | None) -> Iterator[None]:
+        """Dropouts take their masks from these inside the block."""
+        dropouts = self._dropouts() if masks is not None else []
+        start = 0
+        for dropout in dropouts:
+            assert masks is not None
+            dropout.given = masks[:, start : start + dropout.n_features]
+            start += dropout.n_features
+        try:
+            yield
+        finally:
+            for dropout in dropouts:
+                dropout.given = None
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each, for images or features."""
@@ -322,7 +356,11 @@ class Rule(LearningRule):
             is_fused = learning[0].device.type in ("cpu", "cuda")
             decay = self.config.weight_decay
             self._optimiser = torch.optim.Adam(
-                learning, lr=self.config.lr, weight_decay=decay, fused=is_fused
+                learning,
+                lr=self.config.lr,
+                weight_decay=decay,
+                fused=is_fused,
+                capturable=learning[0].device.type == "cuda",
             )
         return self._optimiser
 

@@ -15,6 +15,8 @@ import abc
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -22,6 +24,21 @@ from torch import Tensor
 
 from bioplaus import config
 from bioplaus.errors import BioplausError, unknown
+
+__all__ = [
+    "Spec",
+    "Task",
+    "check_available",
+    "check_batch_size",
+    "configure",
+    "describe",
+    "finite",
+    "held_out",
+    "renamed",
+]
+
+# modules that are a task, imported when they are first used
+_TASKS = ("captions", "features", "hierarchies", "images", "linedraw", "patches", "seqmnist")
 
 C = TypeVar("C", bound=config.Config)  # a task's config
 S = TypeVar("S")  # the data of one split
@@ -83,6 +100,23 @@ class Task(abc.ABC, Generic[C, S]):
     config: C
     splits: Mapping[str, S]
     monitored: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """The data set, the size of each split, what comes in and goes out, and how inputs are
+        prepared.
+        """
+        spec, way = self.spec, getattr(self.config, "preprocessing", None)
+        sizes = ", ".join(f"{split} {self.n_samples(split):,}" for split in self.splits)
+        outputs = "classes" if spec.kind == "classification" else "outputs"
+        parts = [f"{sizes}", f"{spec.n_in:,} inputs, {spec.n_out:,} {outputs}"]
+        parts += [f"{spec.n_steps} time steps"] if spec.n_steps else []
+        parts += [f"preprocessing {way}"] if way else []
+        return f"<task {spec.name}: {'; '.join(parts)}>"
+
+    def n_samples(self, split: str) -> int:
+        """Number of samples in a split. Here: of the last part of its data, the labels."""
+        data: Any = self.splits[split]
+        return len(data[-1])
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -306,3 +340,13 @@ def describe(task: Task[Any, Any]) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         **({"remark": remark} if remark else {}),
     }
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _TASKS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_TASKS])

@@ -195,6 +195,9 @@ class LineDrawing(tasks.Task[Config, Drawings]):
         """sha256, hexadecimal, of the settings that the data follow from."""
         return hashlib.sha256(f"linedraw {json.dumps(self.config.to_dict())}".encode()).hexdigest()
 
+    def n_samples(self, split: str) -> int:
+        return self.splits[split].n
+
     @property
     def n_train(self) -> int:
         """Drawings to learn from in an epoch."""

@@ -109,6 +109,7 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ),
         (["report", "--preset", "smokey"], "unknown preset 'smokey'; did you mean 'smoke'?"),
         (["collect", "--preset", "dsk"], "unknown preset 'dsk'; did you mean 'desk'?"),
+        (["collect", "--from", "/no/such"], "There is no folder '/no/such' of runs."),
         (["status", "--only", "nothing"], "'nothing'"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

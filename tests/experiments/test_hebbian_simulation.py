@@ -36,7 +36,7 @@ PATCHES = {
 
 def run(values, folder) -> dict:
     results.begin(folder, {"id": folder.name})
-    simulation.load("hebbian").run({**values, "folder": str(folder)})
+    simulation.load("hebbian").run({**values, "folders": [str(folder)]})
     assert results.is_complete(folder)
     return results.load(folder / "result.pkl")
 

@@ -12,7 +12,7 @@ import pytest
 from toy import start
 
 from bioplaus import results
-from bioplaus.experiments import execution, manifest, status
+from bioplaus.experiments import execution, locks, manifest, status
 from bioplaus.experiments.execution import Settings
 
 
@@ -105,7 +105,7 @@ def stubborn(project, monkeypatch):
     """
     run, outcomes, children = manifest.runs("smoke")[0], queue.Queue(), queue.Queue()
 
-    def start(run, place, kernel):
+    def start(runs, places, kernel):
         child = psutil.Popen(["sleep", "60"])
         # of this process: pytest may have others
         monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [child])
@@ -141,7 +141,7 @@ def test_stopping_one_sweep_leaves_what_a_worker_executes_of_another(stubborn):
 
 
 def test_a_run_that_waits_for_another_command_is_stopped_too(project, monkeypatch):
-    monkeypatch.setattr(execution, "PATIENCE", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     monkeypatch.setattr(execution, "_stopped", set())
     run = manifest.runs("smoke")[0]
     is_waiting, outcomes = threading.Event(), queue.Queue()
@@ -152,7 +152,7 @@ def test_a_run_that_waits_for_another_command_is_stopped_too(project, monkeypatc
         outcomes.put(execution.execute(run, str(run.folder), settings, notify=tell))
 
     run.folder.mkdir(parents=True)
-    with execution.locked(run.folder):
+    with locks.locked(run.folder):
         threading.Thread(target=wait, daemon=True).start()
         assert is_waiting.wait(60)
         asyncio.run(execution.stop("mine"))

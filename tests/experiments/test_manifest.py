@@ -128,6 +128,15 @@ def test_a_seed_given_twice_is_one_run(project, rewrite):
     assert [run.seed for run in manifest.runs("paper", only="plain", seeds=[1, 1])] == [1]
 
 
+def test_seeds_added_after_looking_are_counted_and_are_no_part_of_an_id(project, rewrite):
+    before = {run.key for run in manifest.runs("smoke")}
+    rewrite("{label: Plain}", "{label: Plain, presets: {smoke: {n_seeds_added: 1}}}")
+    runs = manifest.runs("smoke")
+    assert {run.key for run in runs} == before
+    assert {run.entry: run.n_seeds_added for run in runs}["plain"] == 1
+    assert {run.n_seeds_added for run in manifest.runs("paper")} == {0}
+
+
 def test_an_override_in_parts_is_merged_and_one_that_contradicts_itself_is_refused(project):
     run, *_ = manifest.runs("paper", overrides={"config": {"a": 1, "b": 1}, "config.b": 2})
     assert run.parameters["config"] == {"a": 1, "b": 2}

@@ -226,9 +226,9 @@ def folder_lost(folder: Path, draw: random.Random) -> bool:
         (run,) = manifest.runs("smoke")
         lose = draw.choice([*LOSSES.values()])
 
-        def start(run, work, kernel):
-            lose(work)
-            results.finish(work, {"status": "done", "epochs": {}, "diagnostics": {}})
+        def start(runs, works, kernel):
+            lose(works[0])
+            results.finish(works[0], {"status": "done", "epochs": {}, "diagnostics": {}})
 
         with mock.patch.object(execution, "_start", start):
             outcome = execution.execute(run, str(run.folder), execution.Settings())

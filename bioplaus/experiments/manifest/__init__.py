@@ -11,7 +11,7 @@ Nested tables (a rule's `config`) are merged name by name, everything else is re
 it (an entry inherits its experiment's presets and leaves one with `false`).
 
 What decides how a run is executed and not what it is (`device`, `n_threads`) is no parameter of a
-manifest and no part of an id, nor are `seed` and `folder`: options of the command line give them.
+manifest and no part of an id, nor are seeds and folders: options of the command line give them.
 
 An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}`
 puts the id of the run of entry `fine` into the parameter `checkpoints.left`. The simulation finds

@@ -161,6 +161,9 @@ def _expand_without_ids(
                         seconds=_first(*(layer.seconds for layer in layers)),
                         stated_rule=experiment.rule,
                         needs=entry.needs,
+                        n_seeds_added=_first(
+                            entry_at_preset.n_seeds_added, changes.n_seeds_added, 0
+                        ),
                     )
 
 

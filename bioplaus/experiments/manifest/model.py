@@ -27,6 +27,8 @@ class Override(_Part):
 
     parameters: dict[str, Any] = {}
     seeds: Seeds | None = None
+    # how many of the seeds were added after results of the others had been looked at
+    n_seeds_added: Annotated[int, pydantic.Field(ge=0)] | None = None
     # one run's wall time on one core of a laptop, as measured; for the forecast only
     seconds: float | None = None
 

@@ -14,7 +14,9 @@ TOO_DEEP = f"has more than {MOST_LEVELS} lists or tables inside one another"
 
 _OPTIONS = {  # parameters of notebooks that no manifest and no --set gives
     "seed": "give seeds in the manifest, or with --seeds",
+    "seeds": "give seeds in the manifest, or with --seeds",
     "folder": "choose it with --results",
+    "folders": "choose their parent with --results",
     "device": "choose it with --device, which changes no run's id",
     "n_threads": "choose them with --threads, which changes no run's id",
 }
