@@ -86,6 +86,11 @@ class Config(_config.Config):
             sides["right"] = dataclasses.replace(right, **alike)
         return sides
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether features are a function of the image alone for as long as the heads learn."""
+        return self.frozen_norm == "eval" and all(side.is_frozen for side in self.sides().values())
+
     def classes(self) -> dict[str, int]:
         """Number of classes by head, fine first."""
         return {kind: getattr(self, f"n_{kind}") for kind in KINDS if self.heads in (kind, "both")}
@@ -151,6 +156,10 @@ class Rule(LearningRule):
                 f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x"
                 f" {width} pixels."
             )
+
+    @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 1 if config.is_fixed else 2
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], HierarchySpec]:
