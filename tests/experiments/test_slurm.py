@@ -145,7 +145,7 @@ def _family(daemon):
 
 @pytest.fixture
 def cluster(slurm, project, monkeypatch):
-    """The small project, on a SLURM that is configured as the page on clusters says; how a sweep is started."""
+    """The small project, on a SLURM as the page on clusters has it; how a sweep is started."""
     (text,) = re.findall(r"```yaml\n(jobqueue:\n.*?)```", PAGE.read_text(), re.DOTALL)
     (project / "dask").mkdir()
     (project / "dask" / "jobqueue.yaml").write_text(text)
