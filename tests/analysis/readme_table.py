@@ -212,6 +212,22 @@ def corinfomax() -> Iterator[Row]:
             for entry, (name, minutes) in networks.items()
         ],
     )
+    jpeg = load("corinfomax", "cifar10_jpeg")
+    claims = {
+        entry: making.value(jpeg, entry, "", "", 0, jpeg.final("test_accuracy", entry), None)
+        for entry in jpeg.entries
+    }
+    if all(claim.n for claim in claims.values()):
+        yield Row(
+            f"The same on JPEG files of CIFAR-10, {' / '.join(map(jpeg.label, claims))}: last test"
+            " accuracy after 5 or 6 epochs",
+            f"`{FOLLOW} ONLY='cifar10_jpeg/*'`",
+            "38 a seed",
+            "of other pixels",
+            joined([claim.ours for claim in claims.values()])
+            + f", n = {min(claim.n for claim in claims.values())}",
+            "none: other pixels",
+        )
     networks = {
         "corinfomax": "CorInfoMax 784-500-10",
         "corinfomax_sparse": "CorInfoMax-Sparse 784-500-10",
@@ -302,6 +318,23 @@ def hebbian() -> Iterator[Row]:
         + (f"; BIO at the epoch chosen on held-out images: {chosen}" if has_run else ""),
         "none: no spread published" if has_run else "not run",
     )
+    jpeg = load("hebbian", "cifar10-jpeg")
+    if jpeg.outcomes:
+        ours = [
+            ("bio", "test_accuracy", "validation"),
+            ("bp", "test_accuracy", "validation"),
+            ("linear", "test_accuracy", "validation"),
+        ]
+        yield Row(
+            f"The same on JPEG files of CIFAR-10, {jpeg.first_run('bio').parameters['n_epochs']}"
+            " epochs: test accuracy at the epoch chosen on held-out images, BIO; backprop and the"
+            " linear control",
+            f"`{FOLLOW} ONLY='cifar10-jpeg/*'`",
+            "40",
+            "of other pixels",
+            "; ".join(accuracy(jpeg, *one) for one in ours),
+            "none: other pixels",
+        )
 
 
 # --- cerebellum
