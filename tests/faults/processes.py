@@ -66,11 +66,10 @@ def worker_killed(folder: Path, draw: random.Random) -> bool:
         expected = _expected(folder, runs)
         driver = _command("run", "--preset", "paper", "--only", "graded*", "--workers", "2")
         time.sleep(2 + 8 * draw.random())
-        family = psutil.Process(driver.pid).children(recursive=True)
-        # Python's own keeper of semaphores executes nothing, and is missed aloud by Python
-        family = [child for child in family if "resource_tracker" not in _words(child)]
         with contextlib.suppress(psutil.Error, IndexError):
-            draw.choice(family).kill()
+            family = psutil.Process(driver.pid).children(recursive=True)
+            # Python's own keeper of semaphores executes nothing, and is missed aloud by Python
+            draw.choice([one for one in family if "resource_tracker" not in _words(one)]).kill()
         text, _ = driver.communicate(timeout=200)
         done = [run for run in runs if results.is_complete(run.folder)]
         times = {run.id: (run.folder / "result.pkl").stat().st_mtime_ns for run in done}
