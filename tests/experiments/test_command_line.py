@@ -82,7 +82,7 @@ def bioplaus(tmp_path, monkeypatch, capsys):
         ([*EP, "--set", "n_epochs=2020-01-01"], "--set n_epochs is 2020-01-01 (date), but must be"),
         (
             [*EP, "--set", "n_epochs=&loop [*loop]"],
-            "--set n_epochs, line 1: it is inside itself, through",
+            "line 1: it is inside itself, through the alias",
         ),
         ([*EP, "--set", "n_epochs=1", "--set", "n_epochs.x=3"], "sets n_epochs.x inside it"),
         ([*EP, "--set", "n_epochs=1", "--set", "n_epochs=2"], "--set gives n_epochs twice"),
