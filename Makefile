@@ -39,15 +39,17 @@ WITH_TESTS := .venv/installed-test
 WITH_LAB := .venv/installed-jupyter
 endif
 
+EXTRA := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
 OF_PAPER := --preset $(call quote,$(PRESET)) $(if $(PAPER),--paper $(call quote,$(PAPER)))
 ENTRIES := $(if $(ONLY),--only $(call quote,$(ONLY)))
 SELECT := $(OF_PAPER) $(if $(RESULTS),--results $(call quote,$(RESULTS)))
 PROCESSES := --workers $(call quote,$(WORKERS))
-SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SIDE),--side-by-side $(call quote,$(SIDE_BY_SIDE))) $(if $(AGAIN),--again)
+ON_DEVICE := $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SIDE),--side-by-side $(call quote,$(SIDE_BY_SIDE)))
+SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(ON_DEVICE) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor clean clean-results bioplaus-in-python tests-in-python lab-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor docs coverage clean clean-results bioplaus-in-python tests-in-python lab-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -117,14 +119,25 @@ gpu-check: $(WITH_TESTS)  ## on a machine with a GPU, in 10 minutes: GPU tests, 
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
 	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))
 
-status: $(READY)  ## list the runs of PRESET: done, running, failed, missing
-	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES)
+status: $(READY)  ## list the runs of PRESET (done, running, failed, missing), and what they cost
+	@$(RUN) -m bioplaus status $(SELECT) $(ENTRIES) $(ON_DEVICE)
 
 lab: $(WITH_LAB)  ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyter lab notebooks
 
 doctor: $(READY)  ## check the installation and say what to do where it is not fine
 	@$(RUN) -m bioplaus doctor
+
+docs: $(READY)  ## build the documentation in build/docs, strictly and offline (the first time some minutes)
+	@$(RUN) -c 'import furo, latex2mathml, myst_nb, sphinx_copybutton' 2>/dev/null || $(EXTRA) --editable '.[docs]'
+	@$(ONE_THREAD) $(RUN) -m bioplaus report --preset desk $(PROCESSES)
+	@$(ONE_THREAD) $(RUN) -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --builder html . build/docs
+	@echo "Documentation: build/docs/index.html"
+
+coverage: $(READY)  ## run the tests and list the lines that none of them runs; build/coverage/html shows them
+	@$(RUN) -c 'import pytest_cov' 2>/dev/null || $(EXTRA) --editable '.[coverage]'
+	@mkdir -p build/coverage
+	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage/html
 
 clean:  ## remove .venv and caches; results stay
 	@rm -rf .venv build bioplaus.egg-info .pytest_cache .ruff_cache

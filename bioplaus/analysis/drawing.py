@@ -229,6 +229,7 @@ class Notebook:
 
 
 def notebooks_of(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
+    """The figure and table notebooks of papers (all without any named), paper by paper."""
     if preset not in manifest.PRESETS:
         raise unknown("preset", preset, manifest.PRESETS)
     chosen = list(papers) if papers is not None else manifest.papers()

@@ -11,8 +11,10 @@ from bioplaus.cli.progress import Progress
 from bioplaus.errors import BioplausError, RunError, unknown
 from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
+from bioplaus.experiments import side_by_side as grouping
 from bioplaus.experiments import status as states
 from bioplaus.experiments import workers as processes
+from bioplaus.results import listing
 
 
 def run(
@@ -87,10 +89,14 @@ def status(
     setting: options.Setting = None,
     seeds: options.Seeds = None,
     results_folder: options.Results = None,
+    device: options.Device = None,
+    side_by_side: options.SideBySide = None,
 ) -> None:
-    """List every run of a preset: done, running, interrupted, failed or missing."""
+    """List every run of a preset: done, running, interrupted, failed or missing; and say what the
+    preset costs, by the manifests, or on a GPU (--device cuda) by measured steps.
+    """
     options.use_results_folder(results_folder)
-    runs = options.selected_runs(preset, paper, only, setting, seeds)
+    runs = options.selected_runs(preset, paper, only, setting, seeds, device)
     known = completion.completed(runs, report=say)
     rows = states.rows(runs, known)
     say(f"Preset {preset}:")
@@ -98,6 +104,7 @@ def status(
     counts = Counter(row["status"] for row in rows)
     say(", ".join(f"{count} {state}" for state, count in counts.items()))
     _print_code(runs, known)
+    _print_cost(runs, completion.pending(runs, known=known), side_by_side)
 
 
 def collect(
@@ -122,6 +129,7 @@ def collect(
             continue
         if path:
             say(f"{path}: {len(results.collected(folder))} runs, {path.stat().st_size:,} bytes")
+    _write_listing(preset)
     if failure:
         raise failure
 
@@ -131,12 +139,20 @@ def _merge(folder: Path, runs: list[manifest.Run]) -> None:
     merged = merging.merge(folder, runs, report=say)
     for path, n in merged.n_runs.items():
         say(f"{path}: {n} runs more, {path.stat().st_size:,} bytes")
+    _write_listing(runs[0].preset)
     say(
         f"{sum(merged.n_runs.values())} runs merged, {len(merged.kept)} there already,"
         f" {len(merged.unplanned)} not planned by this preset, {len(merged.refused)} refused."
     )
     if merged.refused:
         raise RunError(f"{len(merged.refused)} runs were refused, first: {merged.refused[0]}")
+
+
+def _write_listing(preset: str) -> None:
+    """Say beside the collected files of a preset what made them, if there are any."""
+    folder = paths.root() / preset
+    if any(folder.glob("*/*.pkl")):
+        say(f"{listing.write_listing(folder)}: what made them")
 
 
 def _sweep(
@@ -164,7 +180,8 @@ def _sweep(
         sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
     _print_code(runs, known, again)
     at_once = 1 if inline or not todo else processes.at_once(todo, workers)
-    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{_duration(todo, at_once)}.")
+    duration = _duration(todo, at_once, side_by_side)
+    say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{duration}.")
     followers, page = [], ()
     if drawn and todo and scheduler == "local":
         from bioplaus.analysis import drawing
@@ -210,11 +227,45 @@ def _print_code(runs: list[manifest.Run], known: completion.Completed, again: bo
         say(f"{they} not say which code made them; --again leaves them.")
 
 
-def _duration(todo: list[manifest.Run], at_once: int) -> str:
-    seconds = forecasting.forecast(todo, at_once)
-    if not todo or seconds is None:
+def _print_cost(
+    runs: list[manifest.Run], todo: list[manifest.Run], side_by_side: int | None
+) -> None:
+    """Say what runs cost, and what of them is to do."""
+    if not any(map(grouping.is_on_gpu, runs)):
+        seconds, n_without = forecasting.cost(runs)
+        if seconds:
+            left = forecasting.in_words(forecasting.cost(todo)[0]) or "nothing"
+            without = f"; {n_without} runs have no figure there" if n_without else ""
+            total = forecasting.in_words(seconds)
+            say(f"By the manifests they cost {total} of one core, {left} to do{without}.")
+        return
+    from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
+
+    cost = gpu_cost.cost(runs, side_by_side)
+    left = gpu_cost.cost(todo, side_by_side) if len(todo) < len(runs) else cost
+    counts = [f"{len(cost.measured)} as measured"]
+    counts += [f"{len(cost.scaled)} scaled by their operations, rather too high than too low"]
+    counts += [f"{len(cost.unknown)} not counted"] if cost.unknown else []
+    total, to_do = map(forecasting.in_words, (cost.seconds, left.seconds))
+    say(
+        f"By measured steps they cost {total} of one {cost.device}, evaluation not counted,"
+        f" {to_do or 'nothing'} to do; of the entries {', '.join(counts)}."
+    )
+
+
+def _duration(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> str:
+    if not todo or (seconds := _forecast(todo, at_once, side_by_side)) is None:
         return ""
     return f", about {forecasting.in_words(seconds)} with {at_once} at once"
+
+
+def _forecast(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> float | None:
+    if not any(map(grouping.is_on_gpu, todo)):
+        return forecasting.forecast(todo, at_once)
+    from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
+
+    cost = gpu_cost.cost(todo, side_by_side)
+    return None if cost.unknown else (cost.seconds + forecasting.KERNEL_SECONDS) / at_once
 
 
 def _draw(preset: str, paper: str | None, workers: int) -> None:

@@ -138,7 +138,7 @@ def execute(
                 yield from zip(runs, _outcomes(future, runs, lost), strict=True)
             is_over = True
         finally:
-            if not is_over and "://" in scheduler:  # its workers outlive this process
+            if not is_over and scheduler != "local":  # its workers outlive this process
                 client.cancel([*tasks, *following], force=True)
                 client.run(execution.stop, settings.sweep, on_error="ignore")
 

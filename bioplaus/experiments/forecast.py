@@ -1,4 +1,6 @@
-"""How long a sweep will take: from what like runs took here, else from the manifest's figures."""
+"""How long a sweep will take: from what like runs took here, else from the manifest's figures; and
+what a preset costs by these. What it costs on a GPU says `gpu_cost`.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,15 @@ def forecast(runs: Sequence[Run], workers: int) -> float | None:
     if len(known) < len(each):
         return None
     return max(sum(known) / max(1, workers), max(known, default=0.0))
+
+
+def cost(runs: Sequence[Run]) -> tuple[float, int]:
+    """Seconds of one core that runs cost by the manifests, and how many have no figure there; a run
+    that two entries share counts once.
+    """
+    each = {run.folder: run.seconds for run in runs}
+    known = [seconds for seconds in each.values() if seconds is not None]
+    return sum(known), len(each) - len(known)
 
 
 def expected(runs: Sequence[Run]) -> list[float | None]:

@@ -122,7 +122,9 @@ def _is_known(rule: str, code: str, commit: str | None) -> bool:
 
 def _commits(first: str | None) -> Iterator[str]:
     """Commits of this repository that may hold a rule's code: the one named, then newest first."""
-    listed = _git("log", f"-{N_COMMITS}", "--format=%H", "--", "bioplaus/rules", "bioplaus/nets")
+    folders = ("bioplaus/rules", "bioplaus/nets")
+    # with merges: what two branches changed is together only there
+    listed = _git("log", f"-{N_COMMITS}", "--full-history", "--format=%H", "--", *folders)
     if first and _git("merge-base", "--is-ancestor", first, "HEAD") is not None:
         yield first
     yield from (listed or b"").decode().split()

@@ -80,9 +80,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 @cache
 def _machine() -> dict[str, str | None]:
     """What else the last bits of a result depend on: the processor, the instructions that torch
-    uses of it, and the libraries that multiply matrices.
+    uses of it, and the libraries that multiply matrices: those that torch and numpy were built
+    with, and the one that the rules' large products take.
     """
     import torch
+
+    from bioplaus import _products
 
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     shown = [line.removeprefix("  - ") for line in torch.__config__.show().splitlines()]
@@ -92,6 +95,7 @@ def _machine() -> dict[str, str | None]:
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "blas_torch": "; ".join([*libraries[:1], info.rpartition("BLAS_INFO=")[2]]).strip("; "),
+        "products": _products.library(),
         "blas_numpy": f"{blas.get('name', '')} {blas.get('version', '')}".strip(),
     }
 

@@ -5,8 +5,9 @@ the papers: W_k maps layer k-1 to layer k and has shape (n_k, n_{k-1}). A rule k
 the list `w_ff`, and `numbered` gives it the numbers of the equations.
 
 A matrix is stored transposed in memory (a contiguous (n_{k-1}, n_k) array seen through `.t()`),
-because batch-first products `r @ w.t()` then read it along its rows: twice as fast at batch 20. No
-equation depends on it.
+because batch-first products `r @ w.t()` then read it along its rows: twice as fast at batch 20. One
+of a few rows, as that of an output layer, is stored row by row: twice as fast again. No equation
+and no saved state depends on it.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.rules._base import LearningRule, rewritten
 
-# rows relaxed at once by `predict`: bounds its memory, and fills the device
-N_PREDICT = {"cpu": 1000, "cuda": 10_000}
+N_FEW = 16  # rows of a matrix that is stored row by row
+# rows relaxed at once by `predict`: few enough for a CPU's caches, and enough to fill a GPU
+N_PREDICT = {"cpu": 500, "cuda": 10_000}
 
 StepRule = Literal["constant", "loop_index", "slow"]
 Layers = dict[int, Tensor]  # by number of the layer: 0 is the input, 1 .. L are the layers above
@@ -123,8 +125,9 @@ def transposed(matrix: Tensor) -> Tensor:
 
 
 def uniform(n_out: int, n_in: int, bound: float, generator: torch.Generator) -> Tensor:
-    """(n_out, n_in) float32 drawn from U(-bound, bound), stored transposed."""
-    return transposed(torch.rand(n_out, n_in, generator=generator).mul_(2 * bound).sub_(bound))
+    """(n_out, n_in) float32 drawn from U(-bound, bound), stored transposed unless n_out is few."""
+    drawn = torch.rand(n_out, n_in, generator=generator).mul_(2 * bound).sub_(bound)
+    return drawn if n_out <= N_FEW else transposed(drawn)
 
 
 def xavier(n_out: int, n_in: int, generator: torch.Generator) -> Tensor:
@@ -154,7 +157,7 @@ def numbered(values: Iterable[Tensor], first: int = 1) -> Layers:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """sum_N a b^T over the rows of a batch, (n_a, n_b), in the memory order of a weight matrix."""
-    return (b.T @ a).T
+    return a.T @ b if a.shape[1] <= N_FEW else (b.T @ a).T
 
 
 def one_hot(y: Tensor, like: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
+from bioplaus._products import linear
 from bioplaus.rules._base import BenchmarkCase, Count
 from bioplaus.rules._layered import (
     LayeredConfig,

@@ -368,11 +368,16 @@ class CaptionTask(tasks.Task[Config, Split]):
 
         Returns
         -------
-        pictures : as of `pictures`. references : sentences by picture. generated : a sentence each.
+        pictures : as of `pictures`; photographs belong to their authors, and of those only the mean
+            colour is kept, as one pixel. references : sentences by picture. generated : a sentence
+            each.
         """
         chosen = range(min(n, len(generated)))
+        pictures = self.pictures(chosen)
+        if self.config.dataset != "scenes":
+            pictures = pictures.mean((1, 2), keepdims=True).round().astype(np.uint8)
         return {
-            "pictures": self.pictures(chosen),
+            "pictures": pictures,
             "references": [[" ".join(words) for words in self.references[i]] for i in chosen],
             "generated": [" ".join(generated[i]) for i in chosen],
         }

@@ -54,7 +54,7 @@ def _environment():
 
 def test_every_requirement_is_locked_at_a_version_it_allows():
     lock = _lock()
-    for name, requirement in _requirements("lab", "jupyter", "test", "cluster").items():
+    for name, requirement in _requirements(*PROJECT["optional-dependencies"]).items():
         assert name in lock, f"{name} is not in requirements.lock"
         assert requirement.specifier.contains(lock[name], prereleases=True), name
 
@@ -308,8 +308,8 @@ def test_the_types_of_the_core_are_right(tmp_path):
 def test_make_without_a_target_lists_every_target_with_one_line_each():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
     targets = (
-        "env data reproduce-figures report test nbval benchmark conform status lab doctor clean"
-        " clean-results".split()
+        "env data reproduce-figures report test nbval benchmark conform status lab doctor docs"
+        " coverage clean clean-results".split()
     )
     for target in targets:
         assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target

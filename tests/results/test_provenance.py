@@ -105,11 +105,21 @@ def test_what_the_last_bits_depend_on_is_recorded_and_nobody_is_named(tmp_path):
     results.finish(folder, {"status": "done"})
     text = (folder / "run.json").read_text()
     run = json.loads(text)
-    assert run["machine"].keys() == {"processor", "instructions", "blas_torch", "blas_numpy"}
+    said = {"processor", "instructions", "blas_torch", "blas_numpy", "products"}
+    assert run["machine"].keys() == said
     assert all(run["machine"].values()) and run["device"]["threads"] >= 1
     assert run["versions"]["torch"] and run["versions"]["numpy"] and "commit" in run
     for secret in (os.path.expanduser("~"), os.uname().nodename, str(tmp_path), sys.prefix):
         assert secret not in text
+
+
+def test_a_record_says_which_library_multiplied(monkeypatch):
+    monkeypatch.setenv("BIOPLAUS_PRODUCTS", "mkl")
+    provenance._machine.cache_clear()
+    try:
+        assert provenance._machine()["products"] == "mkl"
+    finally:
+        provenance._machine.cache_clear()
 
 
 def test_the_instructions_are_those_that_torch_was_told_to_use():

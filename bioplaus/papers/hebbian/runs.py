@@ -11,6 +11,7 @@ import torch
 from bioplaus import rules, tasks, train
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
+from bioplaus.experiments.simulation import Training
 from bioplaus.papers.hebbian import synapses
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec, features
@@ -57,12 +58,15 @@ def check(
     batch_size: int,
     stored_synapses: str,
     readout: Mapping[str, Any],
-) -> None:
-    """Raise `BioplausError` unless a run of the notebook hebbian can work with these of its
-    parameters.
+) -> list[Training]:
+    """What a run of the notebook hebbian trains with these of its parameters.
+
+    Raises
+    ------
+    BioplausError
+        Unless it can work with them.
     """
     spec = features.spec(settings)
-    spec.check_batch_size(batch_size)
     _check_phase(rule, settings.phase)
     if stored_synapses and settings.phase == "classes":
         raise BioplausError(
@@ -80,17 +84,23 @@ def check(
             f"n_epochs is {n_epochs}, but snapshot_epochs in config asks for the weights after"
             f" {late[-1]} epochs: run at least {late[-1] + 1}, or give other snapshot_epochs."
         )
-    learned = rules.config(rule, rule_values(config, settings.phase, n_epochs), spec)
+    values = rule_values(config, settings.phase, n_epochs)
+    learned = rules.config(rule, values, spec, batch_size=batch_size)
+    trainings = [Training(rule, values, spec, n_epochs, batch_size)]
     if stored_synapses:
         synapses.load(stored_synapses, learned.n_units)
+        trainings = []
     reading = Readout.of(readout)
     if not readout:
-        return
+        return trainings
     if settings.phase == "classes" or settings.is_patches:
         raise BioplausError("A readout needs features of labelled images; set readout to {}.")
     top = dataclasses.replace(spec, kind="classification", n_in=learned.n_units[1])
-    rules.config(READER, reading.values(top), top)
-    top.check_batch_size(reading.batch_size, "readout.batch_size")
+    reader = rules.config(READER, reading.values(top), top)
+    least = rules.get(READER).Rule.least_batch(reader)
+    top.check_batch_size(reading.batch_size, "readout.batch_size", least=least)
+    read = Training(READER, reading.values(top), top, reading.n_epochs, reading.batch_size)
+    return [*trainings, read]
 
 
 def _check_phase(rule: str, phase: str) -> None:

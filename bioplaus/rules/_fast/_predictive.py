@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bioplaus import _products
 from bioplaus.rules._fast._scratch import ScratchRule
 from bioplaus.rules._predictive import PredictiveRule
 
@@ -55,12 +56,13 @@ class FastPredictiveRule(ScratchRule[Scratch], PredictiveRule):
 
     def _set_out(self, z: Scratch, x: Tensor) -> None:
         """All layers at their predictions: every error is 0."""
-        b, z.w_ff_t = list(self.bias), [w.t() for w in self.w_ff]
-        torch.addmm(b[0], x, z.w_ff_t[0], out=z.drive)
+        w, b = list(self.w_ff), list(self.bias)
+        z.w_ff_t = [weight.t() for weight in w]
+        _products.linear(x, w[0], b[0], out=z.drive)
         z.x[0].copy_(z.drive)
         for k in range(1, len(b)):
             self._write_rates(z.x[k - 1], z.f[k - 1])
-            torch.addmm(b[k], z.f[k - 1], z.w_ff_t[k], out=z.x[k])
+            _products.linear(z.f[k - 1], w[k], b[k], out=z.x[k])
         self._show("forward", 0, z.x)
 
     def _run(self, z: Scratch) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from bioplaus.rules._layered import LayeredConfig, LayeredRule
+from bioplaus.rules._layered import N_FEW, LayeredConfig, LayeredRule
 
 Kept = TypeVar("Kept")
 
@@ -36,6 +36,16 @@ class ScratchRule(LayeredRule, Generic[Kept]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_scratch": {}}
+
+
+def like_weight(n_out: int, n_in: int, like: Tensor) -> Tensor:
+    """(n_out, n_in) zeros, stored as a weight matrix is."""
+    return like.new_zeros(n_out, n_in) if n_out <= N_FEW else like.new_zeros(n_in, n_out).t()
+
+
+def row_major(w: Tensor, out: Tensor) -> Tensor:
+    """`w` itself where it is stored row by row, a copy of it in `out` where not."""
+    return w if w.is_contiguous() else out.copy_(w)
 
 
 def one_hot_(out: Tensor, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bioplaus import _products
 from bioplaus.rules import competing_hidden
 from bioplaus.rules._base import Count
 from bioplaus.rules.competing_hidden import PRECISION
@@ -34,9 +35,7 @@ class Rule(competing_hidden.Rule):
     def fit_batch(
         self, x: Tensor, y: Tensor | None = None, *, epoch: Count = 0, step: Count = 0
     ) -> dict[str, Tensor]:
-        current = torch.mm(
-            x, self._kept_drive().t(), out=self._buffer("current", len(x), len(self.weight))
-        )
+        current = _products.linear(x, self._kept_drive())
         (top, low), (first, kth) = ranked(current, self.config.k)
         pull = self._buffer("pull", len(self.weight)).zero_()  # s
         pull.index_add_(0, first, top).index_add_(0, kth, low, alpha=-self.config.delta)

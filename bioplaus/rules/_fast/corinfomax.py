@@ -4,13 +4,13 @@ A batch of 20 at 784-500-10 takes 9.5 ms on one core where the plain form takes 
 
 Rates and potentials of all layers lie side by side in one array each, and each layer has one matrix
 
-    mixer_k = [W_k^T / eps ; 2 gamma B_k^T + g I ; V_k^T / eps]
-    mixer_L = [W_L^T / eps ; gamma B_L^T + (g - beta) I]
+    mixer_k = [W_k / eps | 2 gamma B_k + g I | V_k / eps] / leak           leak = 2 / eps + g
+    mixer_L = [W_L / eps | gamma B_L + (g - beta) I] / leak_L              leak_L = 1 / eps + g + 1
 
-folded once a batch, so that one product of its neighbourhood [r_{k-1} r_k r_{k+1}] is its whole
-input. The rates of both phases that are compared lie one below the other, so that one product with
-signed rows is the difference of two. No tensor is allocated in a batch. Here lists count the layers
-above the input from 0.
+folded once a batch, so that one product of its neighbourhood [r_{k-1} r_k r_{k+1}] is all that its
+potential leaks towards, but for what is constant. The rates of both phases that are compared lie
+one below the other, so that one product with signed rows is the difference of two. Here lists count
+the layers above the input from 0.
 """
 
 import itertools
@@ -18,9 +18,10 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from bioplaus import _products
 from bioplaus.rules import corinfomax
 from bioplaus.rules._base import Count, at
-from bioplaus.rules._fast._scratch import ScratchRule, one_hot_
+from bioplaus.rules._fast._scratch import ScratchRule, like_weight, one_hot_
 
 
 class Scratch:
@@ -36,25 +37,23 @@ class Scratch:
         # rows 0..n-1: rates now; n..2n-1: of the phase they are compared with
         both = empty(2 * n, stops[-1])
         self.r_all, self.kept = both[:n], both[n:]
-        self.u_all, self.drive_all = empty(n, stops[-1]), empty(n, stops[-1])
+        self.u_all, self.drive = empty(n, stops[-1]), empty(n, u[1])
         cuts = [slice(start, start + width) for start, width in zip(starts, u[1:], strict=True)]
         self.free = empty(n, stops[-1]) if c.is_three_phase else self.kept
         self.pairs, self.r, self.kept_r, self.free_r, self.u = (
             [part[:, cut] for cut in cuts]
             for part in (both, self.r_all, self.kept, self.free, self.u_all)
         )
-        self.drive = self.drive_all[:, cuts[0]]
         self.inputs, self.mixers, self.inputs_from_below, self.mixers_from_below = [], [], [], []
-        for k, width in enumerate(
-            u[1:]
-        ):  # the rows of a mixer follow the columns of the neighbourhood
+        for k, width in enumerate(u[1:]):  # columns of a mixer are those of the neighbourhood
             n_below, n_above = u[k] + e if k > 0 else 0, u[k + 2] if k + 2 < len(u) else 0
             first, last = starts[k] - n_below, stops[k] + n_above
             self.inputs.append(self.r_all[:, first:last])
-            self.mixers.append(empty(last - first, width))
+            self.mixers.append(like_weight(width, last - first, like))
             self.inputs_from_below.append(self.r_all[:, first : starts[k]])
-            self.mixers_from_below.append(self.mixers[k][:n_below])
-        self.pull_gain = self.mixers[-1][u[-2] + e : u[-2] + e + u[-1]].diagonal()
+            self.mixers_from_below.append(self.mixers[k][:, :n_below])
+        self.leaks = [2 / c.epsilon + c.g_leak] * (c.n_layers - 1) + [1 / c.epsilon + c.g_leak + 1]
+        self.pull_gain = self.mixers[-1][:, u[-2] + e : u[-2] + e + u[-1]].diagonal()
         self.target, self.pull, self.beta = empty(n, u[-1]), empty(n, u[-1]), empty()
         self.error_ff, self.error_fb = (
             [empty(2 * n, m) for m in u[1:]],
@@ -87,14 +86,14 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
         if y is None:
             return z
         torch.mul(sign, c.beta_nudge, out=z.beta)
-        torch.mul(one_hot_(z.target, y), z.beta, out=z.pull)
-        z.pull_gain.sub_(z.beta)
+        torch.mul(one_hot_(z.target, y), z.beta, out=z.pull).div_(z.leaks[-1])
+        z.pull_gain.sub_(z.beta, alpha=1 / z.leaks[-1])
         z.free.copy_(z.r_all)
         self._run(z, "nudged", c.n_nudged_steps)
         if c.is_three_phase:
             z.kept.copy_(z.r_all)
             z.pull.neg_()
-            z.pull_gain.add_(z.beta, alpha=2)
+            z.pull_gain.add_(z.beta, alpha=2 / z.leaks[-1])
             self._run(z, "anti", c.n_nudged_steps)
         return z
 
@@ -109,62 +108,52 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
     def _fold(self, z: Scratch) -> None:
         """Write every layer's mixer from the weights."""
         c, e = self.config, self.n_extra
-        for k, (mixer, width) in enumerate(zip(z.mixers, c.n_units[1:], strict=True)):
-            is_output, row = k == c.n_layers - 1, 0
+        for k, (mixer, leak) in enumerate(zip(z.mixers, z.leaks, strict=True)):
+            width, is_output, column = len(mixer), k == c.n_layers - 1, 0
             if k > 0:
-                torch.mul(self.w_ff[k].t(), 1 / c.epsilon, out=mixer[: c.n_units[k]])
-                row = c.n_units[k] + e
-            own = mixer[row : row + width]
-            torch.mul(self.b_lateral[k].t(), c.gamma if is_output else 2 * c.gamma, out=own)
-            own.diagonal().add_(c.g_leak)
+                torch.mul(self.w_ff[k], 1 / (c.epsilon * leak), out=mixer[:, : c.n_units[k]])
+                column = c.n_units[k] + e
+            own, gamma = mixer[:, column : column + width], c.gamma if is_output else 2 * c.gamma
+            torch.mul(self.b_lateral[k], gamma / leak, out=own)
+            own.diagonal().add_(c.g_leak / leak)
             if not is_output:
-                torch.mul(self.w_fb[k].t(), 1 / c.epsilon, out=mixer[row + width + e :])
+                torch.mul(self.w_fb[k], 1 / (c.epsilon * leak), out=mixer[:, column + width + e :])
 
     def _free(self, z: Scratch, x: Tensor) -> None:
         """Fold the weights, drive layer 1 by x, and run the free phase from rates 0."""
         self._fold(z)
-        torch.addmm(
-            z.drive, x, self.w_ff[0].t(), beta=0, alpha=1 / self.config.epsilon, out=z.drive
-        )
+        _products.linear(x, self.w_ff[0], out=z.drive).div_(self.config.epsilon * z.leaks[0])
         self._run(z, "free", self.config.n_free_steps)
 
     def _run(self, z: Scratch, phase: str, n_steps: int) -> None:
         """`n_steps` iterations from the present rates (the free phase: from 0, leaving out products
         with 0).
         """
-        c, last = self.config, self.config.n_layers - 1
-        leak, leak_out = 2 / c.epsilon + c.g_leak, 1 / c.epsilon + c.g_leak + 1
-        if phase != "free":
+        c, is_free = self.config, phase == "free"
+        bases: list[Tensor | None] = [z.drive, *[None] * (c.n_layers - 1)]
+        if is_free:
+            z.u_all.zero_()
+            z.r_all.zero_()
+        else:
             z.u_all.copy_(z.r_all)
+            bases[-1] = z.pull
         for t, eta in enumerate(c.etas(n_steps)):
-            is_start = phase == "free" and t == 0
+            is_start = is_free and t == 0
             inputs, mixers = (
                 (z.inputs_from_below, z.mixers_from_below) if is_start else (z.inputs, z.mixers)
             )
-            if is_start:
-                torch.mul(z.drive_all, eta, out=z.u_all)
-            else:
-                z.u[0].addmm_(inputs[0], mixers[0], beta=1 - eta * leak, alpha=eta)
-                z.u_all.add_(z.drive_all, alpha=eta)
-            self._fire(z, 0)
-            for k in range(1, last):
-                z.u[k].addmm_(inputs[k], mixers[k], beta=1 - eta * leak, alpha=eta)
+            for k, (leak, base) in enumerate(zip(z.leaks, bases, strict=True)):
+                if is_start and k == 0:
+                    torch.mul(z.drive, eta * leak, out=z.u[0])
+                else:
+                    _products.leak_(z.u[k], eta * leak, base, inputs[k], mixers[k])
                 self._fire(z, k)
-            z.u[last].addmm_(inputs[last], mixers[last], beta=1 - eta * leak_out, alpha=eta)
-            if phase != "free":
-                z.u[last].add_(z.pull, alpha=eta)
-            self._fire(z, last)
             if self.watch is not None:
                 self.watch(phase, t, self._state(z))
 
     def _fire(self, z: Scratch, k: int) -> None:
-        """Rates of layer k from its potentials. A hidden layer clips the whole array: its own
-        columns alone are not contiguous, which costs more, and the other layers' rates come out as
-        they are."""
-        if k < self.config.n_layers - 1:
-            torch.clamp(z.u_all, 0.0, 1.0, out=z.r_all)
-        else:
-            torch.clamp(z.u[k], 0.0, 1.0, out=z.r[k])
+        """Rates of layer k from its potentials."""
+        torch.clamp(z.u[k], 0.0, 1.0, out=z.r[k])
 
     def _state(self, z: Scratch) -> dict[str, list[Tensor]]:
         """What `watch` gets."""
@@ -177,7 +166,7 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
         c, n = self.config, len(x)
         gain_ff, gain_fb = self.lr_now / (z.beta * n), self.lr_fb_now / (z.beta * n)
         change = torch.sub(z.r[0], z.kept_r[0], out=z.error_ff[0][:n]).mul_(z.sides[0] * gain_ff[0])
-        self.w_ff[0].t().addmm_(x.t(), change)  # both phases share x: its prediction cancels
+        self.w_ff[0].addmm_(change.t(), x)  # both phases share x: its prediction cancels
         for k in range(1, c.n_layers):
             self._learn_pair(
                 self.w_ff[k], z.pairs[k], z.pairs[k - 1], z.sides * gain_ff[k], z.error_ff[k]
@@ -195,7 +184,7 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
     def _learn_pair(w: Tensor, to: Tensor, of: Tensor, gain: Tensor, error: Tensor) -> None:
         """w += sum over rows of gain (to - of w^T)^T of; rows are the samples of both phases."""
         torch.addmm(to, of, w.t(), alpha=-1, out=error)
-        w.t().addmm_(of.t(), error.mul_(gain))
+        w.addmm_(error.mul_(gain).t(), of)
 
     def _change_lateral(self, z: Scratch, r: list[Tensor], n: int) -> None:
         """B <- (B - gamma z z^T / N) / lambda with z = B r, the rank-N form of the inverse of the
@@ -203,7 +192,7 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
         """
         c = self.config
         for b, rates, spread in zip(self.b_lateral, r, z.spread, strict=True):
-            torch.mm(rates, b.t(), out=spread)
+            _products.linear(rates, b, out=spread)
             b.t().addmm_(
                 spread.t(), spread, beta=1 / c.lambda_forget, alpha=-c.gamma / (c.lambda_forget * n)
             )

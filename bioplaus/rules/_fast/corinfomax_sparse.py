@@ -3,8 +3,8 @@
 A batch of 20 at 784-500-10 takes 7.0 ms on one core where the plain form takes 14.
 
 As the fast form of `corinfomax`. Each layer has one more column, q_k beside the potentials and l_k
-beside the rates, and its mixer one more row, -1: so the product that mixes the rates subtracts l_k
-too.
+beside the rates, and its mixer one more column, -1 / leak: so the product that mixes the rates
+subtracts l_k too.
 """
 
 import torch
@@ -17,22 +17,17 @@ from bioplaus.rules._fast import corinfomax
 class Scratch(corinfomax.Scratch):
     def __init__(self, config: corinfomax_sparse.Config, n: int, like: Tensor) -> None:
         super().__init__(config, n, 1, like)
-        self.low, self.high = torch.zeros_like(self.u_all), torch.full_like(self.u_all, torch.inf)
         self.q, self.multiplier, self.rates_and_multiplier, self.ones = [], [], [], []
-        start = n_below = width = 0
+        start = n_below = 0
         for k, width in enumerate(config.n_units[1:]):
             column = start + width
             if k + 1 in config.sparse_layers:
-                self.mixers[k][n_below + width] = -1
-            else:
-                self.high[:, start:column] = 1
+                self.mixers[k][:, n_below + width] = -1 / self.leaks[k]
             self.q.append(self.u_all[:, column : column + 1])
             self.multiplier.append(self.r_all[:, column : column + 1])
             self.rates_and_multiplier.append(self.r_all[:, start : column + 1])
             self.ones.append(like.new_ones(width + 1, 1))
             start, n_below = column + 1, width + 1
-        self.low_output = self.low[:, -width - 1 : -1]
-        self.high_output = self.high[:, -width - 1 : -1]
 
 
 class Rule(corinfomax.Rule, corinfomax_sparse.Rule):
@@ -43,17 +38,10 @@ class Rule(corinfomax.Rule, corinfomax_sparse.Rule):
         return Scratch(self.config, n, self.lr_now)
 
     def _fire(self, z: Scratch, k: int) -> None:
-        is_output = k == self.config.n_layers - 1
-        u, r, low, high = (
-            (z.u[k], z.r[k], z.low_output, z.high_output)
-            if is_output
-            else (z.u_all, z.r_all, z.low, z.high)
-        )
-        if len(self.config.sparse_layers) == self.config.n_layers:
-            torch.clamp(u, min=0.0, out=r)
+        if k + 1 not in self.config.sparse_layers:
+            super()._fire(z, k)
         else:
-            torch.clamp(u, low, high, out=r)
-        if k + 1 in self.config.sparse_layers:
+            torch.clamp(z.u[k], min=0.0, out=z.r[k])
             lr = self.config.lr_sparse[k]
             z.q[k].addmm_(z.rates_and_multiplier[k], z.ones[k], beta=1 - lr, alpha=lr).sub_(lr)
             torch.clamp(z.q[k], min=0.0, out=z.multiplier[k])

@@ -12,14 +12,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bioplaus import _products
 from bioplaus.rules import ep
 from bioplaus.rules._base import Count, at
-from bioplaus.rules._fast._scratch import ScratchRule, one_hot_
+from bioplaus.rules._fast._scratch import ScratchRule, one_hot_, row_major
 
 
-class Scratch:
-    """Tensors for `n` rows; a row is s_1 - d | s_2 | ... | s_L | constant input of s_L, never
-    clipped, and of twice as many rows the first half is now, the second of the free phase.
+class Phases:
+    """States of `n` rows in two phases: a row is s_1 | ... | s_L | `n_more` columns, and of twice
+    as many rows the first half is now, the second of the free phase.
+    """
+
+    def __init__(self, n_units: Sequence[int], n: int, n_more: int, like: Tensor) -> None:
+        def empty(*shape: int) -> Tensor:
+            return like.new_zeros(shape)
+
+        widths = list(n_units[1:])
+        n_all = sum(widths)
+        both = empty(2 * n, n_all + n_more)
+        self.now, self.free = both[:n], both[n:]
+        self.s = self.now[:, :n_all].split(widths, 1)
+        self.pairs = both[:, :n_all].split(widths, 1)
+        self.drive = empty(n, widths[0])
+        self.change = [empty(2 * n, width) for width in widths]
+        self.target, self.beta = empty(n, widths[-1]), empty()
+        self.ones = empty(2 * n).fill_(1)
+        self.sides = torch.cat([empty(n, 1).fill_(1), empty(n, 1).fill_(-1)])
+        # by layer: its constant input; of the output: how much it keeps of itself
+        self.base: list[Tensor]
+        self.keep: Tensor
+
+
+class Scratch(Phases):
+    """Tensors for `n` rows; here s_1 is relative to d, and the columns after s_L hold its constant
+    input, which is never clipped.
     """
 
     def __init__(self, n_units: Sequence[int], n: int, like: Tensor) -> None:
@@ -28,27 +54,21 @@ class Scratch:
 
         widths = n_units[1:]
         n_all, n_out, n_below = sum(widths), widths[-1], widths[-2]
-        both = empty(2 * n, n_all + n_out)
-        self.now, self.free = both[:n], both[n:]
+        super().__init__(n_units, n, n_out, like)
         self.low, self.high = torch.zeros_like(self.now), torch.ones_like(self.now)
         self.low[:, n_all:], self.high[:, n_all:] = -torch.inf, torch.inf
         self.low_1, self.high_1 = self.low[:, : widths[0]], self.high[:, : widths[0]]
-        self.s = self.now[:, :n_all].split(list(widths), 1)
-        self.pairs = both[:, :n_all].split(list(widths), 1)
         self.base = [empty(n, width) for width in widths[:-1]] + [self.now[:, n_all:]]
         self.new = [empty(n, width) for width in widths]
-        self.drive = empty(n, widths[0])
         self.tail = self.now[:, n_all - n_out - n_below :]
-        # W_L^T, what s_L keeps of itself, identity
-        self.mix = empty(n_below + 2 * n_out, n_out)
-        self.mix[-n_out:].fill_diagonal_(1)
-        self.mix_w, self.keep = self.mix[:n_below], self.mix[n_below:-n_out].diagonal()
+        # W_L, what s_L keeps of itself, identity
+        mix = empty(n_out, n_below + 2 * n_out)
+        mix[:, -n_out:].fill_diagonal_(1)
+        self.mix_w, self.keep = mix[:, :n_below], mix[:, n_below:-n_out].diagonal()
+        self.mix_t = mix.t()
         self.w_ff_t: list[Tensor] = []
-        self.w_fb = [empty(n_above, width) for width, n_above in zip(n_units, widths, strict=False)]
-        self.change = [empty(2 * n, width) for width in widths]
-        self.target, self.beta = empty(n, n_out), empty()
-        self.ones = empty(2 * n).fill_(1)
-        self.sides = torch.cat([empty(n, 1).fill_(1), empty(n, 1).fill_(-1)])
+        self.w_fb: list[Tensor] = []
+        self.rows = [empty(above, width) for width, above in zip(widths, widths[1:], strict=False)]
 
 
 class Rule(ScratchRule[Scratch], ep.Rule):
@@ -80,9 +100,8 @@ class Rule(ScratchRule[Scratch], ep.Rule):
         """
         w, b = list(self.w_ff), list(self.bias)
         z.w_ff_t = [weight.t() for weight in w]
-        for row_major, weight in zip(z.w_fb[1:], w[1:], strict=True):
-            row_major.copy_(weight)
-        torch.addmm(b[0], x, z.w_ff_t[0], out=z.drive)
+        z.w_fb = [w[0], *(row_major(*pair) for pair in zip(w[1:], z.rows, strict=True))]
+        _products.linear(x, w[0], b[0], out=z.drive)
         torch.neg(z.drive, out=z.low_1)
         torch.add(z.low_1, 1, out=z.high_1)
         torch.mul(z.low_1, 1 - lr, out=z.s[0])
@@ -90,7 +109,7 @@ class Rule(ScratchRule[Scratch], ep.Rule):
             z.base[k].copy_(b[k]).mul_(lr)
             z.s[k].copy_(z.base[k])
         z.base[1].addmm_(z.drive, z.w_ff_t[1], alpha=lr)
-        torch.mul(z.w_ff_t[-1], lr, out=z.mix_w)
+        torch.mul(w[-1], lr, out=z.mix_w)
         z.keep.fill_(1 - lr)
         z.now.clamp_(z.low, z.high)
         self._show(z, z.s, "free", 0)
@@ -109,7 +128,7 @@ class Rule(ScratchRule[Scratch], ep.Rule):
         """
         s, new, base, w_ff_t, w_fb, last = z.s, z.new, z.base, z.w_ff_t, z.w_fb, len(z.s) - 1
         for t in steps:
-            torch.mm(z.tail, z.mix, out=new[last])
+            torch.mm(z.tail, z.mix_t, out=new[last])
             for k in range(1, last):
                 torch.add(base[k], s[k], alpha=1 - lr, out=new[k])
                 new[k].addmm_(s[k - 1], w_ff_t[k], alpha=lr).addmm_(s[k + 1], w_fb[k + 1], alpha=lr)
@@ -119,19 +138,19 @@ class Rule(ScratchRule[Scratch], ep.Rule):
             z.now.clamp_(z.low, z.high)
             self._show(z, s, phase, t)
 
-    def _show(self, z: Scratch, s: Sequence[Tensor], phase: str, t: int) -> None:
+    def _show(self, z: Phases, s: Sequence[Tensor], phase: str, t: int) -> None:
         if self.watch is not None:
             self.watch(phase, t, {"s": self._absolute(z, s)})
 
-    def _absolute(self, z: Scratch, s: Sequence[Tensor]) -> list[Tensor]:
+    def _absolute(self, z: Phases, s: Sequence[Tensor]) -> list[Tensor]:
         """The states themselves."""
         return [s[0] + z.drive, *s[1:]]
 
-    def _add_drive(self, z: Scratch) -> None:
+    def _add_drive(self, z: Phases) -> None:
         """Turn layer 1 of both phases from relative to its drive into absolute."""
         z.pairs[0].unflatten(0, (2, -1)).add_(z.drive)
 
-    def _change_weights(self, z: Scratch, x: Tensor) -> None:
+    def _change_weights(self, z: Phases, x: Tensor) -> None:
         """One step of all weights and biases; a product of the stacked phases is the difference of
         their products.
         """
@@ -142,8 +161,8 @@ class Rule(ScratchRule[Scratch], ep.Rule):
         self._add_drive(z)
         for k in range(1, len(z.s)):
             change = torch.mul(z.pairs[k], z.sides * gain[k], out=z.change[k])
-            self.w_ff[k].t().addmm_(z.pairs[k - 1].t(), change)
+            self.w_ff[k].addmm_(change.t(), z.pairs[k - 1])
             self.bias[k].addmv_(change.t(), z.ones)
         change = z.change[0][: len(x)]
-        self.w_ff[0].t().addmm_(x.t(), change)
+        self.w_ff[0].addmm_(change.t(), x)
         self.bias[0].addmv_(change.t(), z.ones[: len(x)])

@@ -21,7 +21,7 @@ class Rule(FastPredictiveRule, pc.Rule):
         z, n = self._settle(x, y), len(x)
         n_layers = self.config.n_layers
         for k, below in enumerate([x, *z.f]):
-            z.gradient[k].t().addmm_(below.t(), z.e[k], beta=0, alpha=1 / n)
+            z.gradient[k].addmm_(z.e[k].t(), below, beta=0, alpha=1 / n)
             torch.mean(z.e[k], 0, out=z.gradient[n_layers + k])
         self.optimiser.step([*self.w_ff, *self.bias], z.gradient, self.lr_now[0])
         return {"objective": self._measure(z, x)} if self.config.use_objective else {}

@@ -21,7 +21,7 @@ class Rule(FastPredictiveRule, pc_nudge.Rule):
         z = self._settle(x, y, at(self.signs, step))
         gain = 2 * at(self.lr_steps, step) / z.pull
         for w, b, below, e in zip(self.w_ff, self.bias, [x, *z.f], z.e, strict=True):
-            w.t().addmm_(below.t(), e.mul_(gain))
+            w.addmm_(e.mul_(gain).t(), below)
             b.add_(e.sum(0))
         return {}
 
