@@ -1,6 +1,7 @@
 """The order of runs that lets figures be drawn early, and on which runs a drawing depends."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -82,7 +83,9 @@ def test_manifests_name_notebooks_experiments_and_figures_that_there_are(paper):
     described = manifest.load(paper)
     folder = paths.project_root() / "notebooks"
     for notebook, experiments in described.notebooks.items():
-        assert (folder / f"{notebook}.ipynb").is_file()
+        source = (folder / f"{notebook}.ipynb").read_text().replace('\\"', '"')
+        loaded = set(re.findall(rf'load\("{paper}", "([\w-]+)", preset', source))
+        assert loaded <= set(experiments), notebook
         assert set(experiments) <= described.experiments.keys()
     claim = described.claim
     assert claim.experiment in described.experiments
