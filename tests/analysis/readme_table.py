@@ -135,7 +135,7 @@ def falls(runs: RunSet) -> str:
     fallen = int((np.diff(values[:, 3:], axis=1) < -decays.FALL).any(1).sum())
     line = published.curve("corinfomax", decays.PLOTTED, "test_accuracy")
     spread = line[line.x <= values.shape[1]].sd.max()
-    rows = decays.summary(load("corinfomax", "grid_pc"))
+    rows = decays.summary(load("corinfomax", decays.EXPERIMENT, "paper"))
     return (
         f"in spread it does not: {fallen} of {len(values)} seeds lose more than {decays.FALL} in an"
         f" epoch after the fourth, and the published sd is at most {spread:.4f}. All four published"
@@ -475,11 +475,11 @@ def hemispheres() -> Iterator[Row]:
         (
             "cifar100-40",
             "CIFAR-100, full width, 40 of 180 epochs",
-            f"`{FOLLOW} ONLY='cifar100-40/*'`",
+            f"`{FOLLOW} PRESET=paper ONLY='cifar100-40/*'`",
             "a GPU",
         ),
     ):
-        runs = load("bilateral", experiment)
+        runs = load("bilateral", experiment, "paper" if experiment == "cifar100-40" else "desk")
         values = {
             claim.entry: claim
             for claim in bilateral.accuracies(runs)
