@@ -18,7 +18,7 @@ from bioplaus.capture import Learned
 from bioplaus.checkpoints import Checkpoints
 from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
-from bioplaus.tasks import Task, renamed
+from bioplaus.tasks import Task, check_last_batch, renamed
 
 __all__ = [
     "CHECKPOINT_SECONDS",
@@ -169,8 +169,9 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a seed that is no whole number, a `keep_best` that no epoch measures, a
-        `fit_batch` that gives no dict of 0-d tensors, or a folder that cannot be read or written.
+        For counts below 1, a last batch of fewer samples than the rule needs, a seed that is no
+        whole number, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict of 0-d
+        tensors, or a folder that cannot be read or written.
     """
     training = _Training(rule, task, seed, folder)
     loop = _Loop(n_epochs, batch_size, evaluate_every, diagnose_every, keep_best)
@@ -386,7 +387,8 @@ class _Training:
         }
 
     def open(self, loop: _Loop) -> None:
-        """Go on from a checkpoint, if there is one."""
+        """Check the size of batches, and go on from a checkpoint, if there is one."""
+        check_last_batch(self.task, loop.batch_size, self.rule.least_batch(self.rule.config))
         if self.folder is None:
             return
         identity = _identity(self.rule, self.task, loop.n_epochs, loop.batch_size, self.seed)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NEAR_CHANCE = 1.5  # times chance: at most this is not having learned
 FALLEN = 0.8  # of its own best accuracy: below this a seed has collapsed
+_loaded: set[tuple[str, str]] = set()  # papers and experiments that this process has loaded
 STATES = ("done", "collapsed", "diverged", "missing")
 # of what `RunSet.curves` gives, and a figure of curves draws
 COLUMNS = "entry label rule source part seed axis x value sd n note".split()
@@ -249,6 +250,7 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> R
     BioplausError
         For an unknown paper, experiment or preset, and for a damaged result.
     """
+    _loaded.add((paper, experiment))
     described = manifest.load(paper).experiments
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
@@ -278,6 +280,13 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> R
         differences=differences,
         alone=tuple(alone),
     )
+
+
+def loaded(paper: str) -> list[str]:
+    """The experiments of a paper that this process has loaded, sorted: what it drew rests on no
+    others.
+    """
+    return sorted(experiment for one, experiment in _loaded if one == paper)
 
 
 def has_collapsed(accuracies: Sequence[float], chance: float) -> bool:
@@ -318,7 +327,7 @@ def _owned(
 def published_runs_of(paper: str, experiment: str) -> dict[str, Run]:
     """Entry -> its first run at preset `paper`, which holds the published parameters."""
     first: dict[str, Run] = {}
-    for run in manifest.runs("paper", papers=[paper], experiment=experiment):
+    for run in manifest.runs("paper", papers=[paper], experiment=experiment, one_seed=True):
         first.setdefault(run.entry, run)
     return first
 

@@ -13,7 +13,11 @@ from bioplaus.cli.output import say, write
 def conform(
     paths: Annotated[list[Path], typer.Argument(help="Golden files, or folders of them.")],
     rule: Annotated[
-        str | None, typer.Option(help="Replay through this rule instead of the published one.")
+        str | None,
+        typer.Option(
+            help="Replay through this rule instead of the published one.",
+            autocompletion=options.rule_names,
+        ),
     ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Replay through the plain forms of the rules.")
@@ -33,7 +37,11 @@ def conform(
 
 def benchmark(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Rules; all that state a published size without it.")
+        list[str] | None,
+        typer.Argument(
+            help="Rules; all that state a published size without it.",
+            autocompletion=options.rule_names,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of measurement.")] = 9,

@@ -25,10 +25,14 @@ def list_sets() -> None:
 @app.command(cls=options.Command)
 def get(
     names: Annotated[
-        list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")
+        list[str] | None,
+        typer.Argument(
+            help="As `data list` names them; or give --preset.", autocompletion=options.data_sets
+        ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Get what the runs of this preset need.")
+        str | None,
+        typer.Option(help="Get what the runs of this preset need.", autocompletion=options.presets),
     ] = None,
     paper: options.Paper = None,
 ) -> None:

@@ -11,8 +11,37 @@ from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
 from bioplaus.experiments.manifest import reading
 
-Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
-Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
+
+def presets() -> list[str]:
+    """What a shell completes --preset to."""
+    return list(manifest.PRESETS)
+
+
+def papers() -> list[str]:
+    """What a shell completes --paper to."""
+    return manifest.papers()
+
+
+def rule_names() -> list[str]:
+    """What a shell completes the name of a rule to."""
+    from bioplaus import rules
+
+    return rules.names()
+
+
+def data_sets() -> list[str]:
+    """What a shell completes the name of a data set to."""
+    from bioplaus.tasks import datasets
+
+    return datasets.names()
+
+
+Preset = Annotated[
+    str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.", autocompletion=presets)
+]
+Paper = Annotated[
+    str | None, typer.Option(help="One paper's key; all papers without it.", autocompletion=papers)
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,11 +1,13 @@
 """Commands that run simulations, draw what came of them, and say how far they are."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from bioplaus import paths, results
 from bioplaus.cli import options
 from bioplaus.cli.output import print_table, say
+from bioplaus.cli.progress import Progress
 from bioplaus.errors import BioplausError, RunError, unknown
 from bioplaus.experiments import completion, manifest, merging, sweep
 from bioplaus.experiments import forecast as forecasting
@@ -55,7 +57,8 @@ def reproduce(
     failure = None
     try:
         runs = options.selected_runs(preset, paper, only, device=device, threads=threads)
-        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again)
+        drawn = preset, paper
+        _sweep(runs, workers, scheduler, side_by_side, False, kernel, again, drawn)
     except BioplausError as error:
         if error.exit_code != 1:
             raise
@@ -160,28 +163,50 @@ def _sweep(
     inline: bool,
     kernel: str,
     again: bool,
+    drawn: tuple[str, str | None] | None = None,
 ) -> None:
+    """Run what is not done yet, and meanwhile draw what shows it, of the preset and paper that
+    `drawn` names.
+    """
+    try:
+        known = completion.completed(runs)
+    except (OSError, BioplausError):  # where the folder cannot be one, `check` says so
+        sweep.check(runs)
+        raise
+    todo = completion.pending(runs, again, known)
     if inline:
         sweep.check(runs)
-    else:
+    elif todo:  # what has nothing to do need not wait for torch and a kernel
         sweep.check(runs, kernel, scheduler=scheduler, workers=workers)
-    known = completion.completed(runs)
     _print_code(runs, known, again)
-    todo = completion.pending(runs, again, known)
-    at_once = 1 if inline else processes.at_once(todo, workers)
+    at_once = 1 if inline or not todo else processes.at_once(todo, workers)
     duration = _duration(todo, at_once, side_by_side)
     say(f"{len({run.folder for run in runs})} runs, {len(todo)} to do{duration}.")
-    summary = sweep.execute(
-        runs,
-        workers=workers,
-        scheduler=scheduler,
-        inline=inline,
-        kernel=kernel,
-        again=again,
-        most=side_by_side,
-        todo=todo,
-        report=say,
-    )
+    followers, page = [], ()
+    if drawn and todo and scheduler == "local":
+        from bioplaus.analysis import drawing
+        from bioplaus.analysis import report as reporting
+
+        preset, paper = drawn
+        notebooks = drawing.notebooks_of(preset, [paper] if paper else None)
+        todo = drawing.early_figures(notebooks, todo)
+        followers = drawing.followers(notebooks, todo)
+        page = partial(reporting.render, preset), partial(reporting.has_figures, preset)
+    with Progress(todo, at_once, len(followers), *page) as progress:
+        summary = sweep.execute(
+            runs,
+            workers=workers,
+            scheduler=scheduler,
+            inline=inline,
+            kernel=kernel,
+            again=again,
+            most=side_by_side,
+            todo=todo,
+            followers=followers,
+            report=say,
+            ended=progress.ran,
+            followed=progress.drew,
+        )
     say(f"Runs: {summary}. Results are in {paths.root()}.")
     if summary.failed:
         run_id, message = next(iter(summary.failed.items()))
@@ -209,9 +234,10 @@ def _print_cost(
     if not any(map(grouping.is_on_gpu, runs)):
         seconds, n_without = forecasting.cost(runs)
         if seconds:
-            left = _time(forecasting.cost(todo)[0])
+            left = forecasting.in_words(forecasting.cost(todo)[0]) or "nothing"
             without = f"; {n_without} runs have no figure there" if n_without else ""
-            say(f"By the manifests they cost {_time(seconds)} of one core, {left} to do{without}.")
+            total = forecasting.in_words(seconds)
+            say(f"By the manifests they cost {total} of one core, {left} to do{without}.")
         return
     from bioplaus.experiments import gpu_cost  # here, so that others need not wait for torch
 
@@ -220,16 +246,17 @@ def _print_cost(
     counts = [f"{len(cost.measured)} as measured"]
     counts += [f"{len(cost.scaled)} scaled by their operations, rather too high than too low"]
     counts += [f"{len(cost.unknown)} not counted"] if cost.unknown else []
+    total, to_do = map(forecasting.in_words, (cost.seconds, left.seconds))
     say(
-        f"By measured steps they cost {_time(cost.seconds)} of one {cost.device}, evaluation not"
-        f" counted, {_time(left.seconds)} to do; of the entries {', '.join(counts)}."
+        f"By measured steps they cost {total} of one {cost.device}, evaluation not counted,"
+        f" {to_do or 'nothing'} to do; of the entries {', '.join(counts)}."
     )
 
 
 def _duration(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> str:
     if not todo or (seconds := _forecast(todo, at_once, side_by_side)) is None:
         return ""
-    return f", about {_time(seconds)} with {at_once} at once"
+    return f", about {forecasting.in_words(seconds)} with {at_once} at once"
 
 
 def _forecast(todo: list[manifest.Run], at_once: int, side_by_side: int | None) -> float | None:
@@ -239,14 +266,6 @@ def _forecast(todo: list[manifest.Run], at_once: int, side_by_side: int | None) 
 
     cost = gpu_cost.cost(todo, side_by_side)
     return None if cost.unknown else (cost.seconds + forecasting.KERNEL_SECONDS) / at_once
-
-
-def _time(seconds: float) -> str:
-    """A duration in the largest unit of which there are some."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _draw(preset: str, paper: str | None, workers: int) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
 
 _CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Follower:
+    """What a worker does when some runs have ended, in place of the next run.
+
+    It waits for no runs but those that are executed. What comes of it is no business of the runs:
+    an error of its own, or the death of its worker, is told to nobody.
+    """
+
+    name: str  # unique among those of a sweep
+    call: Callable[[], Any]  # can be sent to another process
+    runs: Sequence[Run]  # after which it is called
+    is_urgent: bool = True  # else when nothing else is left to do
 
 
 def check(scheduler: str, workers: int) -> None:
@@ -43,7 +58,9 @@ def execute(
     workers: int,
     scheduler: str,
     retries: int,
+    followers: Sequence[Follower] = (),
     report: Callable[[str], None] = print,
+    followed: Callable[[Follower, Any], None] = lambda *_: None,
 ) -> Iterator[tuple[Run, Outcome]]:
     """Execute runs on Dask, and give each with its outcome when it has ended.
 
@@ -54,6 +71,8 @@ def execute(
     settings : how each is executed; its `sweep` must be unique, as two sweeps may share a
         scheduler, where equal keys would be one task.
     workers, scheduler, retries : as of `sweep.execute`.
+    followers : what is called meanwhile, as runs end; `followed` receives each with what it
+        returned, or None where it ended otherwise.
     report : receives what a run waits for.
     """
     if not todo:
@@ -64,8 +83,8 @@ def execute(
     gpus = processes.shared_gpus(every) if scheduler == "local" else []
     n_workers = processes.at_once(every, workers) if scheduler == "local" else workers
     with (
-        jupyter.warm_kernels(len(todo) if is_warm else 0),
-        _client(scheduler, n_workers, len(todo), gpus) as client,
+        jupyter.warm_kernels(len(todo) + len(followers) if is_warm else 0),
+        _client(scheduler, n_workers, len(todo) + len(followers), gpus) as client,
     ):
         from distributed import as_completed
 
@@ -91,9 +110,25 @@ def execute(
 
         for runs, needs in todo:
             submit(runs, needs)
+        following = {
+            client.submit(
+                _follow,
+                follower.call,
+                settings,
+                list({submitted[r.folder] for r in follower.runs if r.folder in submitted}),
+                key=f"{follower.name}-{settings.sweep}",
+                pure=False,
+                priority=1 if follower.is_urgent else -1,
+            ): follower
+            for follower in followers
+        }
         is_over = False
         try:
-            for future in (completed := as_completed(list(tasks))):
+            for future in (completed := as_completed([*tasks, *following])):
+                if future in following:
+                    is_done = future.status == "finished"
+                    followed(following[future], future.result() if is_done else None)
+                    continue
                 runs, needs = tasks[future]
                 if len(runs) > 1 and _is_lost(future):  # what may have been too much for a worker
                     for run in runs:
@@ -103,8 +138,8 @@ def execute(
                 yield from zip(runs, _outcomes(future, runs, lost), strict=True)
             is_over = True
         finally:
-            if not is_over and "://" in scheduler:  # its workers outlive this process
-                client.cancel(list(tasks), force=True)
+            if not is_over and scheduler != "local":  # its workers outlive this process
+                client.cancel([*tasks, *following], force=True)
                 client.run(execution.stop, settings.sweep, on_error="ignore")
 
 
@@ -121,6 +156,12 @@ def _execute_on_worker(
     return side_by_side.execute(
         runs, folders, settings, lambda text: worker.log_event(settings.sweep, text)
     )
+
+
+def _follow(call: Callable[[], Any], settings: Settings, needed: Sequence[Any]) -> Any:
+    """What `call` returns, in the environment of the runs; `needed` makes Dask wait for them."""
+    with execution.ready(settings):
+        return call()
 
 
 def _is_lost(future: Any) -> bool:

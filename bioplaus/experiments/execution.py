@@ -5,6 +5,7 @@ lets it go on after any kill, and its `run.json` alone says that it is complete.
 executes several at once with what is here.
 """
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from bioplaus.experiments.locks import locked
 from bioplaus.experiments.portable import portable
 from bioplaus.experiments.run import Run
 
+_STOP_SECONDS = 5.0  # that a run may take to end after its kernel was killed
 # in a traceback as IPython writes it
 _FRAME = re.compile(r"^File (\S+\.py):(\d+), in ([\w.<>]+)", re.MULTILINE)
 # of a run that another one needs, by its status
@@ -37,6 +40,7 @@ _ENDED = {
 }
 # runs of one process: each sets environment and standard output of all its threads
 _one_at_once = threading.Lock()
+_executing: set[str] = set()  # the sweep, one at most, of which this process executes runs now
 _stopped: set[str] = set()  # sweeps of which this process executes no more runs
 
 
@@ -57,6 +61,10 @@ class Outcome(NamedTuple):
     status: str  # done, skipped (it was complete), diverged or failed
     message: str  # what to say of it; empty where all is well
     seconds: float  # wall time; of a run that was executed with others, its share
+
+
+class _Stopped(Exception):
+    """The sweep of a run was stopped: as after any kill, its checkpoint is the last word."""
 
 
 def execute(
@@ -81,8 +89,10 @@ def execute(
                 status, message = "failed", reason
             else:
                 make_folder(run, path)
-                with locked(path, lambda: notify(_waiting(run))):
+                with locked(path, lambda: notify(_waiting(run)), partial(_go_on, settings)):
                     status, message = _execute_locked(run, path, settings)
+    except _Stopped:
+        status, message = "failed", "stopped"
     except Exception as error:
         status, message = "failed", describe(error)
     return Outcome(status, message, time.monotonic() - started)
@@ -98,26 +108,39 @@ def ready(settings: Settings) -> Iterator[None]:
         Where it has imported another package than the command that planned the runs.
     """
     with _one_at_once:
-        _sources.check_package(settings.environment.get(_sources.PACKAGE, _sources.package()))
-        with jupyter.environment_set(settings.environment):
-            yield
+        _executing.add(settings.sweep)
+        try:
+            _go_on(settings)
+            _sources.check_package(settings.environment.get(_sources.PACKAGE, _sources.package()))
+            with jupyter.environment_set(settings.environment):
+                yield
+        finally:
+            _executing.discard(settings.sweep)
 
 
-def stop(sweep: str) -> None:
+async def stop(sweep: str) -> None:
     """Stop what this process executes of a sweep, and execute no more of it: its kernel is killed,
-    its checkpoint stays.
+    its checkpoint stays. Ends when the locks of its runs are free, or after some seconds.
     """
     import psutil
 
     _stopped.add(sweep)
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    until = time.monotonic() + _STOP_SECONDS
+    while sweep in _executing and time.monotonic() < until:  # its kernel may be about to start
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        await asyncio.sleep(0.05)
 
 
 def is_stopped(settings: Settings) -> bool:
     """Whether this process executes no more runs of a sweep."""
     return settings.sweep in _stopped
+
+
+def _go_on(settings: Settings) -> None:
+    if is_stopped(settings):
+        raise _Stopped
 
 
 def make_folder(run: Run, folder: Path) -> None:
@@ -163,10 +186,11 @@ def _execute_locked(run: Run, folder: Path, settings: Settings) -> tuple[str, st
         work = results.begin(folder, known)  # beside a complete run, which stays meanwhile
         message, trace = execute_once([run], [work], settings.kernel)
         is_whole = is_complete_now(folder, work)
-        if is_whole or "kernel died" not in message:
+        if is_whole:
             break
-        if is_stopped(settings):  # as after any kill: the checkpoint is the last word
-            return "failed", "stopped"
+        _go_on(settings)
+        if "kernel died" not in message:
+            break
     if not is_whole:
         message = message or f"{run.simulation}.ipynb ended without saving a result"
         message = _note_failure(work, known, message, trace)

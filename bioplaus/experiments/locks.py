@@ -12,9 +12,17 @@ PATIENCE = 3.0  # seconds to wait for a lock before saying so
 
 
 @contextlib.contextmanager
-def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a run's folder; `waiting` is called where another process holds it for more
-    than some seconds.
+def locked(
+    folder: Path,
+    waiting: Callable[[], None] = lambda: None,
+    go_on: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Hold the lock of a run's folder.
+
+    Parameters
+    ----------
+    waiting : called once, where another process holds the lock for more than some seconds.
+    go_on : called now and then while this waits; what it raises ends the waiting.
 
     Raises
     ------
@@ -27,7 +35,10 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
             lock.acquire(timeout=PATIENCE)
         except Timeout:
             waiting()
-            lock.acquire()
+            while not lock.is_locked:
+                go_on()
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=PATIENCE)
     try:
         yield
     finally:

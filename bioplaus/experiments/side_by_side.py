@@ -81,11 +81,15 @@ def execute(
     """
     members = [Member(run, Path(folder)) for run, folder in zip(runs, folders, strict=True)]
     ended = _execute_together(members, settings) if len(members) > 1 else {}
-    return [
-        ended.get(one.run.id)
-        or execution.execute(one.run, str(one.folder), settings, notify=notify)
-        for one in members
-    ]
+    outcomes = []
+    for one in members:
+        outcome = ended.get(one.run.id)
+        if outcome is None and outcomes and execution.is_stopped(settings):
+            outcome = Outcome("failed", "stopped", 0.0)
+        outcomes.append(
+            outcome or execution.execute(one.run, str(one.folder), settings, notify=notify)
+        )
+    return outcomes
 
 
 def _but_seed(run: Run) -> str:

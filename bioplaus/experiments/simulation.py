@@ -21,9 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bioplaus import paths
+from bioplaus import _files, paths, results
 from bioplaus.config import Config, check_seed
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments.portable import portable
 
 if TYPE_CHECKING:
     from bioplaus.tasks import Spec
@@ -37,6 +38,9 @@ _TYPES = {
     "dict": dict,
     "None": type(None),
 }
+
+
+_EXECUTION = ("device", "n_threads")  # how a run is executed, and not what it is
 
 
 class Training(NamedTuple):
@@ -130,6 +134,42 @@ class Simulation:
                 self._execute(source, "check", namespace)
         return namespace
 
+    def begin(self, values: Mapping[str, Any]) -> None:
+        """Begin the runs of a notebook that is executed by hand as a sweep begins its own: the
+        folders say from the start which runs are in them, as `results.finish` asks for. Those that
+        a sweep has begun stay as they are.
+
+        Parameters
+        ----------
+        values : the names of the notebook (`globals()`), its parameters among them.
+
+        Raises
+        ------
+        BioplausError
+            For a folder that holds a complete run, or cannot be read or written.
+        """
+        given = {field.name: values[field.name] for field in dataclasses.fields(self.parameters)}
+        if self.takes_seeds:
+            seeds, folders = given.pop("seeds"), given.pop("folders")
+        else:
+            seeds, folders = [given.pop("seed", 0)], [given.pop("folder", "")]
+        for seed, folder in zip(seeds, folders, strict=False):  # no folders: nothing is kept
+            if folder:
+                self._begin_one({**given, "seed": seed}, Path(folder).absolute())
+
+    def _begin_one(self, parameters: dict[str, Any], folder: Path) -> None:
+        if results.is_complete(folder):
+            raise BioplausError(f"{folder} holds a complete run; choose another folder.")
+        known = {"id": folder.name, "simulation": self.name, "seed": parameters["seed"]}
+        known |= {"rule": parameters["rule"]} if "rule" in parameters else {}
+        known["parameters"] = {
+            name: value for name, value in portable(parameters).items() if name not in _EXECUTION
+        }
+        begun = results.read_run(folder)
+        is_sweeps = "sweep" in begun and begun.get("status") == "running"
+        if not is_sweeps and begun.get("parameters") != known["parameters"]:
+            results.begin(folder, known)
+
     def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Execute the notebook's code in this process, without a kernel; the names it left behind.
 
@@ -178,11 +218,15 @@ def load(name: str) -> Simulation:
 @cache
 def _read(path: Path, changed: int) -> Simulation:
     """Read a notebook, again only after it `changed`."""
-    cells = tuple(
-        (frozenset(cell["metadata"].get("tags", [])), "".join(cell["source"]))
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        if cell["cell_type"] == "code"
-    )
+    content = _files.parse_json(_files.read(path) or b"", path)
+    try:
+        cells = tuple(
+            (frozenset(cell["metadata"].get("tags", [])), "".join(cell["source"]))
+            for cell in content["cells"]
+            if cell["cell_type"] == "code"
+        )
+    except (AttributeError, KeyError, TypeError):
+        raise BioplausError(f"{path.name} is no Jupyter notebook of format 4.") from None
     declared = [source for tags, source in cells if "parameters" in tags]
     if len(declared) != 1:
         raise BioplausError(
@@ -209,7 +253,12 @@ def _parameters(name: str, file: str, source: str) -> type[_Parameters]:
 
 
 def _declarations(file: str, source: str) -> Iterator[tuple[str, Any, Any]]:
-    for statement in ast.parse(source).body:
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise BioplausError(f"{file}: its cell `parameters` is not Python{line}.") from None
+    for statement in statements:
         if not (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)
@@ -219,11 +268,14 @@ def _declarations(file: str, source: str) -> Iterator[tuple[str, Any, Any]]:
                 f"{file}: a parameter is declared as `name: type = literal`, not"
                 f" `{ast.unparse(statement)}`."
             )
-        yield (
-            statement.target.id,
-            _hint(file, statement.annotation),
-            ast.literal_eval(statement.value),
-        )
+        try:
+            default = ast.literal_eval(statement.value)
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            raise BioplausError(
+                f"{file}: the default of {statement.target.id} must be a literal, not"
+                f" `{ast.unparse(statement.value)[:60]}`."
+            ) from None
+        yield statement.target.id, _hint(file, statement.annotation), default
 
 
 def _hint(file: str, node: ast.expr) -> type | types.UnionType:

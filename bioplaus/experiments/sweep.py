@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from bioplaus import paths
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import cluster, jupyter, locks, side_by_side
+from bioplaus.experiments.cluster import Follower
 from bioplaus.experiments.completion import pending
 from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
@@ -100,7 +102,10 @@ def execute(
     again: bool = False,
     most: int | None = None,
     todo: Sequence[Run] | None = None,
+    followers: Sequence[Follower] = (),
     report: Callable[[str], None] = print,
+    ended: Callable[[str, Run, Outcome], None] | None = None,
+    followed: Callable[[Follower, Any], None] = lambda *_: None,
 ) -> Summary:
     """Execute the runs that are not done yet; a failure is recorded and never stops the others.
 
@@ -123,7 +128,10 @@ def execute(
         None: `side_by_side.MOST` on a GPU, 1 elsewhere.
     todo : those of `runs` that are to do, from `completion.pending`, after `check`; None: both are
         asked here.
+    followers : what the workers do meanwhile, as runs end (`cluster.Follower`); not `inline`.
     report : receives one line for every event.
+    ended : receives the lines of runs that have ended, with these, in place of `report`.
+    followed : receives each follower with what it returned.
 
     Raises
     ------
@@ -158,16 +166,22 @@ def execute(
             workers=workers,
             scheduler=scheduler,
             retries=retries,
+            followers=followers,
             report=report,
+            followed=followed,
         )
     with contextlib.closing(outcomes):
         for number, (run, outcome) in enumerate(outcomes, start=1):
             summary.add(run.id, outcome)
             detail = f": {outcome.message}" if outcome.message else ""
-            report(
+            line = (
                 f"[{number}/{len(todo)}] {outcome.status:8} {run.experiment}/{run.entry} seed"
                 f" {run.seed}, {outcome.seconds:.0f} s ({run.id}){detail}"
             )
+            if ended is None:
+                report(line)
+            else:
+                ended(line, run, outcome)
     return summary
 
 

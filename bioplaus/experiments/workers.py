@@ -12,7 +12,7 @@ from typing import Any
 
 from bioplaus import paths
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import side_by_side
+from bioplaus.experiments import side_by_side, signals
 from bioplaus.experiments.run import Run
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -185,7 +185,8 @@ def check_queue(name: str, workers: int) -> None:
 
 def _jobqueue_class(name: str) -> Any:
     try:
-        import dask_jobqueue
+        with signals.handlers_kept():  # it would exit on Ctrl-C at once, with code 0
+            import dask_jobqueue
     except ImportError:
         raise BioplausError(
             f"SCHEDULER={name} needs dask-jobqueue; install it with `pip install -e '.[cluster]'`."

@@ -78,6 +78,14 @@ class LearningRule(nn.Module):
             )
 
     @classmethod
+    def least_batch(cls, config: Any) -> int:
+        """How many samples every batch must have for a network of this `config` to learn.
+
+        Here 1; 2 for a rule that normalises over the batch, whose spread a single sample lacks.
+        """
+        return 1
+
+    @classmethod
     def example(cls) -> tuple[dict[str, Any], Spec] | None:
         """Config values and a task they fit, small enough for a test; None for a rule with
         `n_units`, whose default widths are cut down to them (`rules.example`).

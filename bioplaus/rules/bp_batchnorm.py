@@ -117,6 +117,10 @@ class Rule(LayeredRule):
         self.optimiser.count.fill_(config.start_step)
         self.register_buffer("lr_steps", torch.zeros(0), persistent=False)
 
+    @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 2
+
     def _learned(self) -> list[Tensor]:
         return [*self.w_ff, *self.bias, *self.gamma, *self.beta]
 

@@ -49,7 +49,7 @@ class Config(BaseConfig):
     """Defaults: published seq-MNIST classification at K = 3."""
 
     n_units: tuple[int, ...] = (28, 30, 10)  # inputs per step, hidden units, outputs
-    cell: Literal["lstm", "tanh"] = "lstm"
+    cell: Literal["lstm", "tanh"] = "lstm"  # of the cortex; tanh: a plain recurrent network
     # mse: a target at every supervised step; xent: a class at the last step
     loss: Literal["mse", "xent"] = "xent"
     # steps of a truncation, K; None: the whole sequence (full back-propagation in time)

@@ -120,6 +120,10 @@ class Rule(LearningRule):
             )
 
     @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 2 if config.has_image_layer else 1  # its norm follows the spread of a batch
+
+    @classmethod
     def example_spec(cls, config: Config, n_steps: int | None = None) -> Spec:
         widths = config.n_units
         spec = Spec(

@@ -42,7 +42,7 @@ class Config(_config.Config):
 
     n_fine: int = 100  # classes
     n_coarse: int = 20  # superclasses
-    heads: Literal["both", "fine", "coarse"] = "both"
+    heads: Literal["both", "fine", "coarse"] = "both"  # which labels the network predicts
     # fields of nets.backbones.Config: the (fine) hemisphere
     left: dict = dataclasses.field(default_factory=dict)
     # in what the second (coarse) hemisphere differs from the left one; None: there is none
@@ -85,6 +85,11 @@ class Config(_config.Config):
             alike = {"backbone": left.backbone, "widths": left.widths, "is_frozen": left.is_frozen}
             sides["right"] = dataclasses.replace(right, **alike)
         return sides
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether features are a function of the image alone for as long as the heads learn."""
+        return self.frozen_norm == "eval" and all(side.is_frozen for side in self.sides().values())
 
     def classes(self) -> dict[str, int]:
         """Number of classes by head, fine first."""
@@ -151,6 +156,10 @@ class Rule(LearningRule):
                 f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x"
                 f" {width} pixels."
             )
+
+    @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 1 if config.is_fixed else 2
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], HierarchySpec]:

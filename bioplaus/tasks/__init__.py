@@ -59,12 +59,18 @@ class Spec:
     # samples to learn from in an epoch; None where only reading the data tells
     n_train: int | None = field(default=None, compare=False)
 
-    def check_batch_size(self, batch_size: int, name: str = "batch_size") -> None:
+    def check_batch_size(
+        self, batch_size: int, name: str = "batch_size", *, least: int = 1
+    ) -> None:
         """Raise `BioplausError` unless a batch of this size, called `name` in the error, fits into
-        the training samples, as far as their number is known.
+        the training samples, as far as their number is known, and the last one, which is smaller
+        where the size does not divide their number, has the `least` samples that a rule needs
+        (`LearningRule.least_batch`).
         """
         if self.n_train is not None:
             check_batch_size(batch_size, self.n_train, name)
+        n_last = (self.n_train or 0) % max(batch_size, 1) or batch_size
+        _check_last_batch(n_last, least, batch_size, self.n_train, name)
 
 
 class Task(abc.ABC, Generic[C, S]):
@@ -230,6 +236,33 @@ def check_batch_size(batch_size: int, n_train: int, name: str = "batch_size") ->
         raise BioplausError(
             f"{name} is {batch_size!r}, but must be from 1 to {n_train}, the number of training"
             " inputs."
+        )
+
+
+def check_last_batch(task: Task[Any, Any], batch_size: int, least: int) -> None:
+    """Raise `BioplausError` unless the last batch of an epoch has at least so many samples.
+
+    Parameters
+    ----------
+    least : int
+        Samples that a rule needs (`LearningRule.least_batch`).
+    """
+    if least > 1:
+        n_train = getattr(task, "n_train", None)  # a task of a notebook's own may not say
+        n_last = batch_size
+        if n_train is not None:  # more are left where batches are whole only
+            n_last = min(batch_size, n_train - (task.n_batches(batch_size) - 1) * batch_size)
+        _check_last_batch(n_last, least, batch_size, n_train, "batch_size")
+
+
+def _check_last_batch(
+    n_last: int, least: int, batch_size: int, n_train: int | None, name: str
+) -> None:
+    if n_last < least:
+        leaves = f", which leaves a last batch of {n_last} (of {n_train} training inputs)"
+        raise BioplausError(
+            f"{name} is {batch_size}{leaves if n_last < batch_size else ''}, but the rule"
+            f" normalises over a batch: every batch must have at least {least}."
         )
 
 

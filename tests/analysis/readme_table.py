@@ -1,7 +1,8 @@
-"""The README's table of claims, computed from the committed results.
+"""The tables of claims, computed from the committed results.
 
-`python tests/analysis/readme_table.py` puts it there, `test_readme_table.py` holds the README to
-it. What stands here as text is what no result decides: what is claimed, and how to make it.
+`python tests/analysis/readme_table.py` puts them into `docs/claims.md`, paper by paper, and a few
+rows into the README; `test_readme_table.py` holds both to them. What stands here as text is what no
+result decides: what is claimed, and how to make it.
 """
 
 import functools
@@ -140,7 +141,7 @@ def falls(runs: RunSet) -> str:
         f"in spread it does not: {fallen} of {len(values)} seeds lose more than {decays.FALL} in an"
         f" epoch after the fourth, and the published sd is at most {spread:.4f}. All four published"
         f" decays: {decays.answer(rows)[0].lower()}{decays.answer(rows)[1:].rstrip('.')}"
-        " (why seeds fall: [`pc.py`](bioplaus/rules/pc.py))"
+        " (why seeds fall: [`pc.py`](/bioplaus/rules/pc.py))"
     )
 
 
@@ -154,8 +155,8 @@ def corinfomax() -> Iterator[Row]:
         command=main,
     )
     yield curve(
-        f"The same, setting 3, of the published tables (constant step), {after}: beside the curve"
-        " of setting 1, as none of its own was published",
+        f"CorInfoMax 784-500-10, setting 3, of the published tables (constant step), {after}:"
+        " beside the curve of setting 1, as none of its own was published",
         *("mnist", "corinfomax", "7 a seed"),
     )
     names = {
@@ -260,6 +261,8 @@ def hebbian() -> Iterator[Row]:
         return accuracy(mnist, entry, "test_accuracy", "last")
 
     epochs = mnist.first_run("p3").parameters["n_epochs"]
+    ends = {e: selection.claim(mnist, e, "test_accuracy", "last").ours for e in mnist.entries}
+    below = all(ends[entry] < ends["bp"] for entry in ("p3", "p2", "p2-k7"))
     yield Row(
         f"Competing hidden units, 2000 of them, and a readout of ours: MNIST test accuracy after"
         f" {epochs} epochs; backprop of the same width beside it",
@@ -267,7 +270,7 @@ def hebbian() -> Iterator[Row]:
         "8 a seed",
         "0.985, the author's guidance, for p = 3",
         f"p = 3, k = 7: {last('p3')}; p = 2, k = 2: {last('p2')}; p = 2, k = 7: {last('p2-k7')};"
-        f" all below backprop, {last('bp')}",
+        f" {'all below' if below else 'beside'} backprop, {last('bp')}",
         "none: no spread published",
     )
 
@@ -541,21 +544,66 @@ def replays() -> Iterator[Row]:
     )
 
 
-def lines() -> list[str]:
-    """The table, line by line."""
-    parts = (corinfomax, hebbian, cerebellum, hemispheres, replays)
-    return [*HEAD, *(str(row) for part in parts for row in part())]
+PARTS = {  # by the mark on the page of claims
+    "corinfomax": corinfomax,
+    "ccdni": cerebellum,
+    "bilateral": hemispheres,
+    "hebbian": hebbian,
+    "code": replays,
+}
+TOP = (  # how the claims begin that stand in the README, too
+    "CorInfoMax 784-500-10, setting 3",
+    "Equilibrium propagation",
+    "PC-Nudge",
+    "Feedback weights align, CorInfoMax:",
+    "Simple line drawing",
+    "Losing the inferior olive",
+    "Two specialised hemispheres",
+    "Competing hidden units",
+    "Every rule but",
+)
+TOP_HEAD = ("| claim | published | ours | verdict |", "|---|---|---|---|")
 
 
-def table_of(readme: str) -> list[str]:
-    """The lines of the table that stands in the README."""
-    lines = readme.splitlines()
-    start = lines.index(HEAD[0])
+@functools.cache
+def rows(part: str) -> list[Row]:
+    """The rows of one part."""
+    return list(PARTS[part]())
+
+
+def lines(part: str) -> list[str]:
+    """The table of a part, line by line."""
+    return [*HEAD, *map(str, rows(part))]
+
+
+def top() -> list[str]:
+    """The table of the README: of each beginning in `TOP` the first row, without how to make it."""
+    every = [row for part in PARTS for row in rows(part)]
+    chosen = [next(row for row in every if row.claim.startswith(start)) for start in TOP]
+    return [
+        *TOP_HEAD,
+        *(f"| {r.claim} | {r.published} | {r.ours} | {r.verdict} |" for r in chosen),
+    ]
+
+
+def table_of(text: str, head: Sequence[str], mark: str = "") -> list[str]:
+    """The lines of the table with this head that stands in a text, behind `mark`."""
+    lines = text[text.index(mark) :].splitlines()
+    start = lines.index(head[0])
     return lines[start : start + lines[start:].index("")]
 
 
+def tables() -> Iterator[tuple[str, str, Sequence[str], list[str]]]:
+    """(file, mark before the table, its head, its lines as they should be) of every table."""
+    for part in PARTS:
+        yield "docs/claims.md", f"<!-- {part} -->", HEAD, lines(part)
+    yield "README.md", "", TOP_HEAD, top()
+
+
 if __name__ == "__main__":
-    path = paths.project_root() / "README.md"
-    text = path.read_text(encoding="utf-8")
-    old, new = ("\n".join(part) for part in (table_of(text), lines()))
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    for file, mark, head, right in tables():
+        path = paths.project_root() / file
+        text = path.read_text(encoding="utf-8")
+        old, new = ("\n".join(part) for part in (table_of(text, head, mark), right))
+        before, after = text[: text.index(mark)], text[text.index(mark) :]
+        path.write_text(before + after.replace(old, new, 1), encoding="utf-8")

@@ -82,6 +82,15 @@ def test_a_preset_replaces_what_it_names_and_an_entry_can_leave_one(project):
     assert manifest.runs("desk") == []  # an experiment runs only at presets it names
 
 
+def test_overrides_that_are_too_deep_are_refused_in_a_sentence(project):
+    deep = 1
+    for _ in range(500):
+        deep = {"a": deep}
+    for overrides in ({"config": deep}, {"config" + ".a" * 500: 1}, {"config" + ".a" * 5000: 1}):
+        with pytest.raises(BioplausError, match="more than 100 (lists or tables|parts)"):
+            manifest.runs("smoke", overrides=overrides)
+
+
 def test_overrides_win_and_nested_names_are_merged(project):
     runs = manifest.runs(
         "paper", only="graded-2", overrides={"value": 9.0, "config.width": 4}, seeds=[7]
@@ -239,7 +248,19 @@ def test_only_takes_a_run_id(project):
             "config: {1: 2}",
             "parameters/config: the name 1 is not a text; put it in quotes",
         ),
-        ("rate: 1e-4", "config: &loop {inside: *loop}", "values once its aliases are followed"),
+        ("rate: 1e-4", "config: &loop {inside: *loop}", "it is inside itself, through the alias"),
+        ("rate: 1e-4", "config: &loop {<<: *loop}", "through the alias loop"),
+        (
+            "rate: 1e-4",
+            f"config: {'{a: ' * 100}1{'}' * 100}",
+            "it has more than 100 lists or tables inside one another",
+        ),
+        (
+            "rate: 1e-4",
+            "b0: &b0 {x: 1}, "
+            + ", ".join(f"b{i}: &b{i} {{<<: [{f'*b{i - 1},' * 9}]}}" for i in range(1, 9)),
+            "it has more than 100,000 values once its aliases are followed",
+        ),
     ],
 )
 def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(

@@ -273,6 +273,19 @@ def test_a_seed_that_always_kills_its_kernel_fails_alone(several):
     assert "kernel died" in summary.failed[runs[1].id]
 
 
+def test_a_group_whose_workers_always_die_is_executed_one_by_one(several):
+    from dask import config
+
+    runs = _runs("die-together 1")
+    with config.set({"distributed.scheduler.allowed-failures": 1}):
+        ended = dict((run.id, outcome) for run, outcome in on_dask(runs, "local", most=16))
+    assert {run_id: outcome[:2] for run_id, outcome in ended.items()} == {
+        run.id: ("done", "") for run in runs
+    }
+    # the first was whole each time: the group was then of the two others
+    assert _executed(runs[0]) == [3] and _executed(runs[1]) == [3, 2, 1]
+
+
 def test_a_killed_group_goes_on_with_what_is_not_complete(several, monkeypatch):
     runs = _runs()
     finish, n_finished = results.finish, []
@@ -300,6 +313,26 @@ def test_nothing_of_a_sweep_that_was_stopped_is_executed_alone(several, monkeypa
     outcomes = side_by_side.execute(runs, folders, settings)
     assert [outcome[:2] for outcome in outcomes] == [("failed", "stopped")] * 3
     assert [_executed(run) for run in runs] == [[3]] * 3
+
+
+def test_a_sweep_that_is_stopped_while_one_is_executed_alone_executes_no_other(
+    several, monkeypatch
+):
+    runs, executed = _runs("raise 0"), []
+    settings = execution.Settings(sweep="stopped")
+    monkeypatch.setattr(execution, "_stopped", set())
+    whole = execution.execute
+
+    def execute(run, *rest, **options):
+        executed.append(run.id)
+        execution._stopped.add("stopped")
+        return whole(run, *rest, **options)
+
+    monkeypatch.setattr(execution, "execute", execute)
+    outcomes = side_by_side.execute(runs, [str(run.folder) for run in runs], settings)
+    assert executed == [runs[0].id]
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 3
+    assert [outcome.message for outcome in outcomes[1:]] == ["stopped"] * 2
 
 
 def test_running_again_keeps_the_good_results_until_the_new_ones_are_whole(several, monkeypatch):

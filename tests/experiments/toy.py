@@ -177,9 +177,9 @@ def silent(line):
     """Report nothing."""
 
 
-def start(project, *options):
-    """Start `bioplaus run --preset smoke` in a session of its own."""
-    command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", *options]
+def start(project, *options, preset="smoke"):
+    """Start `bioplaus run --preset ...` in a session of its own."""
+    command = [sys.executable, "-m", "bioplaus", "run", "--preset", preset, *options]
     return subprocess.Popen(
         command,
         cwd=project,

@@ -58,14 +58,12 @@ def check(
     if ensemble or members:
         _check_ensemble(ensemble, members)
         return []
-    settings = rules.config(rule, config, spec)
+    settings = rules.config(rule, config, spec, batch_size=batch_size)
     sides = settings.sides()
     for side in checkpoints:
         if side not in sides:
             raise unknown("hemisphere in checkpoints", side, sides)
-    if n_views and not (
-        settings.frozen_norm == "eval" and all(side.is_frozen for side in sides.values())
-    ):
+    if n_views and not settings.is_fixed:
         raise BioplausError(
             f"n_views is {n_views}, but features can be encoded once only where all hemispheres"
             " have is_frozen true and frozen_norm is eval."

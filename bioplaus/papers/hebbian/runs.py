@@ -67,7 +67,6 @@ def check(
         Unless it can work with them.
     """
     spec = features.spec(settings)
-    spec.check_batch_size(batch_size)
     _check_phase(rule, settings.phase)
     if stored_synapses and settings.phase == "classes":
         raise BioplausError(
@@ -86,7 +85,7 @@ def check(
             f" {late[-1]} epochs: run at least {late[-1] + 1}, or give other snapshot_epochs."
         )
     values = rule_values(config, settings.phase, n_epochs)
-    learned = rules.config(rule, values, spec)
+    learned = rules.config(rule, values, spec, batch_size=batch_size)
     trainings = [Training(rule, values, spec, n_epochs, batch_size)]
     if stored_synapses:
         synapses.load(stored_synapses, learned.n_units)
@@ -97,8 +96,9 @@ def check(
     if settings.phase == "classes" or settings.is_patches:
         raise BioplausError("A readout needs features of labelled images; set readout to {}.")
     top = dataclasses.replace(spec, kind="classification", n_in=learned.n_units[1])
-    rules.config(READER, reading.values(top), top)
-    top.check_batch_size(reading.batch_size, "readout.batch_size")
+    reader = rules.config(READER, reading.values(top), top)
+    least = rules.get(READER).Rule.least_batch(reader)
+    top.check_batch_size(reading.batch_size, "readout.batch_size", least=least)
     read = Training(READER, reading.values(top), top, reading.n_epochs, reading.batch_size)
     return [*trainings, read]
 
