@@ -20,7 +20,7 @@ from bioplaus.analysis.verdicts import Verdict
 from bioplaus.papers.bilateral import claims as bilateral
 from bioplaus.papers.ccdni import claims as ccdni
 from bioplaus.papers.ccdni import measures
-from bioplaus.papers.corinfomax import decays
+from bioplaus.papers.corinfomax import decays, sparsity
 from bioplaus.papers.hebbian import selection
 
 HEAD = (
@@ -130,6 +130,27 @@ def together(claim: str, command: str, minutes: str, rows: list[Row]) -> list[Ro
     return [Row(claim, command, minutes, "curves", "–", "not run")]
 
 
+def sparse() -> Row:
+    """How many units are active in CorInfoMax and its sparse form; no number was published."""
+    runs = load("corinfomax", "activity")
+    drawn = sparsity.table(runs)
+    drawn = drawn[drawn.measure == "active"]
+    n_epochs = runs.runs[0].parameters["n_epochs"]
+    parts = []
+    for label, part in drawn.groupby("label", sort=False):
+        shares = part.groupby("layer").value
+        parts.append(f"{label} {joined(list(shares.mean()), 2)}, n = {part.seed.nunique()}")
+    return Row(
+        "CorInfoMax-Sparse is sparse (appendix E): share of hidden / output units with a rate above"
+        f" 0.01, after {n_epochs} epochs",
+        f"`{FOLLOW} ONLY='activity/*'`",
+        "2 a seed",
+        "no number",
+        "; ".join(parts) or "–",
+        "none: no number published" if parts else "not run",
+    )
+
+
 def falls(runs: RunSet) -> str:
     """How many seeds of predictive coding fall, beside the published spread."""
     values = np.array([one.record["epochs"]["test_accuracy"] for one in runs.outcomes])
@@ -185,6 +206,7 @@ def corinfomax() -> Iterator[Row]:
             at=(1, 2001, 5001, 14001, 29001, 149001),
             digits=1,
         )
+    yield sparse()
     deep = "Two hidden layers, 784-500-500-10"
     yield curve(f"{deep}, {after}", "three_layers", "mnist", "9 a seed")
     for layer in (2, 3):
