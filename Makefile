@@ -39,7 +39,6 @@ WITH_TESTS := .venv/installed-test
 WITH_LAB := .venv/installed-jupyter
 endif
 
-EXTRA := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 ONE_THREAD := OMP_NUM_THREADS=1  # two processes of two threads each would wait for each other
 OF_PAPER := --preset $(call quote,$(PRESET)) $(if $(PAPER),--paper $(call quote,$(PAPER)))
 ENTRIES := $(if $(ONLY),--only $(call quote,$(ONLY)))
@@ -129,13 +128,13 @@ doctor: $(READY)  ## check the installation and say what to do where it is not f
 	@$(RUN) -m bioplaus doctor
 
 docs: $(READY)  ## build the documentation in build/docs, strictly and offline (the first time some minutes)
-	@$(RUN) -c 'import furo, latex2mathml, myst_nb, sphinx_copybutton' 2>/dev/null || $(EXTRA) --editable '.[docs]'
+	@$(RUN) -c 'import furo, latex2mathml, myst_nb, sphinx_copybutton' 2>/dev/null || { $(call install,lab$(COMMA)docs); }
 	@$(ONE_THREAD) $(RUN) -m bioplaus report --preset desk $(PROCESSES)
 	@$(ONE_THREAD) $(RUN) -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --builder html . build/docs
 	@echo "Documentation: build/docs/index.html"
 
-coverage: $(READY)  ## run the tests and list the lines that none of them runs; build/coverage/html shows them
-	@$(RUN) -c 'import pytest_cov' 2>/dev/null || $(EXTRA) --editable '.[coverage]'
+coverage: $(WITH_TESTS)  ## run the tests and list the lines that none of them runs; build/coverage/html shows them
+	@$(RUN) -c 'import pytest_cov' 2>/dev/null || { $(call install,lab$(COMMA)test$(COMMA)coverage); }
 	@mkdir -p build/coverage
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage/html
 

@@ -159,9 +159,14 @@ def _execute_on_worker(
 
 
 def _follow(call: Callable[[], Any], settings: Settings, needed: Sequence[Any]) -> Any:
-    """What `call` returns, in the environment of the runs; `needed` makes Dask wait for them."""
-    with execution.ready(settings):
-        return call()
+    """What `call` returns, in the environment of the runs, or None where it raises; `needed` makes
+    Dask wait for them.
+    """
+    try:
+        with execution.ready(settings):
+            return call()
+    except Exception:  # Dask would log it
+        return None
 
 
 def _is_lost(future: Any) -> bool:
