@@ -36,14 +36,18 @@ include_patterns = [
     "notebooks/lessons/*.ipynb",
     "notebooks/lessons/README.md",
     "tests/README.md",
+    "Results/*/README.md",
     "CONTRIBUTING.md",
     "CODE_OF_CONDUCT.md",
     "CHANGELOG.md",
 ]
 exclude_patterns = ["docs/README.md", "**/.ipynb_checkpoints"]
+exclude_patterns += [".git", ".venv", "build", "bioplaus", "tests/golden"]  # many files, no page
 nitpicky = False
 default_role = "py:obj"
 keep_warnings = True
+# `Config` or `load` in a docstring is the module's own, and there are several: it leads to one
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = "bioplaus"

@@ -2,11 +2,13 @@
 missing.
 
 Nothing is averaged silently. A run is one of
+
     done       finished, in every mean;
     collapsed  finished, but its last test accuracy is at most 1.5 times chance, or below 0.8 of its
                own best;
     diverged   stopped because a number was not finite;
     missing    planned in the manifest, no complete result.
+
 Collapsed and diverged runs are in no mean; they are listed, and drawn as thin lines of their own.
 """
 

@@ -1,5 +1,6 @@
 """Commands that run simulations, draw what came of them, and say how far they are."""
 
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,7 @@ def _merge(folder: Path, runs: list[manifest.Run]) -> None:
 def _write_listing(preset: str) -> None:
     """Say beside the collected files of a preset what made them, if there are any."""
     folder = paths.root() / preset
-    if any(folder.glob("*/*.pkl")):
+    if os.path.isdir(folder) and any(folder.glob("*/*.pkl")):
         say(f"{listing.write_listing(folder)}: what made them")
 
 

@@ -196,6 +196,7 @@ class HierarchyTask(LabelledTask):
 
     x : (batch, channels, height, width) float, channels last in memory, normalised by colour with
         the published mean and deviation (CIFAR-100) or those of all training images of the set.
+
     y : (batch, 2) int64, class and superclass.
 
     Attributes

@@ -38,7 +38,7 @@ def modules() -> list[str]:
 
 def page(name: str) -> str:
     """The page of a module."""
-    return f"# {name}\n\n```{{automodule}} {name}\n```\n"
+    return f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
 
 
 def index(names: list[str]) -> str:

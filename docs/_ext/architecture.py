@@ -64,7 +64,7 @@ def svg(counted: dict[tuple[str, str], int]) -> str:
     """The parts as boxes, level below level, and an arrow for each import; thick where many do."""
     width, row, box_height = 760, 92, 40
     centre: dict[str, tuple[float, float]] = {}
-    boxes, size = [], 92
+    boxes, size = [], 114
     for number, names in enumerate(LEVELS):
         for place, name in enumerate(names):
             x = width * (place + 1) / (len(names) + 1)

@@ -43,8 +43,13 @@ def with_pictures(text: str) -> str:
         if cell["cell_type"] == "markdown":
             cells.append(cell)
         elif names:
-            folder = f"/Results/{PRESET}/figures"
-            pictures = "\n\n".join(f"![{name}]({folder}/{name}.png)" for name in names)
+            folder = f"Results/{PRESET}/figures"
+            pictures = "\n\n".join(
+                f"![{name}](/{folder}/{name}.png)"
+                if (ROOT / folder / f"{name}.png").is_file()
+                else f"*{name} is not drawn: nothing of it was run at preset {PRESET}.*"
+                for name in names
+            )
             cells.append({**cells[0], "id": cell["id"], "source": pictures})
     return json.dumps({**notebook, "cells": cells})
 

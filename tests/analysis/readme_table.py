@@ -20,7 +20,7 @@ from bioplaus.analysis.verdicts import Verdict
 from bioplaus.papers.bilateral import claims as bilateral
 from bioplaus.papers.ccdni import claims as ccdni
 from bioplaus.papers.ccdni import measures
-from bioplaus.papers.corinfomax import decays
+from bioplaus.papers.corinfomax import decays, sparsity
 from bioplaus.papers.hebbian import selection
 
 HEAD = (
@@ -130,13 +130,34 @@ def together(claim: str, command: str, minutes: str, rows: list[Row]) -> list[Ro
     return [Row(claim, command, minutes, "curves", "–", "not run")]
 
 
+def sparse() -> Row:
+    """How many units are active in CorInfoMax and its sparse form; no number was published."""
+    runs = load("corinfomax", "activity")
+    drawn = sparsity.table(runs)
+    drawn = drawn[drawn.measure == "active"]
+    n_epochs = runs.runs[0].parameters["n_epochs"]
+    parts = []
+    for label, part in drawn.groupby("label", sort=False):
+        shares = part.groupby("layer").value
+        parts.append(f"{label} {joined(list(shares.mean()), 2)}, n = {part.seed.nunique()}")
+    return Row(
+        "CorInfoMax-Sparse is sparse (appendix E): share of hidden / output units with a rate above"
+        f" 0.01, after {n_epochs} epochs",
+        f"`{FOLLOW} ONLY='activity/*'`",
+        "2 a seed",
+        "no number",
+        "; ".join(parts) or "–",
+        "none: no number published" if parts else "not run",
+    )
+
+
 def falls(runs: RunSet) -> str:
     """How many seeds of predictive coding fall, beside the published spread."""
     values = np.array([one.record["epochs"]["test_accuracy"] for one in runs.outcomes])
     fallen = int((np.diff(values[:, 3:], axis=1) < -decays.FALL).any(1).sum())
     line = published.curve("corinfomax", decays.PLOTTED, "test_accuracy")
     spread = line[line.x <= values.shape[1]].sd.max()
-    rows = decays.summary(load("corinfomax", "grid_pc"))
+    rows = decays.summary(load("corinfomax", decays.EXPERIMENT, "paper"))
     return (
         f"in spread it does not: {fallen} of {len(values)} seeds lose more than {decays.FALL} in an"
         f" epoch after the fourth, and the published sd is at most {spread:.4f}. All four published"
@@ -185,6 +206,7 @@ def corinfomax() -> Iterator[Row]:
             at=(1, 2001, 5001, 14001, 29001, 149001),
             digits=1,
         )
+    yield sparse()
     deep = "Two hidden layers, 784-500-500-10"
     yield curve(f"{deep}, {after}", "three_layers", "mnist", "9 a seed")
     for layer in (2, 3):
@@ -261,6 +283,8 @@ def hebbian() -> Iterator[Row]:
         return accuracy(mnist, entry, "test_accuracy", "last")
 
     epochs = mnist.first_run("p3").parameters["n_epochs"]
+    ends = {e: selection.claim(mnist, e, "test_accuracy", "last").ours for e in mnist.entries}
+    below = all(ends[entry] < ends["bp"] for entry in ("p3", "p2", "p2-k7"))
     yield Row(
         f"Competing hidden units, 2000 of them, and a readout of ours: MNIST test accuracy after"
         f" {epochs} epochs; backprop of the same width beside it",
@@ -268,7 +292,7 @@ def hebbian() -> Iterator[Row]:
         "8 a seed",
         "0.985, the author's guidance, for p = 3",
         f"p = 3, k = 7: {last('p3')}; p = 2, k = 2: {last('p2')}; p = 2, k = 7: {last('p2-k7')};"
-        f" all below backprop, {last('bp')}",
+        f" {'all below' if below else 'beside'} backprop, {last('bp')}",
         "none: no spread published",
     )
 
@@ -476,11 +500,11 @@ def hemispheres() -> Iterator[Row]:
         (
             "cifar100-40",
             "CIFAR-100, full width, 40 of 180 epochs",
-            f"`{FOLLOW} ONLY='cifar100-40/*'`",
+            f"`{FOLLOW} PRESET=paper ONLY='cifar100-40/*'`",
             "a GPU",
         ),
     ):
-        runs = load("bilateral", experiment)
+        runs = load("bilateral", experiment, "paper" if experiment == "cifar100-40" else "desk")
         values = {
             claim.entry: claim
             for claim in bilateral.accuracies(runs)

@@ -19,8 +19,8 @@ def _results(tmp_path, monkeypatch):
 
 
 def write(setting, curves):
-    """Complete runs of preset desk with these test accuracies, one row a seed."""
-    planned = manifest.runs("desk", ["corinfomax"], only=f"grid_pc/pc_mnist_v2-{setting}")
+    """Complete runs of preset paper with these test accuracies, one row a seed."""
+    planned = manifest.runs("paper", ["corinfomax"], only=f"pc_decays/decay-{setting}")
     names = ("id", "paper", "experiment", "entry", "label", "preset", "seed", "parameters")
     for run, curve in zip(planned, curves, strict=False):
         folder = results.begin(run.folder, {name: getattr(run, name) for name in names})
@@ -39,7 +39,7 @@ def like_published(seed=0):
 
 
 def load():
-    return analysis.load("corinfomax", "grid_pc", "desk")
+    return analysis.load("corinfomax", "pc_decays", "paper")
 
 
 def test_the_decay_with_the_published_mean_and_spread_is_named_and_the_others_are_not():

@@ -22,6 +22,6 @@ def test_the_cost_of_preset_paper_is_the_sum_of_its_manifests():
     uncounted = {run.paper for run in runs if run.seconds is None}
     assert uncounted == {"bilateral"}
     page = paths.project_root() / "docs" / "howto" / "reproduce.md"
-    assert f"{days:.0f} days of one core by the manifests, bilateral not counted" in (
+    assert f"{days:.0f} days of one core by the manifests, bilateral as published not counted" in (
         page.read_text(encoding="utf-8")
     )

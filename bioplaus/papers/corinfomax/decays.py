@@ -18,7 +18,7 @@ from bioplaus.analysis.plots import Drawing
 if TYPE_CHECKING:
     import pandas
 
-SCRIPT = "pc_mnist_v2"  # its entries are the four settings
+EXPERIMENT = "pc_decays"  # its entries are the four settings
 PLOTTED = {"algorithm": "PC", "dataset": "MNIST", "architecture": "784-600-600-10", "setting": 3}
 FALL = (
     0.005  # of a seed's test accuracy from one epoch to the next: more than any noise of counting
@@ -62,7 +62,6 @@ def entries(runs: RunSet) -> dict[str, float]:
     return {
         entry: float(runs.first_run(entry).parameters["config"]["lr_decay"])
         for entry in runs.entries
-        if entry.rpartition("-")[0] == SCRIPT
     }
 
 

@@ -74,6 +74,6 @@ def draw(drawn: "pandas.DataFrame", *, title: str = "") -> Drawing:
         names = [f"layer {layer}\n{n} units" for layer, n in layers.items()]
         axes.set_xticks(list(layers.index), names)
         axes.set_ylabel(ylabel)
-    panels[0].legend(fontsize=11)
+    panels[-1].legend(fontsize=11, loc="upper right")
     figure.suptitle(title)
     return Drawing(figure, drawn, READING)
