@@ -6,6 +6,7 @@ The pages link to the figures beside them, and may be written again while runs g
 import base64
 import collections
 import io
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ def render(preset: str, working: str = "") -> Path:
         "link": _link,
         "words": _words,
     }
-    contents = {**_contents(preset), "working": working}
+    # a command that was killed leaves a page that stops by itself, an hour after it was written
+    written = round(1000 * time.time()) if working else 0
+    contents = {**_contents(preset), "working": working, "written": written}
     folder = paths.root() / preset / "report"
     _files.make_folder(folder)
     pages = [("index", "index.html", {}), ("claims", "claims.html", {}), ("runs", "runs.html", {})]

@@ -103,6 +103,7 @@ def execute(
                 key="-".join([folders[0], str(len(folders)), settings.sweep]),
                 pure=False,
                 retries=retries,
+                priority=-len(tasks),  # Dask keeps no order of what is submitted at once
             )
             submitted.update({run.folder: future for run in runs})
             tasks[future] = runs, needs
@@ -118,7 +119,7 @@ def execute(
                 list({submitted[r.folder] for r in follower.runs if r.folder in submitted}),
                 key=f"{follower.name}-{settings.sweep}",
                 pure=False,
-                priority=1 if follower.is_urgent else -1,
+                priority=1 if follower.is_urgent else -len(tasks),
             ): follower
             for follower in followers
         }
