@@ -4,6 +4,7 @@ Docstrings of this project are plain text with `names` and indented equations; h
 reStructuredText. A field of a `Config` is described by the comment that stands beside it.
 """
 
+import dataclasses
 import inspect
 import pkgutil
 import re
@@ -73,8 +74,6 @@ def write(app: Any) -> None:
 
 def to_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Make a docstring reStructuredText, in place; before napoleon reads its sections."""
-    if what == "attribute" and not any(lines):
-        lines[:] = [comment_of(name), ""]
     text, is_literal, is_section = [], False, False
     for number, line in enumerate(lines):
         underlined = number + 1 < len(lines) and re.fullmatch(r"-{3,}", lines[number + 1].strip())
@@ -87,6 +86,12 @@ def to_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
         elif line.strip() and not is_indented:
             is_literal = False
         text.append(line if is_literal or not line.strip() else escape(line))
+    if what == "class" and dataclasses.is_dataclass(thing) and not is_section:
+        comments = {
+            field: comment_of(f"{name}.{field}") for field in vars(thing).get("__annotations__", {})
+        }
+        described = [f"- ``{field}``: {escape(text)}" for field, text in comments.items() if text]
+        text += ["", *described, ""] if described else []
     lines[:] = text
 
 
