@@ -50,11 +50,11 @@ env: $(READY)  ## make .venv with the pinned packages and bioplaus itself
 	@$(call quote,$(BOOTSTRAP)) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioplaus needs Python 3.11 or newer, but %s is %s" % (sys.executable, sys.version.split()[0]))'
 	@echo "Making .venv and installing the pinned packages: 2 to 4 minutes, once."
 	@test -x .venv/bin/python || $(call quote,$(BOOTSTRAP)) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test,fast]'
 	@touch $@
 
 bioplaus-in-python:
-	@$(RUN) -c 'import bioplaus' 2>/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test]'
+	@$(RUN) -c 'import bioplaus' 2>/dev/null || $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[lab,test,fast]'
 
 data: $(READY)  ## download the data sets that PRESET (and PAPER) needs
 	@$(RUN) -m bioplaus data get $(OF_PAPER)

@@ -54,14 +54,14 @@ def _environment():
 
 def test_every_requirement_is_locked_at_a_version_it_allows():
     lock = _lock()
-    for name, requirement in _requirements("lab", "test", "cluster").items():
+    for name, requirement in _requirements("lab", "test", "cluster", "fast").items():
         assert name in lock, f"{name} is not in requirements.lock"
         assert requirement.specifier.contains(lock[name], prereleases=True), name
 
 
 def test_environment_yml_names_the_packages_of_pyproject_at_the_versions_of_the_lock():
     environment, lock = _environment(), _lock()
-    assert environment.keys() == _requirements("lab", "test").keys()
+    assert environment.keys() == _requirements("lab", "test", "fast").keys()
     for name, requirement in environment.items():
         assert requirement.specifier.contains(lock[name]), (
             f"{name}: {requirement} against {lock[name]}"
@@ -114,7 +114,8 @@ def test_what_is_imported_is_declared():
     places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb")]
     package = {name for place in places for name in _imported(*place)} - own
     tests = set(_imported("tests", "**/*.py")) - own
-    for names, extras in ((package, ("lab", "cluster")), (tests, ("lab", "cluster", "test"))):
+    of_package = ("lab", "cluster", "fast")
+    for names, extras in ((package, of_package), (tests, (*of_package, "test"))):
         used = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in names}
         assert used <= _requirements(*extras).keys()
 
@@ -145,7 +146,7 @@ def test_what_is_declared_is_imported_or_has_a_reason():
         for place in places
         for name in _imported(*place)
     }
-    assert _requirements("lab", "test", "cluster").keys() - used == NOT_IMPORTED.keys()
+    assert _requirements("lab", "test", "cluster", "fast").keys() - used == NOT_IMPORTED.keys()
 
 
 def test_hooks_run_the_tools_that_the_tests_run():
@@ -192,7 +193,7 @@ def _python(code):
 
 
 def test_training_needs_nothing_but_torch_and_numpy():
-    names = _requirements("lab", "test", "cluster").keys() - {"torch", "numpy"}
+    names = _requirements("lab", "test", "cluster", "fast").keys() - {"torch", "numpy"}
     banned = sorted(
         {name.replace("-", "_") for name in names}
         | {"sklearn", "PIL", "ruamel", "IPython", "dask_jobqueue"}
