@@ -13,6 +13,7 @@ AGAIN ?=
 GOLDEN ?= tests/golden
 FAULTS ?=
 BOOTSTRAP ?= python3
+JAX ?= .venv-jax
 
 # one word for the shell, whatever is in it
 quote = '$(subst ','\'',$(1))'
@@ -33,7 +34,7 @@ PROCESSES := --workers $(call quote,$(WORKERS))
 SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test faults nbval benchmark conform status lab doctor clean clean-results bioplaus-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark compare-jax conform status lab doctor clean clean-results bioplaus-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -78,6 +79,14 @@ nbval: $(READY)  ## execute every notebook at its small defaults
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
 
+compare-jax: $(READY) $(JAX)/installed  ## time the rules against JAX, which gets an environment of its own, .venv-jax
+	@$(RUN) benchmarks/jax/compare.py --torch $(RUN) --jax $(call quote,$(JAX)/bin/python)
+
+$(JAX)/installed:
+	@$(call quote,$(BOOTSTRAP)) -m venv $(call quote,$(JAX))
+	@$(call quote,$(JAX)/bin/python) -m pip install --quiet --disable-pip-version-check jax==0.10.2
+	@touch $@
+
 conform: $(READY)  ## replay golden trajectories of the published code (GOLDEN=folder)
 	@$(RUN) -m bioplaus conform $(call quote,$(GOLDEN))
 
@@ -91,7 +100,7 @@ doctor: $(READY)  ## check the installation and say what to do where it is not f
 	@$(RUN) -m bioplaus doctor
 
 clean:  ## remove .venv and caches; results stay
-	@rm -rf .venv build bioplaus.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-jax build bioplaus.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-results:  ## list the results that git does not keep; with YES=1 remove them

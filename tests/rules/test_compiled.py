@@ -1,5 +1,6 @@
-"""Compiled kernels learn what the torch forms do, to float32 rounding, the same bits every time, and
-do without their cache.
+"""Compiled kernels learn what the torch forms do, to float32 rounding, the same bits every time.
+
+They do without their cache.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ CASES = [  # pc without Adam, which makes a step of any gradient, however small
     ("ep", {"n_units": [13, 7, 3], "use_random_sign": False}),
     ("pc", {"n_units": [784, 500, 10], "optimiser": "sgd", "lr": 0.1}),
     ("pc", {"n_units": [13, 30, 20, 7, 3], "optimiser": "sgd", "lr": 0.1}),
+    ("corinfomax", {}),
+    ("corinfomax", {"n_units": [13, 30, 17], "is_three_phase": True, "lr_neural_rule": "slow"}),
     ("pc_nudge", {}),
     ("pc_nudge", {"n_units": [13, 70, 33, 3], "lr_neural_rule": "slow"}),
 ]

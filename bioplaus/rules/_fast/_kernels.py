@@ -115,6 +115,41 @@ def relax_ep(states, low, high, mix, stay, n_steps):
 
 
 @njit(**JIT)
+def step_corinfomax(u, r, product, drive, pull, down, mixer, rate, rate_out, is_nudged):
+    """One iteration of `corinfomax` with one hidden layer, in the arrays of its fast form.
+
+    u, r : (n, n_1 + n_2), potentials and rates; changed.
+    product : (n, n_1), what r_1 sends to itself.
+    drive, pull : (n, n_1) and (n, n_2), constant input; `pull` only where `is_nudged`.
+    down, mixer : (n_2, n_1) and (n_2, n_1 + n_2), what r_2 sends down and what it takes.
+    rate, rate_out : how far a potential leaks towards its input.
+    """
+    n_hidden, n_out, one = drive.shape[1], len(mixer), np.float32(1)
+    sent, taken = np.empty(n_out, np.float32), np.empty(n_out, np.float32)
+    for b in range(len(u)):
+        hidden, out = u[b, :n_hidden], u[b, n_hidden:]
+        fired, fired_out = r[b, :n_hidden], r[b, n_hidden:]
+        own, first, nudge = product[b], drive[b], pull[b]
+        for o in range(n_out):
+            sent[o] = rate * fired_out[o]
+        for j in range(n_hidden):
+            hidden[j] = (one - rate) * hidden[j] + rate * (own[j] + first[j])
+        add_rows(hidden, sent, down)
+        for j in range(n_hidden):
+            s = hidden[j]
+            s = np.float32(0) if s < 0 else s
+            fired[j] = one if s > 1 else s
+        for o in range(n_out):
+            taken[o] = nudge[o] if is_nudged else np.float32(0)
+        add_dots(taken, r[b], mixer)
+        for o in range(n_out):
+            s = (one - rate_out) * out[o] + rate_out * taken[o]
+            out[o] = s
+            s = np.float32(0) if s < 0 else s
+            fired_out[o] = one if s > 1 else s
+
+
+@njit(**JIT)
 def sigmoid(x):
     """1 / (1 + exp(-x)) to 3e-7: (1 + tanh(x / 2)) / 2 by the quotient that Eigen and XLA take."""
     x = x * np.float32(0.5)
