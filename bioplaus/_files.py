@@ -146,16 +146,33 @@ def parse_json(content: bytes, path: Path) -> Any:
     Raises
     ------
     BioplausError
-        Where it is not JSON, or too deep.
+        Where it is not JSON, or has more than `MOST_LEVELS` lists and tables inside one another.
     """
     try:
-        return json.loads(content)
+        value = json.loads(content)
+        # counting brackets is fast, and is enough for most files
+        if content.count(b"[") + content.count(b"{") > MOST_LEVELS:
+            _check_levels(value)
     except RecursionError:
         raise BioplausError(
-            f"{path} has too many lists or tables inside one another to be read."
+            f"{path} has more than {MOST_LEVELS} lists or tables inside one another."
         ) from None
     except ValueError:
         raise BioplausError(f"{path} is not JSON ({len(content):,} bytes).") from None
+    return value
+
+
+def _check_levels(value: Any) -> None:
+    """Raise `RecursionError` if a value has more than `MOST_LEVELS` lists and tables inside one
+    another.
+    """
+    parts = [value]
+    for _ in range(MOST_LEVELS):
+        tables = [part.values() for part in parts if isinstance(part, dict)]
+        lists = [part for part in parts if isinstance(part, list)]
+        parts = [item for part in (*tables, *lists) for item in part]
+    if any(isinstance(part, dict | list) for part in parts):
+        raise RecursionError
 
 
 def sweep(folder: Path) -> None:

@@ -36,7 +36,7 @@ def check_package(expected: str) -> None:
         )
 
 
-def code(source: str | Path) -> str | None:
+def code(source: str | Path, package: Path | None = None) -> str | None:
     """sha256 of a learning rule's code: its own file, that of its fast form, and all they are built
     from in `bioplaus.rules` and `bioplaus.nets`.
 
@@ -48,20 +48,21 @@ def code(source: str | Path) -> str | None:
     Parameters
     ----------
     source : a rule's key, or the path of a file that defines one, in its plain or its fast form.
+    package : the folder of another version of this package; None: this one.
 
     Returns
     -------
     None where there is no such file.
     """
-    files = sources(source)
-    return digest_of(files) if files else None
+    files = sources(source, package)
+    return digest_of(files, package) if files else None
 
 
-def sources(source: str | Path) -> dict[Path, str]:
+def sources(source: str | Path, package: Path | None = None) -> dict[Path, str]:
     """The files that `code` is of, a rule's own first, each with its sha256; empty where there is
     no such rule.
     """
-    package = Path(__file__).resolve().parent
+    package = package or Path(__file__).resolve().parent
     path = source.resolve() if isinstance(source, Path) else package / "rules" / f"{source}.py"
     if not path.is_file() or (isinstance(source, str) and not source.isidentifier()):
         return {}
@@ -80,9 +81,9 @@ def sources(source: str | Path) -> dict[Path, str]:
     return files
 
 
-def digest_of(files: Mapping[Path, str]) -> str:
+def digest_of(files: Mapping[Path, str], package: Path | None = None) -> str:
     """What `code` gives for these `sources`."""
-    package = Path(__file__).resolve().parent
+    package = package or Path(__file__).resolve().parent
     own, *others = files.items()
     digests = [own[1], *sorted(f"{path.relative_to(package)} {digest}" for path, digest in others)]
     # its own without its path, whatever its folder is called

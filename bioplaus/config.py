@@ -20,6 +20,9 @@ from bioplaus.errors import BioplausError, unknown
 # 32 bits, from each, and one is left for what no seed may draw
 MOST_SEED = 2**31 - 2
 
+_MOST_FLOAT = float(2**128 - 2**104)  # the largest of float32, in which runs compute
+_MOST_INT = 2**63 - 1  # the largest of int64, in which they count
+
 T = TypeVar("T")
 
 
@@ -63,8 +66,8 @@ class Config:
         Raises
         ------
         BioplausError
-            Unknown name (nearest one suggested), wrong type, or value out of range; a field
-            declared without a type.
+            Unknown name (nearest one suggested), wrong type, value out of range, or a number that
+            is not finite in float32; a field declared without a type.
         """
         hints = typing.get_type_hints(cls)
         known = [field.name for field in dataclasses.fields(cls)]
@@ -80,12 +83,13 @@ class Config:
                     f"`{name}: {type(constant).__name__} = {constant!r}`."
                 )
             raise unknown(kind, name, known)
-        return cls(
-            **{
-                name: _convert(hints[name], value, f"{kind} {name!r}")
-                for name, value in values.items()
-            }
-        )
+        converted = {
+            name: _convert(hints[name], value, f"{kind} {name!r}") for name, value in values.items()
+        }
+        config = cls(**converted)
+        for name, value in converted.items():
+            _check_finite(value, f"{kind} {name!r}")
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """The values as builtins (tuples become lists), in field order; `from_dict` reads them
@@ -127,6 +131,18 @@ class Config:
                 )
 
 
+def _check_finite(value: Any, name: str) -> None:
+    """Raise for a number that overflows where it is computed with, in a tuple too."""
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_finite(item, f"{name}[{i}]")
+    elif isinstance(value, float) and not abs(value) <= _MOST_FLOAT:  # NaN, too
+        raise BioplausError(
+            f"{name} is {value!r}, but must be finite in float32: at most {_MOST_FLOAT:.2g} in"
+            " size."
+        )
+
+
 def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
     if math.isinf(high):
         return (
@@ -164,13 +180,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list | tuple) or _length(hint) not in (None, len(value)):
             raise BioplausError(f"{name} is {_plain(value)!r}, but must be {_type_name(hint)}.")
         return tuple(_convert(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if (
-        hint is float
-        and isinstance(value, int)
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max
-    ):
-        return float(value)
+    if type(value) is int and hint in (int, float):
+        most, kind = (_MOST_INT, "int64") if hint is int else (_MOST_FLOAT, "float32")
+        if abs(value) > most:
+            raise BioplausError(
+                f"{name} is a whole number of {value.bit_length()} bits, but must fit into {kind}:"
+                f" at most {most:.2g} in size."
+            )
+        return float(value) if hint is float else value
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise BioplausError(f"{name} is {value!r}, but must be {_type_name(hint)}.")

@@ -13,6 +13,22 @@ import torch
 from bioplaus.config import check_seed
 from bioplaus.errors import BioplausError, unknown
 
+__all__ = [
+    "DEVICES",
+    "DTYPES",
+    "MOST_THREADS",
+    "Meter",
+    "check",
+    "describe",
+    "dtype",
+    "float32_default",
+    "generator",
+    "pick",
+    "setup",
+    "subnormals_flushed",
+    "threads",
+]
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")  # and one of several, as in cuda:1
 MOST_THREADS = 1024  # of one run
@@ -180,3 +196,7 @@ def _named(name: str) -> torch.device | None:
     if chosen.type not in DEVICES:
         raise unknown("device", name, DEVICES)
     return chosen
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

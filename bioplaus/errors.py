@@ -72,9 +72,14 @@ def describe(error: BaseException) -> str:
 def summary(kind: str, text: str) -> str:
     """The kind of an error and the first line of its text, and what to do where memory ran out."""
     first = f"{kind}: {text.strip()}".splitlines()[0].removesuffix(": ")
-    if _NO_MEMORY.search(f"{kind}: {text}"):
+    if is_out_of_memory(f"{kind}: {text}"):
         first += "; use a smaller batch_size or network, or fewer WORKERS"
     return first
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error that says this ran out of memory."""
+    return _NO_MEMORY.search(text) is not None
 
 
 def missing_package(error: ModuleNotFoundError) -> BioplausError | None:

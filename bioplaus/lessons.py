@@ -138,9 +138,13 @@ def knob(
     live = Live(lambda figure: draw(figure, **now), size)
     for name, slider in (sliders or {}).items():
 
-        def move(change: Mapping[str, Any], name: str = name) -> None:
+        def move(change: Mapping[str, Any], name: str = name, slider: Any = slider) -> None:
             now[name] = change["new"]
-            live.update()
+            slider.description = f"{name} ..."  # some pictures take ten seconds
+            try:
+                live.update()
+            finally:
+                slider.description = name
 
         slider.observe(move, names="value")
 

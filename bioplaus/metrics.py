@@ -5,6 +5,17 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = [
+    "accuracy",
+    "angle_deg",
+    "certainty",
+    "cosine",
+    "dysmetria",
+    "population",
+    "squared_distance",
+    "weight_summary",
+]
+
 
 def accuracy(outputs: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """Fraction of rows whose label is among the `k` largest outputs.
@@ -140,3 +151,7 @@ def population(activity: Tensor) -> dict[str, Tensor]:
         "coding_space": covariance.trace(),
         "sparsity": (n - spread) / (n - 1),
     }
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,10 +1,10 @@
-"""The one epoch loop: progress, metrics, checkpoint, exact resume, and a clear stop when training
-diverges.
+"""The one epoch loop, for one learner or several: progress, metrics, checkpoint, exact resume, and
+a clear stop when training diverges.
 """
 
 import copy
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from bioplaus import capture, rules
 from bioplaus import device as _device
-from bioplaus import rules
+from bioplaus.capture import Learned
 from bioplaus.checkpoints import Checkpoints
 from bioplaus.errors import BioplausError, extra, unknown
 from bioplaus.rules import LearningRule
-from bioplaus.tasks import Task, renamed
+from bioplaus.tasks import Task, check_last_batch, renamed
+
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "History",
+    "check",
+    "fit",
+    "useful_flops",
+]
 
 # least wall time between two checkpoints; the last epoch is always saved
 CHECKPOINT_SECONDS = 20.0
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What training measured, one row an epoch, and the diagnostics logged inside epochs.
 
@@ -63,6 +72,9 @@ class History:
             else f"{len(self.seconds['train'])} epochs"
         )
         return f"{end}; last evaluation: {last}"
+
+    def __repr__(self) -> str:
+        return f"<History: {self}>"
 
     def first_best(self, metric: str) -> dict[str, Any] | None:
         """The first epoch (0-based) with the largest value of `metric`, and that value, for a
@@ -157,61 +169,203 @@ def fit(
     Raises
     ------
     BioplausError
-        For counts below 1, a seed that is no whole number, a `keep_best` that no epoch measures, a
-        `fit_batch` that gives no dict of 0-d tensors, or a folder that cannot be read or written.
+        For counts below 1, a last batch of fewer samples than the rule needs, a seed that is no
+        whole number, a `keep_best` that no epoch measures, a `fit_batch` that gives no dict of 0-d
+        tensors, or a folder that cannot be read or written.
     """
-    check(
-        n_epochs=n_epochs,
-        batch_size=batch_size,
-        evaluate_every=evaluate_every,
-        diagnose_every=diagnose_every,
-    )
-    training = _Training(rule, task, batch_size, diagnose_every, keep_best, seed)
-    keeper = None
-    if folder:
-        keeper = Checkpoints(Path(folder), _identity(rule, task, n_epochs, batch_size, seed))
-        training.restore(keeper.load())
-        keeper.write_progress(training.n_done, training.last)
-    history = training.history
-    epochs = _bar(range(training.n_done, n_epochs), n_epochs, progress)
-    for epoch in () if history.divergence else epochs:
-        is_last = epoch == n_epochs - 1
-        is_evaluated = is_last or epoch % evaluate_every == evaluate_every - 1
-        means = training.learn(epoch)
-        training.evaluate(epoch, means if is_evaluated else None)
-        if keeper:
-            keeper.write_progress(training.n_done, training.last)
-            is_end = is_last or history.divergence is not None
-            keeper.save(training.state(), least_seconds=0 if is_end else CHECKPOINT_SECONDS)
-        if history.divergence:
-            break
-        if is_evaluated:
-            _show(epochs, history.epochs[-1])
-            if on_epoch:
-                on_epoch(epoch, history.epochs[-1])
-    training.take_best()
-    return history
+    training = _Training(rule, task, seed, folder)
+    loop = _Loop(n_epochs, batch_size, evaluate_every, diagnose_every, keep_best)
+    loop.run([training], progress=progress, on_epoch=on_epoch)
+    return training.history
 
 
-class _Training:
-    """A rule, a task, and what training has come to; `fit` says in which order what happens."""
+@_device.subnormals_flushed()
+def fit_many(
+    learners: Sequence[LearningRule],
+    tasks: Task[Any, Any] | Sequence[Task[Any, Any]],
+    *,
+    seeds: Sequence[int],
+    folders: Sequence[str | Path] | None = None,
+    n_epochs: int,
+    batch_size: int,
+    evaluate_every: int = 1,
+    diagnose_every: int = 500,
+    keep_best: str | None = None,
+    progress: bool = True,
+) -> list[History]:
+    """Train several learners, each as `fit` would: one network for each of several seeds, say.
+
+    On a CPU they learn one after another. On a GPU they learn side by side, batch for batch, each
+    as a branch of one CUDA graph (`bioplaus.capture`), with the same bits as alone; one that is
+    ahead, as it was resumed from a later epoch, waits for the others, and one that diverges leaves
+    them.
+
+    Parameters
+    ----------
+    tasks : one for all, or one each.
+    seeds, folders : one each; without folders nothing is kept.
+    n_epochs, batch_size, evaluate_every, diagnose_every, keep_best, progress : as in `fit`.
+
+    Returns
+    -------
+    The histories, in the order of the learners.
+
+    Raises
+    ------
+    BioplausError
+        As `fit`, and where there are not as many seeds, folders or tasks as learners.
+    """
+    if isinstance(tasks, Sequence):
+        each = list(tasks)
+    else:
+        each = [tasks] * len(learners)
+    places = list(folders) if folders else [None] * len(learners)
+    for name, values in (("tasks", each), ("seeds", seeds), ("folders", places)):
+        if len(values) != len(learners):
+            raise BioplausError(f"There are {len(values)} {name} for {len(learners)} learners.")
+    loop = _Loop(n_epochs, batch_size, evaluate_every, diagnose_every, keep_best)
+    trainings = [_Training(*parts) for parts in zip(learners, each, seeds, places, strict=True)]
+    if all(training.device.type == "cuda" for training in trainings):
+        loop.run(trainings, progress=progress)
+    else:
+        for training in trainings:
+            loop.run([training], progress=progress)
+    return [training.history for training in trainings]
+
+
+class _Loop:
+    """What all learners of a training share, and the order of what happens in it."""
 
     def __init__(
         self,
-        rule: LearningRule,
-        task: Task[Any, Any],
+        n_epochs: int,
         batch_size: int,
+        evaluate_every: int,
         diagnose_every: int,
         keep_best: str | None,
-        seed: int,
     ) -> None:
-        self.rule, self.task, self.batch_size = rule, task, batch_size
-        self.diagnose_every, self.keep_best = diagnose_every, keep_best
+        check(
+            n_epochs=n_epochs,
+            batch_size=batch_size,
+            evaluate_every=evaluate_every,
+            diagnose_every=diagnose_every,
+        )
+        self.n_epochs, self.batch_size = n_epochs, batch_size
+        self.evaluate_every, self.diagnose_every = evaluate_every, diagnose_every
+        self.keep_best = keep_best
+
+    def run(
+        self,
+        trainings: Sequence["_Training"],
+        *,
+        progress: bool,
+        on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> None:
+        """Train to the end, side by side; the rules end in their best state, if one is kept."""
+        for training in trainings:
+            training.open(self)
+        together = _Together(trainings)
+        learning = [training for training in trainings if not training.history.divergence]
+        first = min((training.n_done for training in learning), default=self.n_epochs)
+        epochs = _bar(range(first, self.n_epochs), self.n_epochs, progress)
+        for epoch in epochs:
+            is_last = epoch == self.n_epochs - 1
+            is_evaluated = is_last or epoch % self.evaluate_every == self.evaluate_every - 1
+            now = [training for training in learning if training.n_done == epoch]
+            means = together.learn(now, epoch, self)
+            for training, measured in zip(now, means, strict=True):
+                training.close(epoch, measured if is_evaluated else None, self)
+            learning = [training for training in learning if not training.history.divergence]
+            if not learning:
+                break
+            measured = [training for training in now if not training.history.divergence]
+            if is_evaluated and measured:
+                _show(epochs, measured[0].history.epochs[-1])
+                if on_epoch:
+                    on_epoch(epoch, measured[0].history.epochs[-1])
+        for training in trainings:
+            training.take_best()
+
+
+class _Together:
+    """Learners of one epoch: as branches of one graph where that can be, else one after another."""
+
+    def __init__(self, trainings: Sequence["_Training"]) -> None:
+        devices = {training.device for training in trainings}
+        device = devices.pop()
+        self._batches = (
+            capture.Batches(device)
+            if not devices and device.type == "cuda" and capture.is_on()
+            else None
+        )
+        self._said: set[str] = set()
+
+    def learn(
+        self, trainings: Sequence["_Training"], epoch: int, loop: _Loop
+    ) -> list[dict[str, float]]:
+        """Every learner learns its batches once; the means of what the steps measured."""
+        if self._batches is None or not trainings or self._reason(trainings):
+            return [training.learn(epoch, loop) for training in trainings]
+        self._batches.keep(trainings)
+        meter = _device.Meter(trainings[0].device)
+        n, *others = [training.begin(epoch, loop) for training in trainings]
+        if any(other != n for other in others):
+            raise BioplausError(
+                f"Learners side by side need as many batches each, but theirs are {[n, *others]}."
+            )
+        every, learning = loop.diagnose_every, list(trainings)
+        draws = [training.draws(loop) for training in trainings]
+        for step, windows in capture.windows(draws, n, lambda step: step % every == 0):
+            of_each = dict(zip(map(id, trainings), windows, strict=True))
+            of_learning = [of_each[id(training)] for training in learning]
+            self._batches.learn(learning, of_learning, epoch=epoch, step=step)
+            last = step + len(windows[0]) - 1
+            if last % every == 0:
+                learning = [training for training in learning if training.diagnose(epoch, last, n)]
+                if not learning:
+                    break
+        means = [training.end(epoch, n) for training in trainings]
+        wall, cpu = meter.read()
+        for training in trainings:  # its share of the time of all
+            training.note_time(wall / len(trainings), cpu / len(trainings))
+        self._say(trainings, self._batches.refusal)
+        return means
+
+    def _reason(self, trainings: Sequence["_Training"]) -> str:
+        """Why these cannot be captured; said once."""
+        reason = next(filter(None, (t.rule.why_not_captured() for t in trainings)), "")
+        self._say(trainings, reason)
+        return reason
+
+    def _say(self, trainings: Sequence["_Training"], reason: str) -> None:
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            key = trainings[0].rule.key()
+            print(f"{key} learns batch by batch, not as a CUDA graph: {reason.rstrip('.')}.")
+
+
+class _Training:
+    """One learner, its task, and what training has come to; `_Loop` says in which order what
+    happens.
+    """
+
+    def __init__(
+        self, rule: LearningRule, task: Task[Any, Any], seed: int, folder: str | Path | None
+    ) -> None:
+        self.rule, self.task, self.seed = rule, task, seed
+        self.folder = Path(folder) if folder else None
         self.shuffle = _device.generator(seed, "shuffle")
         self.history = History()
         self.best: dict[str, Any] | None = None  # value of `keep_best`, and the rule's state then
-        device = next((p.device for p in rule.parameters()), torch.device("cpu"))
-        self.meter = _device.Meter(device)
+        self.device = next((p.device for p in rule.parameters()), torch.device("cpu"))
+        # a task of a notebook's own may have no more than batches
+        self._batch_of = getattr(task, "batch_of", _itself)
+        self._draws = getattr(task, "draws", task.batches)
+        self._keeper: Checkpoints | None = None
+        self._sums: dict[str, torch.Tensor] = {}  # of what was measured, where they stay
+        self._names: set[str] = set()  # of what was measured in this epoch
+        self._drawn: tuple[str, ...] = ()  # names of what the rule draws for a batch
+        self._n_samples = 0  # learned in this epoch
 
     @property
     def n_done(self) -> int:
@@ -232,8 +386,17 @@ class _Training:
             "best": self.best,
         }
 
-    def restore(self, saved: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint, if there is one."""
+    def open(self, loop: _Loop) -> None:
+        """Check the size of batches, and go on from a checkpoint, if there is one."""
+        check_last_batch(self.task, loop.batch_size, self.rule.least_batch(self.rule.config))
+        if self.folder is None:
+            return
+        identity = _identity(self.rule, self.task, loop.n_epochs, loop.batch_size, self.seed)
+        self._keeper = Checkpoints(self.folder, identity)
+        self._restore(self._keeper.load())
+        self._keeper.write_progress(self.n_done, self.last)
+
+    def _restore(self, saved: Mapping[str, Any] | None) -> None:
         if saved is None:
             return
         self.rule.load_state_dict(saved["rule"])
@@ -243,38 +406,91 @@ class _Training:
         names = {old: new for new, old in getattr(self.task, "recorded_names", {}).items()}
         self.history.epochs = [renamed(row, names) for row in self.history.epochs]
 
-    def learn(self, epoch: int) -> dict[str, float]:
+    def close(self, epoch: int, means: Mapping[str, float] | None, loop: _Loop) -> None:
+        """Evaluate, and keep a checkpoint."""
+        self.evaluate(epoch, means, loop)
+        if self._keeper:
+            self._keeper.write_progress(self.n_done, self.last)
+            is_end = epoch == loop.n_epochs - 1 or self.history.divergence is not None
+            self._keeper.save(self.state(), least_seconds=0 if is_end else CHECKPOINT_SECONDS)
+
+    def learn(self, epoch: int, loop: _Loop) -> dict[str, float]:
         """Learn every batch once; the means of what the steps measured. Numbers that are not finite
         are noted in the history.
         """
-        self.meter.restart()
-        self.rule.train()
-        means = self._learn_batches(epoch)
-        for name, seconds in zip(("train", "train_cpu"), self.meter.read(), strict=True):
-            # checkpoints of earlier versions have no CPU time
-            self.history.seconds.setdefault(name, []).append(seconds)
+        meter = _device.Meter(self.device)
+        n_batches = self.begin(epoch, loop)
+        for step, draw in enumerate(self.draws(loop)):
+            self.count(self.learn_batch(draw, epoch=epoch, step=step))
+            if step % loop.diagnose_every == 0 and not self.diagnose(epoch, step, n_batches):
+                break
+        means = self.end(epoch, n_batches)
+        self.note_time(*meter.read())
         return means
 
-    def _learn_batches(self, epoch: int) -> dict[str, float]:
-        rule, n_batches = self.rule, self.task.n_batches(self.batch_size)
-        rule.begin_epoch(epoch, n_batches)
-        sums: dict[str, torch.Tensor] = {}
-        n_samples = 0
-        for step, batch in enumerate(self.task.batches(self.batch_size, self.shuffle)):
-            n = len(batch[0])
-            n_samples += n
-            measured = _checked(rule, rule.fit_batch(*batch, epoch=epoch, step=step))
-            for name, value in measured.items():
-                sums[name] = sums[name] + n * value.detach() if name in sums else n * value.detach()
-            if step % self.diagnose_every == 0:
-                if self._has_diverged(epoch, step):
-                    return {}
-                if diagnostics := rule.diagnostics():
-                    batch_number = epoch * n_batches + step + 1
-                    self.history.diagnostics.append({"batch": batch_number, **diagnostics})
-        if self._has_diverged(epoch, n_batches - 1):
+    def begin(self, epoch: int, loop: _Loop) -> int:
+        """Begin an epoch; its number of batches."""
+        self.rule.train()
+        n_batches = self.task.n_batches(loop.batch_size)
+        self.rule.begin_epoch(epoch, n_batches)
+        self._n_samples, self._names = 0, set()
+        for total in self._sums.values():
+            total.zero_()
+        return n_batches
+
+    def draws(self, loop: _Loop) -> Iterator[tuple[torch.Tensor, ...]]:
+        """What decides each batch of an epoch: the task's draw, then the rule's."""
+        for draw in self._draws(loop.batch_size, self.shuffle):
+            drawn = self.rule.draw(len(draw[0]))
+            self._drawn = tuple(drawn)
+            yield *draw, *drawn.values()
+
+    def learn_batch(self, draw: tuple[torch.Tensor, ...], *, epoch: Any, step: Any) -> Learned:
+        """Learn one batch, and add what was measured to the sums of the epoch, in place."""
+        n_own = len(draw) - len(self._drawn)
+        batch, drawn = (
+            self._batch_of(*draw[:n_own]),
+            dict(zip(self._drawn, draw[n_own:], strict=True)),
+        )
+        n, rule = len(batch[0]), self.rule
+        measured = _checked(rule, rule.fit_batch(*batch, epoch=epoch, step=step, **drawn))
+        for name, value in measured.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(value.detach())
+            self._sums[name].add_(n * value.detach())
+        return Learned(n, tuple(measured))
+
+    def count(self, learned: Learned, n_batches: int = 1) -> None:
+        """Note that so many such batches were learned."""
+        self._n_samples += n_batches * learned.n_samples
+        self._names.update(learned.names)
+
+    def diagnose(self, epoch: int, step: int, n_batches: int) -> bool:
+        """Log what the rule says of itself after a batch; False where its numbers are not
+        finite.
+        """
+        if self._has_diverged(epoch, step):
+            return False
+        if diagnostics := self.rule.diagnostics():
+            batch_number = epoch * n_batches + step + 1
+            self.history.diagnostics.append({"batch": batch_number, **diagnostics})
+        return True
+
+    def end(self, epoch: int, n_batches: int) -> dict[str, float]:
+        """End an epoch: look for numbers that are not finite; the means of what was measured."""
+        if self.history.divergence or self._has_diverged(epoch, n_batches - 1):
             return {}
-        return {name: (value / n_samples).item() for name, value in sums.items()}
+        return {
+            name: (total / self._n_samples).item()
+            for name, total in self._sums.items()
+            if name in self._names
+        }
+
+    def note_time(self, wall: float, cpu: float) -> None:
+        """Note the seconds that learning an epoch took."""
+        # checkpoints of earlier versions have no CPU time
+        for name, seconds in (("train", wall), ("train_cpu", cpu)):
+            self.history.seconds.setdefault(name, []).append(seconds)
 
     def _has_diverged(self, epoch: int, batch: int) -> bool:
         """Whether a number of the rule is not finite, which the history then notes."""
@@ -282,26 +498,25 @@ class _Training:
             self.history.divergence = {"epoch": epoch, "batch": batch, "tensor": tensor}
         return tensor is not None
 
-    def evaluate(self, epoch: int, means: Mapping[str, float] | None) -> None:
+    def evaluate(self, epoch: int, means: Mapping[str, float] | None, loop: _Loop) -> None:
         """Measure the rule and note it with the `means` of the epoch; without any, or after a
         divergence, only the time is noted.
         """
-        self.meter.restart()
+        meter = _device.Meter(self.device)
         if means is not None and not self.history.divergence:
             self.rule.eval()
             metrics = {"epoch": epoch, **means, **self.task.evaluate(self.rule)}
             bad = [name for name, value in metrics.items() if not np.isfinite(value)]
             if bad:
-                batch = self.task.n_batches(self.batch_size) - 1
+                batch = self.task.n_batches(loop.batch_size) - 1
                 self.history.divergence = {"epoch": epoch, "batch": batch, "tensor": bad[0]}
             else:
                 self.history.epochs.append(metrics)
-                self._note_best(metrics)
-        self.history.seconds["evaluate"].append(self.meter.read()[0])
+                self._note_best(metrics, loop.keep_best)
+        self.history.seconds["evaluate"].append(meter.read()[0])
 
-    def _note_best(self, metrics: Mapping[str, float]) -> None:
-        """Keep the rule's state, if `keep_best` is lower than ever before."""
-        name = self.keep_best
+    def _note_best(self, metrics: Mapping[str, float], name: str | None) -> None:
+        """Keep the rule's state, if the metric `name` is lower than ever before."""
         if name is None:
             return
         if name not in metrics:
@@ -371,6 +586,11 @@ def _identity(
     }
 
 
+def _itself(*draw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A draw that is the batch."""
+    return draw
+
+
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     """Rows of numbers as numpy columns: int64 if all values are integers, else float64 (NaN where a
     row has none).
@@ -391,3 +611,7 @@ def _bar(epochs: range, n_epochs: int, progress: bool) -> Any:
     with extra():
         from tqdm.auto import tqdm
     return tqdm(epochs, initial=epochs.start, total=n_epochs, unit="epoch", mininterval=5)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -85,6 +85,24 @@ def test_every_sample_is_seen_once_an_epoch_in_an_order_that_only_the_seed_decid
     assert orders[0] == orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_last_batch_smaller_than_the_rule_needs_is_refused_before_anything_is_learned(
+    batch_size, tmp_path
+):
+    class Normalising(Line):
+        @classmethod
+        def least_batch(cls, config):
+            return 2
+
+    rule, task = Normalising(LineConfig(), device.generator(0, "rule")), Regression()
+    task.n_train = 8
+    with pytest.raises(BioplausError, match="every batch must have at least 2") as caught:
+        _fit(rule, task, batch_size=batch_size, folder=tmp_path)
+    assert not task.seen and not list(tmp_path.iterdir())
+    assert ("a last batch of 1 (of 8 training inputs)" in str(caught.value)) == (batch_size == 7)
+    _fit(rule, task, batch_size=3)
+
+
 def test_recorded_loss_is_the_mean_over_samples_not_over_batches():
     # weights stay, so the epoch's loss is the mean squared error of all eight samples
     rule = _line(lr=0.0)

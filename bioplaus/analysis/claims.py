@@ -78,6 +78,7 @@ def value(
         difference too, and no verdict.
     """
     n, mean = len(ours), float(np.mean(ours)) if ours else math.nan
+    note = "; ".join(filter(None, [note, _added_seeds(run_set, entry, n + left_out)]))
     has_spread = published is not None and published.sd > 0 and (published.n or 0) > 1
     claim = Claim(
         paper=run_set.paper,
@@ -230,6 +231,14 @@ def judged(claims: Iterable[Claim]) -> list[Claim]:
         verdict = verdicts.of_ordering(claim.z, p, claim.n, is_equality=claim.is_equality)
         claims[k] = dataclasses.replace(claim, p_holm=p, verdict=verdict)
     return claims
+
+
+def _added_seeds(run_set: "RunSet", entry: str, n: int) -> str:
+    """How many of an entry's `n` seeds were added after looking, in words; empty if none."""
+    planned = [run for run in run_set.runs if run.entry == entry]
+    added = n - (len(planned) - planned[0].n_seeds_added) if planned else 0
+    is_so = planned and planned[0].n_seeds_added and added > 0
+    return f"{added} of {n} seeds were added after looking at the others" if is_so else ""
 
 
 def _ends(interval: verdicts.Interval | None) -> dict[str, float | None]:

@@ -40,11 +40,15 @@ def compare_final(
                 number = published.value(run_set.paper, run.published or {}, metric)
             if number and epochs != last:
                 note = f"{epochs} of {last} epochs"
-                rows.append(_claim(run_set, entry, metric, "epoch", last, [], number, note=note))
+                rows.append(
+                    claims.value(run_set, entry, metric, "epoch", last, [], number, note=note)
+                )
             else:
                 ours = run_set.final(metric, entry, collapsed=collapsed)
                 rows.append(
-                    _claim(run_set, entry, metric, "epoch", epochs, ours, number, left_out=lost)
+                    claims.value(
+                        run_set, entry, metric, "epoch", epochs, ours, number, left_out=lost
+                    )
                 )
     for run in run_set.alone:
         for metric in metrics:
@@ -52,7 +56,9 @@ def compare_final(
             last = run.parameters.get("n_epochs")
             if number:  # no claim of this preset: the report leaves it out
                 rows.append(
-                    _claim(run_set, run.entry, metric, "epoch", last, [], number, is_planned=False)
+                    claims.value(
+                        run_set, run.entry, metric, "epoch", last, [], number, is_planned=False
+                    )
                 )
     return rows
 
@@ -74,7 +80,7 @@ def compare_curve(run_set: RunSet, metric: str, at: Sequence[int] = CHECKPOINTS)
         for x in sorted(({*at, last} - {None}) & set(curve.x)):
             is_reached = len(all_ours) > 0 and x <= all_ours.x.max()
             rows.append(
-                _claim(
+                claims.value(
                     run_set,
                     entry,
                     metric,
@@ -87,9 +93,3 @@ def compare_curve(run_set: RunSet, metric: str, at: Sequence[int] = CHECKPOINTS)
                 )
             )
     return rows
-
-
-def _claim(run_set: RunSet, entry: str, *values, **how) -> Claim:
-    """A value of this entry; on a copy of the published data without a verdict."""
-    why = run_set.differences.get(entry) if entry in run_set.copies else None
-    return claims.value(run_set, entry, *values, no_verdict=why, **how)

@@ -2,25 +2,24 @@
 
 A notebook is drawn again only if something it depends on changed: its source, the package's source
 (rules, nets and tasks only if the notebook names them: they reach a figure through results), the
-paper's manifest and published numbers, the preset's results of that paper, or the versions of the
-libraries that draw. Their digest is kept in `<preset>/notebooks/<notebook>.json`, beside the
-executed copy.
+paper's manifest and published numbers, the preset's results of the experiments that it loaded, or
+the versions of the libraries that draw. Their digest is kept in
+`<preset>/notebooks/<notebook>.json`, beside the executed copy.
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import multiprocessing
 import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,12 @@ from bioplaus import _files, paths
 from bioplaus import results as _results
 from bioplaus.analysis import saving
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments import cluster, jupyter, manifest
+from bioplaus.experiments import jupyter, manifest
+from bioplaus.experiments import workers as processes
+from bioplaus.experiments.cluster import Follower
+from bioplaus.experiments.run import Run
 
+_UNKNOWN_SECONDS = 60.0  # of a run whose manifest gives no time
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")  # a new version may draw differently
 
 
@@ -73,11 +76,42 @@ def draw(
         yield f"{len(chosen) - len(todo)} of {len(chosen)} notebooks are up to date."
     if not todo:
         return
-    drawn = _draw_all(todo, min(workers or cluster.cores(), len(todo)))
+    drawn = _draw_all(todo, min(workers or processes.cores(), len(todo)))
     with jupyter.warm_kernels(len(todo)), contextlib.closing(drawn):
         for k, (notebook, error) in enumerate(drawn, start=1):
             ended = f"failed {notebook.name}: {error}" if error else f"drawn  {notebook.name}"
             yield f"[{k}/{len(todo)}] {ended}"
+
+
+def followers(notebooks: Iterable["Notebook"], todo: Sequence[Run]) -> list[Follower]:
+    """What draws, while the runs of `todo` are executed, each notebook that is not up to date as
+    soon as its own have ended; those that show no run of ours in the end. It returns the sentence
+    of its error, or nothing.
+    """
+    return [
+        Follower(
+            notebook.name,
+            partial(_draw_one, notebook),
+            own := notebook.shown(todo),
+            is_urgent=bool(own) or any(map(notebook.has_results, notebook.experiments)),
+        )
+        for notebook in notebooks
+        if notebook.shown(todo) or not notebook.is_current
+    ]
+
+
+def early_figures(notebooks: Iterable["Notebook"], todo: Sequence[Run]) -> list[Run]:
+    """The runs of `todo`, next always those of the notebook that needs the least time."""
+    seconds = {run.key: run.seconds or _UNKNOWN_SECONDS for run in todo}
+    left = [{run.key: run for run in notebook.shown(todo)} for notebook in notebooks]
+    ordered: dict[str, Run] = {}
+    while left := [more for runs in left if (more := _without(runs, ordered))]:
+        ordered |= min(left, key=lambda runs: sum(seconds[key] for key in runs))
+    return list((ordered | {run.key: run for run in todo}).values())
+
+
+def _without(runs: dict[str, Run], others: Container[str]) -> dict[str, Run]:
+    return {key: run for key, run in runs.items() if key not in others}
 
 
 @dataclass(frozen=True)
@@ -116,7 +150,8 @@ class Notebook:
         """Whether what it drew is what it would draw now."""
         made = [self.folder / file for file in self.state.get("files", [])]
         return (
-            self.state.get("digest") == self.digest()
+            "experiments" in self.state
+            and self.state.get("digest") == self.digest(self.state["experiments"])
             and bool(made)
             and all(path.is_file() for path in made)
         )
@@ -126,25 +161,51 @@ class Notebook:
         """The results of its preset."""
         return paths.root() / self.preset
 
-    def digest(self) -> str:
-        """sha256 of everything that decides what it draws."""
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments whose runs it shows: those that it loaded when it was last drawn, else
+        those that the manifest names, else all of its paper.
+        """
+        described = manifest.load(self.paper)
+        named = described.notebooks.get(self.name, [*described.experiments])
+        return self.state.get("experiments", named)
+
+    def shown(self, runs: Iterable[Run]) -> list[Run]:
+        """Those of these runs that it shows."""
+        experiments = set(self.experiments)
+        return [run for run in runs if run.paper == self.paper and run.experiment in experiments]
+
+    def has_results(self, experiment: str) -> bool:
+        """Whether anything was saved of an experiment of its paper."""
+        folder = self.folder / self.paper / experiment
+        return folder.with_name(f"{experiment}.pkl").exists() or any(folder.glob("*/run.json"))
+
+    def digest(self, experiments: Iterable[str]) -> str:
+        """sha256 of everything that decides what it draws, if it shows these experiments."""
+        return _joined(self.source_digest(), map(self.results_digest, sorted(experiments)))
+
+    def source_digest(self) -> str:
+        """sha256 of what decides what it draws, but for results."""
         home = paths.project_root()
         files = [self.path, home / "Simulations" / "manifests" / f"{self.paper}.yaml"]
         files += sorted((home / "Results" / "published").glob(f"{self.paper}_*.csv"))
-        files += sorted((self.folder / self.paper).glob("*.pkl"))
         names_models = re.search(r"\b(rules|nets|tasks)\b", self._source("code")) is not None
-        digest = hashlib.sha256(f"{self.preset} {_code(names_models)}".encode())
-        for path in files:
-            digest.update(f"{path.name} {_files.sha256(path.read_bytes())}\n".encode())
-        for path in sorted((self.folder / self.paper).glob("*/*/run.json")):
+        return _joined(f"{self.preset} {_code(names_models)}", map(_file_digest, files))
+
+    def results_digest(self, experiment: str) -> str:
+        """sha256 of the complete runs of an experiment of its paper."""
+        folder = self.folder / self.paper / experiment
+        collected = folder.with_name(f"{experiment}.pkl")
+        lines = [_file_digest(collected)] if collected.exists() else []
+        for path in sorted(folder.glob("*/run.json")):
             result = path.with_name("result.pkl")
             try:
                 state = str(_results.read_run(path.parent).get("sha256", ""))
             except BioplausError as error:  # drawn again once it is mended
                 state = str(error)
             if state and result.is_file():
-                digest.update(f"{path.parent.name} {state} {result.stat().st_size}\n".encode())
-        return digest.hexdigest()
+                lines.append(f"{path.parent.name} {state} {result.stat().st_size}")
+        return _joined(experiment, lines)
 
     def outputs(self) -> list[dict[str, Any]]:
         """The descriptions of the figures and tables that it drew, in the order in which it did."""
@@ -168,6 +229,7 @@ class Notebook:
 
 
 def notebooks_of(preset: str, papers: Iterable[str] | None = None) -> list[Notebook]:
+    """The figure and table notebooks of papers (all without any named), paper by paper."""
     if preset not in manifest.PRESETS:
         raise unknown("preset", preset, manifest.PRESETS)
     chosen = list(papers) if papers is not None else manifest.papers()
@@ -181,6 +243,15 @@ def notebooks_of(preset: str, papers: Iterable[str] | None = None) -> list[Noteb
             [*folder.glob(f"{paper}_fig*.ipynb"), *folder.glob(f"{paper}_tab*.ipynb")]
         )
     ]
+
+
+def _joined(first: str, rest: Iterable[str]) -> str:
+    """sha256 of these texts."""
+    return _files.sha256("\n".join([first, *rest]).encode())
+
+
+def _file_digest(path: Path) -> str:
+    return f"{path.name} {_files.sha256(path.read_bytes())}"
 
 
 @cache
@@ -239,7 +310,9 @@ def _draw_one(notebook: Notebook) -> str:
     """Execute one notebook, in this process's own kernel; the sentence of its error, or nothing."""
     from bioplaus.experiments import notebooks
 
-    digest = notebook.digest()  # before: a result that arrives meanwhile makes it out of date
+    # before: a result that arrives meanwhile makes it out of date
+    source, experiments = notebook.source_digest(), manifest.load(notebook.paper).experiments
+    results = {experiment: notebook.results_digest(experiment) for experiment in experiments}
     before = {drawing["path"]: drawing["path"].stat().st_mtime_ns for drawing in notebook.outputs()}
     # In a folder of its own: kernels that start in one folder at once would take each other's ipc
     # sockets.
@@ -247,7 +320,9 @@ def _draw_one(notebook: Notebook) -> str:
         copy = Path(folder) / notebook.copy.name
         try:
             with jupyter.environment_set(jupyter.environment()):
-                notebooks.execute(notebook.path, copy, {"preset": notebook.preset})
+                notebooks.execute(
+                    notebook.path, copy, {"preset": notebook.preset}, inside=copy.parent
+                )
         except Exception as error:  # whatever it is, it belongs on the page and stops no other
             sentence = f"{type(error).__name__}: {error}"
             if isinstance(error, BioplausError):
@@ -263,10 +338,14 @@ def _draw_one(notebook: Notebook) -> str:
         if path.is_file() and path.stat().st_mtime_ns == written:  # it no longer draws this one
             for stale in path.parent.glob(f"{path.stem}.*"):
                 stale.unlink()
+    drawings = notebook.outputs()
+    loaded = sorted({name for drawing in drawings for name in drawing["loaded"]} & results.keys())
+    digest = _joined(source, (results[name] for name in loaded))
     files = [
         str(drawing["path"].with_suffix(f".{kind}").relative_to(notebook.folder))
-        for drawing in notebook.outputs()
+        for drawing in drawings
         for kind in ("json", *drawing["files"])
     ]
-    notebook.note({"status": "drawn", "error": "", "digest": digest, "files": files})
+    drawn = {"digest": digest, "experiments": loaded, "files": files}
+    notebook.note({"status": "drawn", "error": "", **drawn})
     return ""

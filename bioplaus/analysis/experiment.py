@@ -2,11 +2,13 @@
 missing.
 
 Nothing is averaged silently. A run is one of
+
     done       finished, in every mean;
     collapsed  finished, but its last test accuracy is at most 1.5 times chance, or below 0.8 of its
                own best;
     diverged   stopped because a number was not finite;
     missing    planned in the manifest, no complete result.
+
 Collapsed and diverged runs are in no mean; they are listed, and drawn as thin lines of their own.
 """
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 NEAR_CHANCE = 1.5  # times chance: at most this is not having learned
 FALLEN = 0.8  # of its own best accuracy: below this a seed has collapsed
+_loaded: set[tuple[str, str]] = set()  # papers and experiments that this process has loaded
 STATES = ("done", "collapsed", "diverged", "missing")
 # of what `RunSet.curves` gives, and a figure of curves draws
 COLUMNS = "entry label rule source part seed axis x value sd n note".split()
@@ -46,8 +49,6 @@ class RunSet:
     n_foreign: int  # complete runs in the folder that the manifest does not plan; left out
     # entry -> why it cannot be held against the published numbers; empty if it can
     differences: dict[str, str]
-    # entries on a copy of the published data: shown beside it, with no verdict
-    copies: frozenset[str] = frozenset()
     # at preset paper, one an entry: what is published but has nothing of ours beside it
     alone: tuple[Run, ...] = ()
 
@@ -86,7 +87,6 @@ class RunSet:
             runs=tuple(run for run in self.runs if run.entry in entries),
             outcomes=tuple(outcome for outcome in self.outcomes if outcome.run["entry"] in entries),
             differences={entry: why for entry, why in self.differences.items() if entry in entries},
-            copies=self.copies & set(entries),
             alone=tuple(run for run in self.alone if run.entry in entries),
         )
 
@@ -169,9 +169,7 @@ class RunSet:
         """
         if not self.is_beside(entry):
             return None
-        line = published.curve(self.paper, self.first_run(entry).published or {}, metric)
-        is_copy = entry in self.copies and line is not None
-        return line.assign(note=self.differences[entry]) if is_copy else line
+        return published.curve(self.paper, self.first_run(entry).published or {}, metric)
 
     def published_curves(self, metric: str) -> "pandas.DataFrame":
         """The published curves that have nothing of ours beside them at this preset; columns as in
@@ -182,7 +180,7 @@ class RunSet:
 
     def is_beside(self, entry: str) -> bool:
         """Whether the published numbers of an entry are shown beside ours."""
-        return not self.differences[entry] or entry in self.copies
+        return not self.differences[entry]
 
     def final(self, metric: str, entry: str, *, collapsed: bool = False) -> list[float]:
         """The last value of a metric, one a seed, of the runs that are done, or `collapsed` ones
@@ -246,15 +244,15 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> R
 
     Parameters
     ----------
-    beside : show published numbers also where ours cannot be held against them: beside runs on a
-        copy of the published data (`cifar10-jpeg` of CIFAR10), and alone where the preset runs
-        nothing like it.
+    beside : show published numbers also where the preset runs nothing that could be held against
+        them: alone.
 
     Raises
     ------
     BioplausError
         For an unknown paper, experiment or preset, and for a damaged result.
     """
+    _loaded.add((paper, experiment))
     described = manifest.load(paper).experiments
     if experiment not in described:
         raise unknown(f"experiment of {paper}", experiment, described)
@@ -268,15 +266,10 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> R
             if run.published:
                 published.check(paper, run.published)
             differences[run.entry] = published.difference(run, published_runs.get(run.entry))
-    copies = (
-        {run.entry for run in planned if published.is_copy(run, published_runs.get(run.entry))}
-        if beside
-        else set()
-    )
     alone = [
         run
         for entry, run in (published_runs if beside else {}).items()
-        if run.published and differences.get(entry, "not run") and entry not in copies
+        if run.published and differences.get(entry, "not run")
     ]
     return RunSet(
         paper=paper,
@@ -287,9 +280,15 @@ def load(paper: str, experiment: str, preset: str, *, beside: bool = False) -> R
         outcomes=outcomes,
         n_foreign=len(complete) - len({outcome.run["id"] for outcome in outcomes}),
         differences=differences,
-        copies=frozenset(copies),
         alone=tuple(alone),
     )
+
+
+def loaded(paper: str) -> list[str]:
+    """The experiments of a paper that this process has loaded, sorted: what it drew rests on no
+    others.
+    """
+    return sorted(experiment for one, experiment in _loaded if one == paper)
 
 
 def has_collapsed(accuracies: Sequence[float], chance: float) -> bool:
@@ -330,7 +329,7 @@ def _owned(
 def published_runs_of(paper: str, experiment: str) -> dict[str, Run]:
     """Entry -> its first run at preset `paper`, which holds the published parameters."""
     first: dict[str, Run] = {}
-    for run in manifest.runs("paper", papers=[paper], experiment=experiment):
+    for run in manifest.runs("paper", papers=[paper], experiment=experiment, one_seed=True):
         first.setdefault(run.entry, run)
     return first
 

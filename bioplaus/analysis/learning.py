@@ -36,8 +36,6 @@ class Line:
         columns = {"entry": self.key}
         if self.label:
             columns["label"] = self.label
-            if self.entry in one.copies:  # never called by the name of the published data
-                columns["label"] = f"{self.label} (ours: {one.datasets[0]})"
         frames = one.curves(self.metric), one.published_curves(self.metric)
         return tuple(frame.assign(**columns) for frame in frames)
 

@@ -127,8 +127,6 @@ def _why_not_compared(run_set: "RunSet", reason: str) -> str:
     entries = [entry for entry, why in run_set.differences.items() if why == reason]
     is_all = len(entries) == len(run_set.entries)
     names = "all entries" if is_all else ", ".join(map(run_set.label, entries))
-    if run_set.copies.issuperset(entries):
-        return f"Shown beside the published numbers, with no verdict, for {names}: {reason}."
     if is_all and reason == published.NOTHING:
         return "No number was published for exactly these runs."
     return f"No published counterpart for {names}: {reason}."

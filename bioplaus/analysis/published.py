@@ -1,6 +1,7 @@
 """Published numbers and curves, and which of them a run answers.
 
-`Results/published/<paper>_published.csv` holds single values, `<paper>_published_curves.csv` curves
+`Results/published/<paper>_published.csv` holds single values (and `<paper>_addendum.csv` those of a
+source that was read later, in the same columns), `<paper>_published_curves.csv` curves
 read from the published vector figures, `<paper>_published_curve_settings.csv` which row of the
 tables each curve is. A manifest entry says with its field `published` which rows it answers, by
 column and value:
@@ -15,6 +16,7 @@ Ours is held against a published number only where data set, network and paramet
 published ones (`difference`), and at the same epoch or batch.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -220,22 +222,13 @@ def difference(run: "Run", reference: "Run | None") -> str:
     return ""
 
 
-def is_copy(run: "Run", reference: "Run | None") -> bool:
-    """Whether `run` differs from the published in its data alone, which are a copy: `<published
-    name>-<what it is>`.
-    """
-    if reference is None or not run.published or "dataset" not in run.published:
-        return False
-    ours, published = (str(one.parameters.get("dataset", "")) for one in (run, reference))
-    same = dataclasses.replace(run, parameters={**run.parameters, "dataset": published})
-    return ours.startswith(f"{published}-") and not difference(same, reference)
-
-
 @cache
 def _values(paper: str) -> "pandas.DataFrame":
     import pandas
 
     table = read(paper, "published")
+    with contextlib.suppress(MissingError):
+        table = pandas.concat([table, read(paper, "addendum")], ignore_index=True)
     text = table.figure_or_table.astype(str)
     table["setting"] = text.str.extract(r"\bsetting (\d+)")[0].astype("Float64").astype("Int64")
     table["pickle"] = text.str.extract(r"\bpickle (\S+)")[0]

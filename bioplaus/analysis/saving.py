@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioplaus import _files, paths
-from bioplaus.analysis import provenance, style, tables
+from bioplaus.analysis import experiment, provenance, style, tables
 from bioplaus.analysis.claims import Claim
 from bioplaus.analysis.experiment import RunSet
 from bioplaus.analysis.plots import Drawing
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Runs = RunSet | Provenance | Iterable[RunSet | Provenance]
-SUFFIXES = ("json", "png", "pdf", "csv", "md")
-SCHEMA = 2  # of the json beside a figure or table
+SUFFIXES = ("json", "png", "webp", "pdf", "csv", "md")
+_MOST_WIDTH = 1700  # pixels of a webp
+SCHEMA = 3  # of the json beside a figure or table
 
 
 class Output:
@@ -57,7 +58,7 @@ class Output:
         caption: str,
         claims: Iterable[Claim] = (),
     ) -> None:
-        """Save a figure as png (150 dpi), pdf and csv, and show it.
+        """Save a figure as png (150 dpi), webp (the same, for the page), pdf and csv, and show it.
 
         Where there is nothing to draw only the json is written, so that the page says what is
         missing and which command makes it; files of an earlier drawing are removed.
@@ -69,18 +70,19 @@ class Output:
         caption : preset, data sets and how to read the lines are added.
         claims : what it shows beside published numbers.
         """
-        from matplotlib import pyplot as plt
-
         files = {}
         if drawing.figure is not None:
             drawing.figure.draw_without_rendering()  # lay out once, not for each format
             drawing.figure.set_layout_engine("none")
             files = {kind: _render(drawing.figure, kind) for kind in ("png", "pdf")}
+            # for the page: a third of the size, and no wider than it can show
+            files["webp"] = _smaller(files["png"], _MOST_WIDTH, "webp", quality=80, method=2)
             files["csv"] = csv(drawing.data)
         source = self._provenance(runs)
         caption = " ".join(filter(None, [caption, source.sentence, drawing.reading]))
         self._store("figure", name, files, source, title, caption, claims)
-        plt.show()
+        if drawing.figure is not None:
+            _show(drawing.figure, files["png"])
 
     def table(
         self, name: str, claims: Iterable[Claim], runs: Runs, *, title: str, caption: str
@@ -160,6 +162,7 @@ class Output:
             "title": title,
             "caption": caption,
             "files": sorted(files),
+            "loaded": experiment.loaded(self.paper),
             **dataclasses.asdict(source),
             **(rows or {}),
             "claims": [dataclasses.asdict(claim) for claim in claims],
@@ -188,14 +191,46 @@ def described(preset: str, paper: str) -> list[dict[str, Any]]:
 
 
 def _render(figure: "Figure", kind: str) -> bytes:
-    """The file's bytes, without dates and version, so that equal figures are equal files."""
+    """The file's bytes, without dates and version, so that equal figures are equal files.
+
+    What `Figure.savefig` gives, which draws everything twice.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    buffer, canvas, dpi = io.BytesIO(), figure.canvas, figure.dpi
+    figure.dpi = style.DPI
+    try:
+        if kind == "png":
+            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        else:
+            metadata = {"CreationDate": None, "Producer": None, "Creator": None}
+            FigureCanvasPdf(figure).print_pdf(buffer, metadata=metadata)
+    finally:
+        figure.set_canvas(canvas)
+        figure.dpi = dpi
+    return buffer.getvalue()
+
+
+def _show(figure: "Figure", png: bytes) -> None:
+    """Show a figure under its cell: the saved picture, which need not be drawn once more."""
+    from IPython.display import Image, display
+    from matplotlib import pyplot as plt
+
+    width = round(figure.get_figwidth() * figure.dpi)
+    display(Image(_smaller(png, width, "png"), width=width))
+    plt.close(figure)
+
+
+def _smaller(png: bytes, width: int, kind: str, **options: Any) -> bytes:
+    """The same picture, at most so many pixels wide, in another format."""
+    from PIL import Image
+
     buffer = io.BytesIO()
-    metadata = {"CreationDate": None, "Producer": None, "Creator": None}
-    if kind == "png":
-        metadata = {"Software": None}
-    figure.savefig(
-        buffer, format=kind, dpi=style.DPI, metadata=metadata, facecolor=figure.get_facecolor()
-    )
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((width, small.height))
+        small.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -4,10 +4,9 @@
 
 import typer
 
-from bioplaus.cli import checks, data, options, runs
+from bioplaus.cli import checks, contributing, data, options, runs
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     help=__doc__,
     rich_markup_mode="markdown",
@@ -22,6 +21,7 @@ for _command in (
     checks.conform,
     checks.benchmark,
     checks.doctor,
+    contributing.new_rule,
 ):
     app.command(cls=options.Command)(_command)
 app.add_typer(data.app, name="data")

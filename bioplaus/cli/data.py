@@ -25,10 +25,14 @@ def list_sets() -> None:
 @app.command(cls=options.Command)
 def get(
     names: Annotated[
-        list[str] | None, typer.Argument(help="As `data list` names them; or give --preset.")
+        list[str] | None,
+        typer.Argument(
+            help="As `data list` names them; or give --preset.", autocompletion=options.data_sets
+        ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Get what the runs of this preset need.")
+        str | None,
+        typer.Option(help="Get what the runs of this preset need.", autocompletion=options.presets),
     ] = None,
     paper: options.Paper = None,
 ) -> None:
@@ -66,6 +70,7 @@ def _needed(runs: list[manifest.Run]) -> dict[str, Callable[[], str]]:
         if name in datasets.names():
             needed[name] = partial(datasets.get, name)
         elif run.simulation == "captions":
-            declared = simulation.load(run.simulation).parameters.from_dict(run.inputs)
+            notebook = simulation.load(run.simulation)
+            declared = notebook.parameters.from_dict(notebook.inputs([run.inputs], [""]))
             needed |= captions.needed(declared.dataset, declared.encoder)
     return needed

@@ -11,8 +11,37 @@ from bioplaus.errors import BioplausError
 from bioplaus.experiments import manifest
 from bioplaus.experiments.manifest import reading
 
-Preset = Annotated[str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.")]
-Paper = Annotated[str | None, typer.Option(help="One paper's key; all papers without it.")]
+
+def presets() -> list[str]:
+    """What a shell completes --preset to."""
+    return list(manifest.PRESETS)
+
+
+def papers() -> list[str]:
+    """What a shell completes --paper to."""
+    return manifest.papers()
+
+
+def rule_names() -> list[str]:
+    """What a shell completes the name of a rule to."""
+    from bioplaus import rules
+
+    return rules.names()
+
+
+def data_sets() -> list[str]:
+    """What a shell completes the name of a data set to."""
+    from bioplaus.tasks import datasets
+
+    return datasets.names()
+
+
+Preset = Annotated[
+    str, typer.Option(help=f"One of: {', '.join(manifest.PRESETS)}.", autocompletion=presets)
+]
+Paper = Annotated[
+    str | None, typer.Option(help="One paper's key; all papers without it.", autocompletion=papers)
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,8 +57,18 @@ Seeds = Annotated[
 Results = Annotated[
     Path | None, typer.Option("--results", help="Folder for results instead of Results.")
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Take runs made elsewhere from this folder and those below it, and check them.",
+    ),
+]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Runs at once, one thread each, sharing a GPU; 0: one per core.")
+    int,
+    typer.Option(
+        min=0, help="Processes at once, one thread each; 0: one per GPU on GPUs, else one per core."
+    ),
 ]
 Scheduler = Annotated[
     str, typer.Option(help="local, a dask-jobqueue system (slurm, ...), or tcp://host:port.")
@@ -47,6 +86,14 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1, help="Compute threads of each run (1); they change the last bits; see --workers."
+    ),
+]
+SideBySide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Seeds of an entry that one worker runs at the same time, with the same results as"
+        " alone; default: 16 on a GPU, 1 elsewhere.",
     ),
 ]
 Kernel = Annotated[str, typer.Option(help="Jupyter kernel that executes the notebooks.")]

@@ -66,6 +66,7 @@ class Golden(Mapping[str, np.ndarray]):
             KeyError,
             IndexError,
             EOFError,
+            RecursionError,
             zipfile.BadZipFile,
             zlib.error,
             NotImplementedError,

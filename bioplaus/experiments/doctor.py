@@ -21,14 +21,13 @@ LEAST_FREE = 5 * 2**30
 PACKAGES = (
     "torch",
     "torchvision",
-    "jupyterlab",
     "papermill",
-    "nbval",
     "matplotlib",
     "seaborn",
     "tqdm",
     "distributed",
 )
+LATER = {"jupyterlab": "make lab", "nbval": "make test"}  # what installs it when it is needed
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ def examine() -> Iterator[Check]:
     """Every check, in the order a newcomer meets them."""
     yield _python()
     yield from map(_package, PACKAGES)
+    yield from (_later(name, command) for name, command in LATER.items())
     yield _torchvision()
     yield _kernel()
     yield _project()
@@ -55,8 +55,14 @@ def examine() -> Iterator[Check]:
 
 
 def show(say: Callable[..., None]) -> bool:
-    """Say every check with `say(text, style=, end=)`, as rich prints; True if all are fine."""
+    """Say every check with `say(text, style=, end=)`, as rich prints, and first whether all are
+    fine; True if so.
+    """
     checks = list(examine())
+    if wrong := [check.subject for check in checks if not check.is_fine]:
+        say(f"Not all is well; to mend: {', '.join(wrong)}.", style="red")
+    else:
+        say("All is well.", style="green")
     for check in checks:
         word, colour = ("ok  ", "green") if check.is_fine else ("MEND", "red")
         say(word, style=colour, end=" ")
@@ -80,7 +86,14 @@ def _package(name: str) -> Check:
     try:
         return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", "make env, or pip install -e '.[lab,test]'")
+        return Check(name, False, "not installed", "make env, or pip install -e '.[lab]'")
+
+
+def _later(name: str, command: str) -> Check:
+    try:
+        return Check(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, True, f"not installed; {command} installs it")
 
 
 def _torchvision() -> Check:

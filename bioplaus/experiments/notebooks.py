@@ -23,9 +23,11 @@ def execute(
     *,
     kernel: str = "python3",
     log: Path | None = None,
+    inside: Path | None = None,
 ) -> None:
     """Run the notebook `source` with `parameters` and write the executed copy to `output`.
 
+    The copy has paths relative to the folder `inside`, as `portable` says.
     The kernel talks over files (ipc), not over network ports. What its cells print goes to `log` as
     well, whole or not at all, when the notebook ends.
 
@@ -71,14 +73,14 @@ def execute(
         raise _with(RunError(sentence), sentence) from None
     finally:
         if output.is_file():
-            _keep(output, log)
+            _keep(output, log, inside)
 
 
-def _keep(output: Path, log: Path | None) -> None:
+def _keep(output: Path, log: Path | None, inside: Path | None) -> None:
     """Leave an executed notebook without paths of this machine, and what it printed in `log`."""
     notebook = _files.read_json(output)
     if isinstance(notebook, dict):  # a kernel that was killed may leave none
-        notebook = portable(notebook, output.parent)
+        notebook = portable(notebook, inside)
         _files.write_json(output, notebook)
     if log is not None:
         _files.write_atomic(log, _printed(notebook or {}).encode())

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from bioplaus import paths
 from bioplaus.errors import BioplausError
 from bioplaus.experiments import files, simulation
+from bioplaus.experiments.files import by_content
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Run:
     preset: str
     simulation: str
     seed: int
-    parameters: dict[str, Any]  # the notebook's parameters, seed included; without `folder`
+    parameters: dict[str, Any]  # the notebook's parameters and `seed`; without folders
     published: dict[str, Any] | None
     seconds: float | None  # forecast, on one core
     # parameter -> id of a run of the same experiment
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     stated_rule: str | None = None  # the experiment's `rule`
+    # of the manifest's seeds of this entry: how many were added after looking at the others
+    n_seeds_added: int = 0
     # device, n_threads; empty: the notebook's
     execution: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -39,14 +43,9 @@ class Run:
         """`<rule>-<dataset>-s<seed>-<hash8>`; the hash is over simulation and parameters, the same
         everywhere; of a file that a parameter names, its content counts.
         """
-        parameters = files.by_content(self.parameters, self.files)
-        canonical = json.dumps([self.simulation, parameters], sort_keys=True, separators=(",", ":"))
-        words = [
-            self.parameters.get("rule", self.entry),
-            Path(str(self.parameters.get("dataset", self.simulation))).stem,
-        ]
-        clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
-        return f"{clean}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+        return id_of(
+            self.simulation, self.parameters, entry=self.entry, seed=self.seed, files=self.files
+        )
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -64,7 +63,7 @@ class Run:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the notebook is executed with, `folder` aside."""
+        """What the notebook is executed with, folders aside (`Simulation.inputs`)."""
         return {**self.parameters, **self.execution}
 
     @property
@@ -103,7 +102,32 @@ class Run:
                     f"{stated}, but {self.simulation} would run its default, {notebook.rule}; give"
                     " `rule` among the parameters of the entry."
                 )
-            notebook.check({**self.inputs, "folder": str(self.folder)})
+            notebook.check(notebook.inputs([self.inputs], [str(self.folder)]))
         except BioplausError as error:
             context = f"{self.paper}.yaml, {self.experiment}/{self.entry} at preset {self.preset}"
             raise type(error)(f"{context}: {error}") from None
+
+
+def id_of(
+    simulation: str,
+    parameters: Mapping[str, Any],
+    *,
+    entry: str,
+    seed: int,
+    files: Mapping[str, str],
+) -> str:
+    """The id of a run (`Run.id`).
+
+    Parameters
+    ----------
+    parameters : `seed` included.
+    files : the sha256 of each file that a parameter names, by its dotted name.
+    """
+    known = by_content(parameters, files)
+    canonical = json.dumps([simulation, known], sort_keys=True, separators=(",", ":"))
+    words = [
+        parameters.get("rule", entry),
+        Path(str(parameters.get("dataset", simulation))).stem,
+    ]
+    clean = "-".join(re.sub(r"[^A-Za-z0-9_-]+", "_", str(word))[:40] for word in words)
+    return f"{clean}-s{seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"

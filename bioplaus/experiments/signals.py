@@ -23,6 +23,20 @@ class Interruption:
 
 
 @contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What SIGINT and SIGTERM do is after the block what it was before it, whatever a library that
+    is imported inside does to them.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:  # so in the main thread
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def orderly_stop(at_last: Callable[[], None] = lambda: None) -> Iterator[Interruption]:
     """The first SIGINT or SIGTERM raises KeyboardInterrupt; later ones change nothing, as stopping
     takes no longer than `GRACE` seconds: then all child processes are killed, `at_last` is called,

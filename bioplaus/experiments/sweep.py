@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from bioplaus import paths
 from bioplaus.errors import BioplausError, RunError
-from bioplaus.experiments import cluster, execution, jupyter
+from bioplaus.experiments import cluster, jupyter, locks, side_by_side
+from bioplaus.experiments.cluster import Follower
 from bioplaus.experiments.completion import pending
 from bioplaus.experiments.execution import Outcome, Settings
 from bioplaus.experiments.run import Run
@@ -79,7 +81,7 @@ def check(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".bioplaus-") as trial:
-                with execution.locked(Path(trial)):
+                with locks.locked(Path(trial)):
                     pass
         except OSError as error:
             raise BioplausError(
@@ -98,14 +100,19 @@ def execute(
     kernel: str = "python3",
     retries: int = 1,
     again: bool = False,
+    most: int | None = None,
     todo: Sequence[Run] | None = None,
+    followers: Sequence[Follower] = (),
     report: Callable[[str], None] = print,
+    ended: Callable[[str, Run, Outcome], None] | None = None,
+    followed: Callable[[Follower, Any], None] = lambda *_: None,
 ) -> Summary:
     """Execute the runs that are not done yet; a failure is recorded and never stops the others.
 
     Parameters
     ----------
-    workers : processes at once, one compute thread each; 0 means one per core of this machine.
+    workers : processes at once, one compute thread each; 0 means one per core of this machine, or
+        per GPU where the runs compute on one. Each has a GPU of its own, or its share of one.
     scheduler : "local"; the name of a dask-jobqueue system ("slurm", "pbs", "lsf", "sge", ...),
         configured as dask-jobqueue documents, where each job executes one run at a time (configure
         it with one core) and is replaced when it ends while there are runs left; or the address of
@@ -117,9 +124,14 @@ def execute(
         raise again.
     again : also run again what is complete, but was made with other code of its rule
         (`completion.outdated`).
+    most : runs that differ only in their seed and are executed at the same time by one worker;
+        None: `side_by_side.MOST` on a GPU, 1 elsewhere.
     todo : those of `runs` that are to do, from `completion.pending`, after `check`; None: both are
         asked here.
+    followers : what the workers do meanwhile, as runs end (`cluster.Follower`); not `inline`.
     report : receives one line for every event.
+    ended : receives the lines of runs that have ended, with these, in place of `report`.
+    followed : receives each follower with what it returned.
 
     Raises
     ------
@@ -144,7 +156,7 @@ def execute(
         environment={} if inline else jupyter.environment(),
         sweep=uuid4().hex,
     )
-    ordered = in_order(todo)
+    ordered = in_order(todo, most)
     if inline:
         outcomes = _execute_inline(ordered, settings, report)
     else:
@@ -154,43 +166,55 @@ def execute(
             workers=workers,
             scheduler=scheduler,
             retries=retries,
+            followers=followers,
             report=report,
+            followed=followed,
         )
     with contextlib.closing(outcomes):
         for number, (run, outcome) in enumerate(outcomes, start=1):
             summary.add(run.id, outcome)
             detail = f": {outcome.message}" if outcome.message else ""
-            report(
+            line = (
                 f"[{number}/{len(todo)}] {outcome.status:8} {run.experiment}/{run.entry} seed"
                 f" {run.seed}, {outcome.seconds:.0f} s ({run.id}){detail}"
             )
+            if ended is None:
+                report(line)
+            else:
+                ended(line, run, outcome)
     return summary
 
 
-def in_order(todo: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
-    """Each run with those of `todo` that it needs, after all of these; else in the order given."""
+def in_order(todo: Sequence[Run], most: int | None = None) -> list[tuple[list[Run], list[Run]]]:
+    """Groups of runs that are executed at the same time (`side_by_side.group`, `most` in each), and
+    the runs of `todo` that each needs, which come before it; else in the order given.
+    """
     by_folder = {run.folder: run for run in todo}
     needs = {
         run.folder: [by_folder[folder] for folder in run.needed_folders if folder in by_folder]
         for run in todo
     }
-    ordered: dict[str, tuple[Run, list[Run]]] = {}
+    ordered: dict[str, Run] = {}
 
     def append(run: Run) -> None:
         for needed in needs[run.folder]:
             append(needed)
-        ordered.setdefault(run.key, (run, needs[run.folder]))
+        ordered.setdefault(run.key, run)
 
     for run in todo:
         append(run)
-    return list(ordered.values())
+    groups = side_by_side.group(list(ordered.values()), most)
+    return [(runs, needs[runs[0].folder]) for runs in groups]
 
 
 def _execute_inline(
-    todo: Sequence[tuple[Run, Sequence[Run]]], settings: Settings, report: Callable[[str], None]
+    todo: Sequence[tuple[Sequence[Run], Sequence[Run]]],
+    settings: Settings,
+    report: Callable[[str], None],
 ) -> Iterator[tuple[Run, Outcome]]:
-    for run, _ in todo:
-        yield run, execution.execute(run, str(run.folder), settings, notify=report)
+    for runs, _ in todo:
+        folders = [str(run.folder) for run in runs]
+        yield from zip(runs, side_by_side.execute(runs, folders, settings, report), strict=True)
 
 
 def _without_seed(run: Run) -> str:

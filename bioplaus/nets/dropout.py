@@ -13,22 +13,35 @@ class Dropout(nn.Module):
     Parameters
     ----------
     p : probability that an input is dropped, in [0, 1).
-    generator : CPU stream of the masks, shared with others in the order of their calls, whatever
+    n_features : number of inputs of a sample.
+    generator : CPU stream of the masks, shared with others in the order of their draws, whatever
         device x is on.
+
+    Attributes
+    ----------
+    given : (batch, n_features), the mask of this batch, drawn beforehand; None: the module draws
+        it.
     """
 
-    def __init__(self, p: float, generator: torch.Generator) -> None:
+    def __init__(self, p: float, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
         if not 0 <= p < 1:
             raise BioplausError(f"dropout is {p!r}, but must be from 0 to below 1.")
-        self.p, self.generator = p, generator
+        self.p, self.n_features, self.generator = p, n_features, generator
+        self.given: Tensor | None = None
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether a batch needs a mask."""
+        return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same shape."""
-        if not self.training or self.p == 0:
+        """(batch, n_features) -> the same shape."""
+        if not self.is_drawing:
             return x
-        return x * (self.mask(x).to(x.dtype) / (1 - self.p)).to(x.device)
+        mask = self.mask(len(x)) if self.given is None else self.given
+        return x * (mask.to(x.dtype) / (1 - self.p)).to(x.device)
 
-    def mask(self, x: Tensor) -> Tensor:
-        """The next mask, bool, of the shape of `x`."""
-        return torch.rand(x.shape, generator=self.generator) >= self.p
+    def mask(self, n: int) -> Tensor:
+        """The next mask, (n, n_features) bool, on the CPU."""
+        return torch.rand(n, self.n_features, generator=self.generator) >= self.p

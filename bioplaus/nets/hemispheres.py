@@ -61,7 +61,9 @@ class Hemispheres(nn.Module):
             self.heads = nn.ModuleDict(
                 {name: nn.Linear(self.n_features, n_out) for name, n_out in heads.items()}
             )
-        self.dropouts = nn.ModuleDict({name: Dropout(dropout, generator) for name in heads})
+        self.dropouts = nn.ModuleDict(
+            {name: Dropout(dropout, self.n_features, generator) for name in heads}
+        )
 
     @property
     def n_features(self) -> int:

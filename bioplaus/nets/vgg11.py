@@ -49,7 +49,11 @@ class VGG11(nn.Module):
             *(
                 part
                 for sizes in layers
-                for part in (nn.Linear(*sizes), nn.ReLU(inplace=True), Dropout(0.5, generator))
+                for part in (
+                    nn.Linear(*sizes),
+                    nn.ReLU(inplace=True),
+                    Dropout(0.5, sizes[1], generator),
+                )
             )
         )
         for module in self.modules():

@@ -10,7 +10,15 @@ One file, one concern: `record` (canonical bytes), `run_json` (the file), `prove
 versions, machine), `run` (from its beginning to its end), `collection` (many runs).
 """
 
-from bioplaus.results.collection import Outcome, collect, collected, outcomes
+from bioplaus.results.collection import (
+    Outcome,
+    Stored,
+    collect,
+    collected,
+    complete_runs,
+    merge,
+    outcomes,
+)
 from bioplaus.results.record import SCHEMA, load, save
 from bioplaus.results.run import (
     RunState,
@@ -29,18 +37,25 @@ __all__ = [
     "SCHEMA",
     "Outcome",
     "RunState",
+    "Stored",
     "adopt",
     "begin",
     "check_folder",
     "collect",
     "collected",
+    "complete_runs",
     "fail",
     "finish",
     "inspect",
     "is_complete",
     "load",
+    "merge",
     "outcomes",
     "read_run",
     "remark",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,8 +3,9 @@
 One bad entry hides none of the others: it is named in a sentence, and reading goes on.
 """
 
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bioplaus.errors import BioplausError
 from bioplaus.results.record import NAME as RESULT
 from bioplaus.results.record import parse, save
 from bioplaus.results.run import AGAIN, COMPLETE, examine
+from bioplaus.results.run_json import NAME as RUN_JSON
 from bioplaus.results.run_json import check_schema
 
 
@@ -28,7 +30,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """A complete run as it is stored: its `run.json` and the bytes of its `result.pkl`."""
 
     run: dict[str, Any]
@@ -89,13 +91,79 @@ def collect(experiment: str | Path, report: Callable[[str], object] = warnings.w
         raise BioplausError(problems[path.name])
     for problem in problems.values():
         report(problem)
-    runs = {
-        run_id: {"run": one.run, "result": np.frombuffer(one.result, np.uint8)}
-        for run_id, one in stored.items()
-    }
-    if runs:
-        save({"runs": [runs[run_id] for run_id in sorted(runs)]}, path)
-    return path if runs else None
+    return _write(stored, path) if stored else None
+
+
+def complete_runs(
+    folder: str | Path, report: Callable[[str], object] = warnings.warn
+) -> Iterator[Stored]:
+    """Every complete run in a folder of any layout and in those below it: as folders of runs, or in
+    collected files; with a record that is whole.
+
+    Parameters
+    ----------
+    report : receives a sentence for each that is damaged, is not complete or cannot be read.
+
+    Raises
+    ------
+    BioplausError
+        If there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise BioplausError(f"There is no folder {str(folder)!r} of runs.")
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        path = Path(parent)
+        if RUN_JSON in names:
+            state, result = examine(path, path.name)
+            if state.is_complete:
+                yield from _whole(path / RESULT, {path.name: Stored(state.run, result)}, report)
+            else:
+                report(state.problem or f"{path} is not complete: {state.status}.")
+        for name in sorted(names):
+            if name.endswith(".pkl") and name != RESULT:
+                try:
+                    stored = _collected(path / name)
+                except BioplausError as error:
+                    report(str(error))
+                else:
+                    yield from _whole(path / name, stored, report)
+
+
+def merge(experiment: str | Path, runs: Mapping[str, Stored]) -> Path:
+    """Put complete runs, by id, into the collected file of an experiment, in place of those of the
+    same id.
+
+    Raises
+    ------
+    BioplausError
+        If an earlier collection is damaged or cannot be read, and stays as it is.
+    """
+    path = _collection(Path(experiment))
+    return _write({**_collected(path), **runs}, path)
+
+
+def _whole(
+    path: Path, stored: Mapping[str, Stored], report: Callable[[str], object]
+) -> Iterator[Stored]:
+    """Those of which the record can be read; `path` is where they are from, for sentences."""
+    for one in stored.values():
+        try:
+            parse(one.result, path)
+        except BioplausError as error:
+            report(str(error))
+        else:
+            yield one
+
+
+def _write(stored: Mapping[str, Stored], path: Path) -> Path:
+    runs = [
+        {"run": stored[run_id].run, "result": np.frombuffer(stored[run_id].result, np.uint8)}
+        for run_id in sorted(stored)
+    ]
+    _files.make_folder(path.parent)
+    save({"runs": runs}, path)
+    return path
 
 
 def _named(record: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +193,7 @@ def _collection(experiment: Path) -> Path:
     return experiment.with_name(experiment.name + ".pkl")
 
 
-def _stored(experiment: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
+def _stored(experiment: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Complete runs by id; and a sentence for everything that is damaged or cannot be read, by the
     name of its folder or file.
     """
@@ -147,11 +215,11 @@ def _stored(experiment: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
         if state.problem:
             problems[folder.name] = state.problem
         elif state.is_complete:
-            stored[folder.name] = _Stored(state.run, result)
+            stored[folder.name] = Stored(state.run, result)
     return stored, problems
 
 
-def _collected(path: Path) -> dict[str, _Stored]:
+def _collected(path: Path) -> dict[str, Stored]:
     """The runs in a collected file, by id."""
     content = _files.read(path)
     if content is None:
@@ -170,7 +238,7 @@ def _collected(path: Path) -> dict[str, _Stored]:
                         f"{path} holds run {run_id} with a digest that is not its own. Delete the"
                         " file and run `python -m bioplaus collect` again."
                     )
-                stored[run_id] = _Stored(entry["run"], content)
+                stored[run_id] = Stored(entry["run"], content)
             case _:
                 raise BioplausError(f"{path} holds an entry that is no run of bioplaus.")
     return stored

@@ -58,6 +58,10 @@ def names() -> list[str]:
     return sorted(name for name in modules if name.isidentifier() and not name.startswith("_"))
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def has_fast(name: str) -> bool:
     """Whether rule `name` has a fast form, `_fast/<name>.py`."""
     return name in (module.name for module in pkgutil.iter_modules(_fast.__path__))
@@ -113,14 +117,22 @@ def check_unedited(name: str) -> None:
                 )
 
 
-def config(name: str, values: Mapping[str, Any], spec: Spec | None = None) -> Config:
-    """The checked `Config` of rule `name` from plain values, and checked against the task `spec` if
-    one is given.
+def config(
+    name: str,
+    values: Mapping[str, Any],
+    spec: Spec | None = None,
+    *,
+    batch_size: int | None = None,
+) -> Config:
+    """The checked `Config` of rule `name` from plain values, and checked against the task `spec`,
+    and the size of its batches, if they are given.
     """
     module = get(name)
     checked = module.Config.from_dict(values, kind=f"parameter of rule {name}")
     if spec is not None:
         module.Rule.check_task(checked, spec)
+        if batch_size is not None:
+            spec.check_batch_size(batch_size, least=module.Rule.least_batch(checked))
     return checked
 
 

@@ -11,6 +11,8 @@ from bioplaus.config import Config
 from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec
 
+# a 0-based count: a Python int, or a 0-d int64 tensor on the device, as in a CUDA graph
+Count = int | Tensor
 Watch = Callable[[str, int, Mapping[str, Sequence[Tensor]]], None]
 
 
@@ -76,6 +78,14 @@ class LearningRule(nn.Module):
             )
 
     @classmethod
+    def least_batch(cls, config: Any) -> int:
+        """How many samples every batch must have for a network of this `config` to learn.
+
+        Here 1; 2 for a rule that normalises over the batch, whose spread a single sample lacks.
+        """
+        return 1
+
+    @classmethod
     def example(cls) -> tuple[dict[str, Any], Spec] | None:
         """Config values and a task they fit, small enough for a test; None for a rule with
         `n_units`, whose default widths are cut down to them (`rules.example`).
@@ -132,21 +142,42 @@ class LearningRule(nn.Module):
         need.
         """
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """What is drawn for a batch of `n` samples, (n, ...) tensors on the device, which
+        `fit_batch` takes by these names. Batches draw in their order, some time before they are
+        learned. Mostly nothing.
+        """
+        return {}
+
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from one batch.
+
+        On a GPU this is captured once as a CUDA graph and replayed for every other batch of the
+        same shapes (`bioplaus.capture`). So here nothing is asked of the host (`.item()`, `if` on a
+        tensor), nothing is drawn (`begin_epoch` and `draw` do), what is learned is written into
+        tensors that stay where they are, and a Python number that changes goes by a tensor:
+        `at(rates, step)`, not `rates[step]`. What breaks this is noticed where torch can see it,
+        and learned batch by batch instead; `why_not_captured` says so beforehand.
 
         Parameters
         ----------
         x : inputs, batch first.
         y : targets as the task gives them; class indices, (batch,) int64, in classification.
-        epoch, step : 0-based epoch, and batch within it.
+        epoch, step : 0-based epoch, and batch within it; in a graph 0-d int64 tensors.
 
         Returns
         -------
         What was measured on the way, as 0-d tensors by name (a loss, for instance); the epoch's
-        mean is recorded. Often empty. Never call `.item()` here: it would wait for the device.
+        mean is recorded. Often empty.
         """
         raise NotImplementedError
+
+    def why_not_captured(self) -> str:
+        """Why `fit_batch`, as it is now, cannot be captured as a CUDA graph; empty where it can.
+
+        Here: `watch` looks at every step.
+        """
+        return "watch looks at every step" if self.watch is not None else ""
 
     def predict(self, x: Tensor) -> Tensor:
         """The network's output for inputs `x`, batch first; the evaluation uses no randomness and
@@ -166,6 +197,18 @@ class LearningRule(nn.Module):
         """
         return 0
 
+    def __repr__(self) -> str:
+        """Its key and widths, the number of its parameters, and where they are; not its modules,
+        which most rules do not have.
+        """
+        widths = "-".join(map(str, getattr(self.config, "n_units", ())))
+        parameters = [*self.parameters()]
+        kinds = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in parameters)
+        devices = dict.fromkeys(str(p.device) for p in parameters)
+        where = f", {' and '.join(kinds)} on {' and '.join(devices)}" if parameters else ""
+        n = sum(p.numel() for p in parameters)
+        return f"<rule {' '.join(filter(None, [self.key(), widths]))}: {n:,} parameters{where}>"
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "watch": None}
 
@@ -174,6 +217,18 @@ class LearningRule(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"].cpu())
+
+
+def at(values: Tensor, step: Count) -> Tensor:
+    """values[step], 0-d; a `step` on the device is not asked of it."""
+    return values[step] if isinstance(step, int) else values.index_select(0, step.view(1))[0]
+
+
+def rewritten(old: Tensor, new: Tensor) -> Tensor:
+    """`new`, of the dtype and device of `old`, in the memory of `old` where its shape allows, so
+    that a CUDA graph goes on reading it.
+    """
+    return old.copy_(new) if old.shape == new.shape else new.to(old, copy=True)
 
 
 def sparse_inputs(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
-from bioplaus.rules._base import LearningRule
+from bioplaus.rules._base import LearningRule, rewritten
 
 N_FEW = 16  # rows of a matrix that is stored row by row
-N_PREDICT = 500  # rows relaxed at once by `predict`: few enough to stay in the caches
+# rows relaxed at once by `predict`: few enough for a CPU's caches, and enough to fill a GPU
+N_PREDICT = {"cpu": 500, "cuda": 10_000}
 
 StepRule = Literal["constant", "loop_index", "slow"]
 Layers = dict[int, Tensor]  # by number of the layer: 0 is the input, 1 .. L are the layers above
@@ -211,12 +212,13 @@ class LayeredRule(LearningRule):
 
     def predict(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
-            parts = [self._evaluate(part) for part in x.split(N_PREDICT)]
+            n_rows = N_PREDICT.get(x.device.type, N_PREDICT["cpu"])
+            parts = [self._evaluate(part) for part in x.split(n_rows)]
         with torch.no_grad():
             return torch.cat(parts)  # outside inference mode: an ordinary tensor
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        """Output for at most `N_PREDICT` rows, in memory of its own."""
+        """Output for as many rows as are relaxed at once, in memory of its own."""
         raise NotImplementedError
 
     def relax(self, x: Tensor, y: Tensor | None = None) -> Trajectory:
@@ -305,11 +307,11 @@ class NudgedRule(LayeredRule):
             drawn = torch.randint(0, 2, (n_batches,), generator=self.generator).mul_(2).sub_(1)
         else:
             drawn = torch.ones(n_batches)
-        self.signs = drawn.to(self.lr_now)
+        self.signs = rewritten(self.signs, drawn)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {**super().get_extra_state(), "signs": self.signs.cpu()}
+        return {**super().get_extra_state(), "signs": self.signs.cpu().clone()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self.signs = state["signs"].to(self.lr_now)
+        self.signs = rewritten(self.signs, state["signs"])

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bioplaus._products import linear
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count
 from bioplaus.rules._layered import (
     LayeredConfig,
     LayeredRule,
@@ -99,7 +99,7 @@ class Rule(LayeredRule):
         set_rates(self.lr_now, [c.lr] * c.n_layers, factor)
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         h, n = self._forward(x), self.config.n_layers
         loss, error = self._loss(h[n], y)
         d = {n: error}

@@ -7,7 +7,7 @@ size N, moments taken over the batch, and w any weight:
 
     a_k     = W_k h_{k-1} + b_k
     h_k     = bn(f(a_k))                                      below the output
-    output  = a_L, or bn(a_L) where norm is "output"
+    output  = a_L, or bn(a_L) where norm is "output"        (no bn at all where it is "none")
     bn(u)   = gamma (u - mean(u)) / sqrt(var(u) + 1e-3) + beta            var with divisor N
     running <- 0.99 running + 0.01 batch            what `predict` takes in place of the moments
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bioplaus import metrics
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count, at, rewritten
 from bioplaus.rules._layered import LayeredConfig, LayeredRule, tensors, xavier
 from bioplaus.rules._optimisers import Adam
 
@@ -48,8 +48,8 @@ class Config(LayeredConfig):
 
     n_units: tuple[int, ...] = (3072, 2000, 10)  # layer widths, input first
     activation: Literal["relu", "linear"] = "relu"  # f, of the hidden layers
-    # what is normalised: each hidden layer, or the output
-    norm: Literal["hidden", "output"] = "hidden"
+    # what is normalised: each hidden layer, the output, or nothing
+    norm: Literal["hidden", "output", "none"] = "hidden"
     lr: float = 0.001  # lr0, step of Adam, dimensionless
     lr_decay: float = 1.0  # factor on lr every n_decay_steps batches
     n_decay_steps: int = 20000  # batches between two decays
@@ -58,7 +58,7 @@ class Config(LayeredConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_depth(1 if self.norm == "output" else 2)
+        self._check_depth(2 if self.norm == "hidden" else 1)
         self.check("lr", low=0)
         self.check("lr_decay", low=0, high=1, open_low=True)
         self.check("n_decay_steps", low=1)
@@ -67,7 +67,8 @@ class Config(LayeredConfig):
     @property
     def normed(self) -> tuple[int, ...]:
         """Layers (0: the lowest) that have a batch norm."""
-        return (self.n_layers - 1,) if self.norm == "output" else tuple(range(self.n_layers - 1))
+        n = self.n_layers
+        return {"hidden": tuple(range(n - 1)), "output": (n - 1,), "none": ()}[self.norm]
 
 
 class Rule(LayeredRule):
@@ -99,6 +100,7 @@ class Rule(LayeredRule):
     """
 
     config: Config
+    lr_steps: Tensor
 
     def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__(config, generator)
@@ -113,20 +115,28 @@ class Rule(LayeredRule):
         self.running_var = tensors([torch.ones(n) for n in normed])
         self.optimiser = Adam(self._learned(), use_paper_form=True, epsilon=EPSILON_ADAM)
         self.optimiser.count.fill_(config.start_step)
-        self.n_batches = 0  # in an epoch
+        self.register_buffer("lr_steps", torch.zeros(0), persistent=False)
+
+    @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 2
 
     def _learned(self) -> list[Tensor]:
         return [*self.w_ff, *self.bias, *self.gamma, *self.beta]
 
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
-        self.n_batches = n_batches
+        c, first = self.config, self.config.start_step + epoch * n_batches
+        rates = [
+            c.lr * c.lr_decay ** (step // c.n_decay_steps)
+            for step in range(first, first + n_batches)
+        ]
+        self.lr_steps = rewritten(self.lr_steps, torch.tensor(rates, dtype=torch.float64))
 
     @torch.no_grad()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """One step from inputs `x`, (batch, n_0) float, and classes `y`, (batch,) int64."""
         c = self.config
-        n_done = c.start_step + epoch * self.n_batches + step
-        self.lr_now.fill_(c.lr * c.lr_decay ** (n_done // c.n_decay_steps))
+        self.lr_now.copy_(at(self.lr_steps, step))
         weights = self._learned()
         with torch.enable_grad():
             leaves = [weight.detach().requires_grad_() for weight in weights]

@@ -26,7 +26,7 @@ from torch.nn import functional
 from bioplaus.config import Config as BaseConfig
 from bioplaus.errors import BioplausError
 from bioplaus.nets.lstm import CELLS
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.rules._optimisers import Adam
 from bioplaus.tasks import Spec
 
@@ -49,7 +49,7 @@ class Config(BaseConfig):
     """Defaults: published seq-MNIST classification at K = 3."""
 
     n_units: tuple[int, ...] = (28, 30, 10)  # inputs per step, hidden units, outputs
-    cell: Literal["lstm", "tanh"] = "lstm"
+    cell: Literal["lstm", "tanh"] = "lstm"  # of the cortex; tanh: a plain recurrent network
     # mse: a target at every supervised step; xent: a class at the last step
     loss: Literal["mse", "xent"] = "xent"
     # steps of a truncation, K; None: the whole sequence (full back-propagation in time)
@@ -177,7 +177,7 @@ class Rule(LearningRule):
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from sequences.
 
         Parameters

@@ -23,7 +23,7 @@ from bioplaus.config import Config as BaseConfig
 from bioplaus.config import added
 from bioplaus.errors import BioplausError
 from bioplaus.nets.captioner import Captioner
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.rules._optimisers import Adam
 from bioplaus.tasks import Spec
 
@@ -120,6 +120,10 @@ class Rule(LearningRule):
             )
 
     @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 2 if config.has_image_layer else 1  # its norm follows the spread of a batch
+
+    @classmethod
     def example_spec(cls, config: Config, n_steps: int | None = None) -> Spec:
         widths = config.n_units
         spec = Spec(
@@ -143,7 +147,7 @@ class Rule(LearningRule):
     def begin_epoch(self, epoch: int, n_batches: int) -> None:
         self.lr_now.fill_(self.config.lr)  # after `.to`: in float64 not through float32
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         """Learn from captions of one length.
 
         Parameters

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bioplaus.config import Config as BaseConfig
 from bioplaus.errors import BioplausError
-from bioplaus.rules._base import BenchmarkCase, LearningRule
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule
 from bioplaus.tasks import Spec
 
 PRECISION = 1e-30  # least normaliser: a batch that changes nothing leaves the weights as they are
@@ -168,7 +168,7 @@ class Rule(LearningRule):
 
     @torch.no_grad()
     def fit_batch(
-        self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0
+        self, x: Tensor, y: Tensor | None = None, *, epoch: Count = 0, step: Count = 0
     ) -> dict[str, Tensor]:
         """One update from inputs `x`, (batch, n_in) float; labels, epoch and step are not used.
         Measures nothing.

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bioplaus import metrics
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count, at
 from bioplaus.rules._layered import (
     FREE,
     Layers,
@@ -155,9 +155,9 @@ class Rule(NudgedRule):
         set_rates(self.lr_fb_now, self.config.lr_fb, factor)
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        c, beta = self.config, self.signs[step] * self.config.beta_nudge
-        free, nudged, *anti = self._settle(x, y, self.signs[step])
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        c, beta = self.config, at(self.signs, step) * self.config.beta_nudge
+        free, nudged, *anti = self._settle(x, y, at(self.signs, step))
         if c.is_three_phase:
             self._learn_weights(nudged["r"], anti[0]["r"], 2 * beta)
         else:

@@ -28,7 +28,7 @@ from bioplaus import metrics
 from bioplaus.errors import BioplausError
 from bioplaus.nets.synthesiser import LastLayer, Synthesiser
 from bioplaus.rules import bptt
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count
 
 _DRAWING = {"n_units": [28, 30, 2], "loss": "mse", "spars_int": 4, "n_truncation": 3}
 _WIDE = _DRAWING | {"n_synth_hidden": 300}
@@ -165,7 +165,7 @@ class Rule(bptt.Rule):
         )
         self.record: dict[str, Tensor] | None = None
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         if not self.has_cerebellum:
             return self._rest(super().fit_batch(x, y, epoch=epoch, step=step))
         if self._is_recorded(step):
@@ -218,9 +218,14 @@ class Rule(bptt.Rule):
             self.synth_optimiser.step(phi, self.synth_grads, self.lr_now)
         return {**measured, "synth_share": torch.zeros_like(measured["grad_norm"])}
 
-    def _is_recorded(self, step: int) -> bool:
+    def _is_recorded(self, step: Count) -> bool:
         every = self.config.record_every
-        return every > 0 and step % every == 0
+        return every > 0 and int(step) % every == 0
+
+    def why_not_captured(self) -> str:
+        if self.config.record_every:
+            return "gradients are recorded at some batches (record_every)"
+        return super().why_not_captured()
 
     def _objective(
         self, x: Tensor, y: Tensor, z: Tensor, steps: range

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count, at
 from bioplaus.rules._layered import (
     FREE,
     Layers,
@@ -106,9 +106,9 @@ class Rule(NudgedRule):
         set_rates(self.lr_now, c.lr_ff, c.lr_decay ** (epoch // c.n_decay_epochs))
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        free, nudged = self._settle(x, y, self.signs[step])
-        self._learn(free, nudged, self.signs[step] * self.config.beta_nudge)
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        free, nudged = self._settle(x, y, at(self.signs, step))
+        self._learn(free, nudged, at(self.signs, step) * self.config.beta_nudge)
         return {}
 
     def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> tuple[Layers, Layers]:

@@ -13,9 +13,10 @@ weights w that are not frozen:
     w        <- w - Adam(dL/dw + weight_decay w)
 """
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,8 +27,9 @@ from bioplaus import _memory
 from bioplaus import config as _config
 from bioplaus.errors import BioplausError
 from bioplaus.nets import backbones
+from bioplaus.nets.dropout import Dropout
 from bioplaus.nets.hemispheres import SIDES, Hemispheres
-from bioplaus.rules._base import BenchmarkCase, LearningRule, sparse_inputs
+from bioplaus.rules._base import BenchmarkCase, Count, LearningRule, sparse_inputs
 from bioplaus.tasks import Spec
 from bioplaus.tasks.hierarchies import KINDS, HierarchySpec
 
@@ -40,7 +42,7 @@ class Config(_config.Config):
 
     n_fine: int = 100  # classes
     n_coarse: int = 20  # superclasses
-    heads: Literal["both", "fine", "coarse"] = "both"
+    heads: Literal["both", "fine", "coarse"] = "both"  # which labels the network predicts
     # fields of nets.backbones.Config: the (fine) hemisphere
     left: dict = dataclasses.field(default_factory=dict)
     # in what the second (coarse) hemisphere differs from the left one; None: there is none
@@ -83,6 +85,11 @@ class Config(_config.Config):
             alike = {"backbone": left.backbone, "widths": left.widths, "is_frozen": left.is_frozen}
             sides["right"] = dataclasses.replace(right, **alike)
         return sides
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether features are a function of the image alone for as long as the heads learn."""
+        return self.frozen_norm == "eval" and all(side.is_frozen for side in self.sides().values())
 
     def classes(self) -> dict[str, int]:
         """Number of classes by head, fine first."""
@@ -149,6 +156,10 @@ class Rule(LearningRule):
                 f"image_size is {config.image_size}, but images of {spec.name!r} are {height} x"
                 f" {width} pixels."
             )
+
+    @classmethod
+    def least_batch(cls, config: Config) -> int:
+        return 1 if config.is_fixed else 2
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], HierarchySpec]:
@@ -218,7 +229,23 @@ class Rule(LearningRule):
             is_swapped = self.config.wiring == "published" and len(self.net.sides) == 2
             self.net.adopt(SIDES[1 - SIDES.index(side)] if is_swapped else side, source.net)
 
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def draw(self, n: int) -> dict[str, Tensor]:
+        """`masks` of all dropouts side by side, where there are any."""
+        masks = [dropout.mask(n) for dropout in self._dropouts()]
+        return {"masks": torch.cat(masks, 1).to(self._device)} if masks else {}
+
+    def _dropouts(self) -> list[Dropout]:
+        """Those that need a mask, in the order of the forward pass."""
+        found = (part for part in self.net.modules() if isinstance(part, Dropout))
+        return [dropout for dropout in found if dropout.is_drawing]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def fit_batch(
+        self, x: Tensor, y: Tensor, *, epoch: Count, step: Count, masks: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Parameters
@@ -226,13 +253,17 @@ class Rule(LearningRule):
         x : (batch, channels, height, width) float, or (batch, n_features) where all hemispheres are
             fixed.
         y : (batch, 2) int64, class and superclass.
+        masks : from `draw`, which is asked where there are none.
 
         Returns
         -------
         "loss", "<head>_loss", and "running_<head>_accuracy", measured before the update, with
         dropout.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.use_bfloat16):
+        with (
+            self._given(self.draw(len(x)).get("masks") if masks is None else masks),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.use_bfloat16),
+        ):
             logits = self.net(x)
         targets = {kind: y[:, KINDS.index(kind)] for kind in logits}
         losses = {
@@ -250,6 +281,21 @@ class Rule(LearningRule):
             is_right = logits[kind].argmax(1) == target
             measured[f"running_{kind}_accuracy"] = is_right.double().mean()
         return measured
+
+    @contextlib.contextmanager
+    def _given(self, masks: Tensor | None) -> Iterator[None]:
+        """Dropouts take their masks from these inside the block."""
+        dropouts = self._dropouts() if masks is not None else []
+        start = 0
+        for dropout in dropouts:
+            assert masks is not None
+            dropout.given = masks[:, start : start + dropout.n_features]
+            start += dropout.n_features
+        try:
+            yield
+        finally:
+            for dropout in dropouts:
+                dropout.given = None
 
     def logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by head, (batch, n_classes) each, for images or features."""
@@ -310,7 +356,11 @@ class Rule(LearningRule):
             is_fused = learning[0].device.type in ("cpu", "cuda")
             decay = self.config.weight_decay
             self._optimiser = torch.optim.Adam(
-                learning, lr=self.config.lr, weight_decay=decay, fused=is_fused
+                learning,
+                lr=self.config.lr,
+                weight_decay=decay,
+                fused=is_fused,
+                capturable=learning[0].device.type == "cuda",
             )
         return self._optimiser
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count
 from bioplaus.rules._layered import Layers, numbered, one_hot, outer, set_rates
 from bioplaus.rules._optimisers import SGD, Adam, Optimiser
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
@@ -101,7 +101,7 @@ class Rule(PredictiveRule):
         set_rates(self.lr_now, [c.lr] * c.n_layers, c.lr_decay**epoch)
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         relaxed, first = self._settle(x, y)
         f, e, n = self._rates(relaxed), self._errors(relaxed, first), len(x)
         gradients = [outer(e[k], f[k - 1]) / n for k in e] + [e[k].mean(0) for k in e]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bioplaus.rules._base import BenchmarkCase
+from bioplaus.rules._base import BenchmarkCase, Count, at, rewritten
 from bioplaus.rules._layered import Layers, NudgedRule, numbered, one_hot, outer
 from bioplaus.rules._predictive import PredictiveConfig, PredictiveRule
 
@@ -91,12 +91,12 @@ class Rule(NudgedRule, PredictiveRule):
             [c.lr * c.lr_decay ** (batch // c.n_decay_batches) for batch in done],
             dtype=torch.float64,
         )
-        self.lr_steps = rates.to(self.lr_now)
+        self.lr_steps = rewritten(self.lr_steps, rates)
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        lam, lr = self.signs[step] * self.config.lambda_nudge, self.lr_steps[step]
-        relaxed, first = self._settle(x, y, self.signs[step])
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        lam, lr = at(self.signs, step) * self.config.lambda_nudge, at(self.lr_steps, step)
+        relaxed, first = self._settle(x, y, at(self.signs, step))
         w, b = numbered(self.w_ff), numbered(self.bias)
         f, e = self._rates(relaxed), self._errors(relaxed, first)
         for k in w:
@@ -142,11 +142,11 @@ class Rule(NudgedRule, PredictiveRule):
         return self._forward(x)[self.config.n_layers]
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {**super().get_extra_state(), "lr_steps": self.lr_steps.cpu()}
+        return {**super().get_extra_state(), "lr_steps": self.lr_steps.cpu().clone()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self.lr_steps = state["lr_steps"].to(self.lr_now)
+        self.lr_steps = rewritten(self.lr_steps, state["lr_steps"])
 
     def _objective_of(
         self, x: Tensor, y: Tensor | None, phase: str, state: Mapping[str, Sequence[Tensor]]

@@ -15,6 +15,8 @@ import abc
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -22,6 +24,21 @@ from torch import Tensor
 
 from bioplaus import config
 from bioplaus.errors import BioplausError, unknown
+
+__all__ = [
+    "Spec",
+    "Task",
+    "check_available",
+    "check_batch_size",
+    "configure",
+    "describe",
+    "finite",
+    "held_out",
+    "renamed",
+]
+
+# modules that are a task, imported when they are first used
+_TASKS = ("captions", "features", "hierarchies", "images", "linedraw", "patches", "seqmnist")
 
 C = TypeVar("C", bound=config.Config)  # a task's config
 S = TypeVar("S")  # the data of one split
@@ -42,12 +59,18 @@ class Spec:
     # samples to learn from in an epoch; None where only reading the data tells
     n_train: int | None = field(default=None, compare=False)
 
-    def check_batch_size(self, batch_size: int, name: str = "batch_size") -> None:
+    def check_batch_size(
+        self, batch_size: int, name: str = "batch_size", *, least: int = 1
+    ) -> None:
         """Raise `BioplausError` unless a batch of this size, called `name` in the error, fits into
-        the training samples, as far as their number is known.
+        the training samples, as far as their number is known, and the last one, which is smaller
+        where the size does not divide their number, has the `least` samples that a rule needs
+        (`LearningRule.least_batch`).
         """
         if self.n_train is not None:
             check_batch_size(batch_size, self.n_train, name)
+        n_last = (self.n_train or 0) % max(batch_size, 1) or batch_size
+        _check_last_batch(n_last, least, batch_size, self.n_train, name)
 
 
 class Task(abc.ABC, Generic[C, S]):
@@ -78,6 +101,23 @@ class Task(abc.ABC, Generic[C, S]):
     splits: Mapping[str, S]
     monitored: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """The data set, the size of each split, what comes in and goes out, and how inputs are
+        prepared.
+        """
+        spec, way = self.spec, getattr(self.config, "preprocessing", None)
+        sizes = ", ".join(f"{split} {self.n_samples(split):,}" for split in self.splits)
+        outputs = "classes" if spec.kind == "classification" else "outputs"
+        parts = [f"{sizes}", f"{spec.n_in:,} inputs, {spec.n_out:,} {outputs}"]
+        parts += [f"{spec.n_steps} time steps"] if spec.n_steps else []
+        parts += [f"preprocessing {way}"] if way else []
+        return f"<task {spec.name}: {'; '.join(parts)}>"
+
+    def n_samples(self, split: str) -> int:
+        """Number of samples in a split. Here: of the last part of its data, the labels."""
+        data: Any = self.splits[split]
+        return len(data[-1])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256, hexadecimal, of the data and of all that decides how they are shown; computed
@@ -107,14 +147,28 @@ class Task(abc.ABC, Generic[C, S]):
         return -(-self.n_train // batch_size)
 
     @abc.abstractmethod
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch of training batches, the arguments of `fit_batch`.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """What decides each batch of one epoch, as tensors on the device: the rows of its samples,
+        crops and flips; or the batch itself, where that is simplest.
 
         Parameters
         ----------
         generator : torch.Generator
             CPU generator; every draw of the epoch comes from it.
         """
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, ...]:
+        """The batch of one draw, the arguments of `fit_batch`; a function of the draw alone, which
+        a CUDA graph can hold: nothing drawn, nothing asked of the host.
+
+        Here: the draw itself.
+        """
+        return draw
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of training batches, the arguments of `fit_batch`: those of `draws`."""
+        for draw in self.draws(batch_size, generator):
+            yield self.batch_of(*draw)
 
     def evaluate(self, rule: Any, *splits: str) -> dict[str, float]:
         """Measure a rule, drawing nothing and changing nothing.
@@ -182,6 +236,33 @@ def check_batch_size(batch_size: int, n_train: int, name: str = "batch_size") ->
         raise BioplausError(
             f"{name} is {batch_size!r}, but must be from 1 to {n_train}, the number of training"
             " inputs."
+        )
+
+
+def check_last_batch(task: Task[Any, Any], batch_size: int, least: int) -> None:
+    """Raise `BioplausError` unless the last batch of an epoch has at least so many samples.
+
+    Parameters
+    ----------
+    least : int
+        Samples that a rule needs (`LearningRule.least_batch`).
+    """
+    if least > 1:
+        n_train = getattr(task, "n_train", None)  # a task of a notebook's own may not say
+        n_last = batch_size
+        if n_train is not None:  # more are left where batches are whole only
+            n_last = min(batch_size, n_train - (task.n_batches(batch_size) - 1) * batch_size)
+        _check_last_batch(n_last, least, batch_size, n_train, "batch_size")
+
+
+def _check_last_batch(
+    n_last: int, least: int, batch_size: int, n_train: int | None, name: str
+) -> None:
+    if n_last < least:
+        leaves = f", which leaves a last batch of {n_last} (of {n_train} training inputs)"
+        raise BioplausError(
+            f"{name} is {batch_size}{leaves if n_last < batch_size else ''}, but the rule"
+            f" normalises over a batch: every batch must have at least {least}."
         )
 
 
@@ -259,3 +340,13 @@ def describe(task: Task[Any, Any]) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         **({"remark": remark} if remark else {}),
     }
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _TASKS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_TASKS])

@@ -121,18 +121,23 @@ class FeatureTask(tasks.Task[config.Config, tuple[Tensor, ...]]):
         tasks.check_batch_size(batch_size, self.n_train)
         return self.n_train // batch_size
 
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
-        """One epoch of (inputs,); one permutation is drawn from `generator` unless the order is
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+        """One epoch of rows; one permutation is drawn from `generator` unless the order is
         fixed.
         """
         n = self.n_batches(batch_size) * batch_size
-        if self.is_fixed:
-            for x in self.x[:n].split(batch_size):
-                yield (x,)
-            return
-        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        for rows in order[:n].split(batch_size):
-            yield (self.x.index_select(0, rows),)
+        n_inputs, device = len(self.x), self.x.device
+        order = (
+            torch.arange(n_inputs)
+            if self.is_fixed
+            else torch.randperm(n_inputs, generator=generator)
+        )
+        for rows in order[:n].to(device).split(batch_size):
+            yield (rows,)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor]:
+        """(inputs,), (batch, n_in)."""
+        return (self.x.index_select(0, *draw),)
 
     def evaluate(self, rule: Any, *splits: str) -> dict[str, float]:
         """What became of the units; the metrics of `probe` have no prefix, as there is no other
@@ -192,13 +197,15 @@ class ReadoutTask(tasks.Task[config.Config, tuple[Tensor, Tensor]]):
         """Number of training inputs."""
         return len(self.splits["train"][0])
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (inputs, labels); one permutation is drawn from `generator`."""
-        x, y = self.splits["train"]
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+        """One epoch of rows; one permutation is drawn from `generator`."""
+        x = self.splits["train"][0]
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
-            yield x.index_select(0, rows), y.index_select(0, rows)
+            yield (rows,)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, ...]:
+        """(inputs, labels), (batch, n_in) float and (batch,) int64."""
+        return tuple(part.index_select(0, *draw) for part in self.splits["train"])
 
     def measure(self, rule: Any, split: str) -> dict[str, Tensor]:
         """ "loss", the mean cross-entropy in nat, and "accuracy", the fraction right."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bioplaus import config, tasks
+from bioplaus import _files, config, tasks
 from bioplaus import device as _device
 from bioplaus.errors import BioplausError, unknown
 from bioplaus.tasks import Spec, captioned
@@ -45,7 +45,14 @@ __all__ = [
     "tokens",
 ]
 
-DATASETS = ("scenes", "coco", "flickr8k")
+DATASETS = ("scenes", "coco", "flickr8k", "flickr8k-1000")
+# files with a name of their own: the path in the folder of data sets, and the sha256
+NAMED = {
+    "flickr8k-1000": (
+        "flickr8k_1000.npz",
+        "edac4600448aecab5230a4fe8057ec1dc86cd246b756b55ec9b030ea59b864ff",
+    )
+}
 N_SCENES = {"train": 1000, "validation": 300}  # drawn unless the config says how many
 
 
@@ -53,7 +60,8 @@ N_SCENES = {"train": 1000, "validation": 300}  # drawn unless the config says ho
 class Config(config.Config):
     """Which pictures and captions. Defaults: drawn scenes; the rest as published."""
 
-    # scenes, coco, flickr8k, the absolute path of a folder laid out like one of the two, or a .npz
+    # scenes, coco, flickr8k, flickr8k-1000 (its first thousand pictures, flickr8k_1000.npz), the
+    # absolute path of a folder laid out like COCO or Flickr8k, or a .npz
     dataset: str = "scenes"
     # None: small_cnn for scenes, else resnet152
     encoder: Literal["small_cnn", "resnet152"] | None = None
@@ -157,12 +165,31 @@ def _sources(settings: Config) -> dict[str, Source]:
         n_train = settings.n_train or N_SCENES["train"]
         n_validation = settings.n_val or N_SCENES["validation"]
         return captioned.drawn(n_train, n_validation, settings.seed)
-    return captioned.photographs(_path(settings), settings.n_train, settings.n_val)
+    path = _path(settings)
+    if settings.dataset in NAMED:
+        _check_file(settings.dataset, path, NAMED[settings.dataset][1])
+    return captioned.photographs(path, settings.n_train, settings.n_val)
 
 
 def _path(settings: Config) -> Path:
     """Where the photographs lie; a relative path is one in the folder of data sets."""
-    return data.root() / os.path.expanduser(settings.dataset)
+    name = NAMED[settings.dataset][0] if settings.dataset in NAMED else settings.dataset
+    return data.root() / os.path.expanduser(name)
+
+
+def _check_file(dataset: str, path: Path, sha256: str) -> None:
+    """Raise unless the file of a data set is there, and is the one that its name stands for."""
+    content = _files.read(path)
+    if content is None:
+        raise BioplausError(
+            f"Data set {dataset} is not there: put {path.name} into {path.parent}, or set"
+            " BIOPLAUS_DATA to the folder that has it."
+        )
+    if (computed := _files.sha256(content)) != sha256:
+        raise BioplausError(
+            f"{path} is not the file that data set {dataset} means: its sha256 is"
+            f" {computed[:12]}..., not {sha256[:12]}...."
+        )
 
 
 def needed(dataset: str, encoder: str | None) -> dict[str, Callable[[], str]]:
@@ -259,10 +286,14 @@ class CaptionTask(tasks.Task[Config, Split]):
         """The tokenised captions of each validation picture."""
         return self.splits["validation"].references
 
+    def n_samples(self, split: str) -> int:
+        """Number of captions used."""
+        return sum(len(rows) for _, rows in self.splits[split].by_length.values())
+
     @property
     def n_train(self) -> int:
         """Number of training captions used; batches leave some out (`n_batches`)."""
-        return sum(len(rows) for _, rows in self.splits["train"].by_length.values())
+        return self.n_samples("train")
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches in one epoch; captions that do not fill a batch of their length are
@@ -270,10 +301,9 @@ class CaptionTask(tasks.Task[Config, Split]):
         """
         return sum(self._counts(batch_size).values())
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of batches (features, tokens), each of captions of one length, in random order.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of batches: rows of pictures, and the tokens of captions of one length, in
+        random order.
 
         Parameters
         ----------
@@ -287,7 +317,12 @@ class CaptionTask(tasks.Task[Config, Split]):
             parts += [(rows[chosen], numbers[chosen]) for chosen in order.split(batch_size)]
         for k in torch.randperm(len(parts), generator=generator).tolist():
             rows, numbers = parts[k]
-            yield train.features[rows.to(self._device)], numbers.to(self._device)
+            yield rows.to(self._device), numbers.to(self._device)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, Tensor]:
+        """(features, tokens): (batch, n_in) float, (batch, length) int64."""
+        rows, numbers = draw
+        return self.splits["train"].features.index_select(0, rows), numbers
 
     def measure(self, rule: Any, split: str) -> dict[str, float]:
         """ "bits": cross-entropy per word of the captions, teacher forced, in bits.
@@ -333,11 +368,16 @@ class CaptionTask(tasks.Task[Config, Split]):
 
         Returns
         -------
-        pictures : as of `pictures`. references : sentences by picture. generated : a sentence each.
+        pictures : as of `pictures`; photographs belong to their authors, and of those only the mean
+            colour is kept, as one pixel. references : sentences by picture. generated : a sentence
+            each.
         """
         chosen = range(min(n, len(generated)))
+        pictures = self.pictures(chosen)
+        if self.config.dataset != "scenes":
+            pictures = pictures.mean((1, 2), keepdims=True).round().astype(np.uint8)
         return {
-            "pictures": self.pictures(chosen),
+            "pictures": pictures,
             "references": [[" ".join(words) for words in self.references[i]] for i in chosen],
             "generated": [" ".join(generated[i]) for i in chosen],
         }

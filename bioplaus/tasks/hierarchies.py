@@ -196,6 +196,7 @@ class HierarchyTask(LabelledTask):
 
     x : (batch, channels, height, width) float, channels last in memory, normalised by colour with
         the published mean and deviation (CIFAR-100) or those of all training images of the set.
+
     y : (batch, 2) int64, class and superclass.
 
     Attributes
@@ -245,10 +246,9 @@ class HierarchyTask(LabelledTask):
         self.splits = {split: (x, self.y[split]) for split, x in self.x.items()}
         self.monitored = tuple(split for split in ("validation", "test") if split in self.y)
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training batches; each image comes once, the last batch may be smaller.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """The rows of each batch, and the corner and flip of each of its images; each image comes
+        once, the last batch may be smaller.
 
         Parameters
         ----------
@@ -257,11 +257,13 @@ class HierarchyTask(LabelledTask):
         self.n_batches(batch_size)
         y = self.y["train"]
         order = torch.randperm(len(y), generator=generator)
-        draws = [
-            part.to(y.device).split(batch_size) for part in (order, *self.draw(len(y), generator))
-        ]
-        for rows, top, left, flip in zip(*draws, strict=True):
-            yield self.view(rows, top, left, flip), y.index_select(0, rows)
+        drawn = (order, *self.draw(len(y), generator))
+        return zip(*(part.to(y.device).split(batch_size) for part in drawn), strict=True)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as `view` shows them, and their labels, (batch, 2) int64."""
+        rows, top, left, flip = draw
+        return self.view(rows, top, left, flip), self.y["train"].index_select(0, rows)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Corners and flips of `n` augmented images: top, left, (n,) int64 from 0 to 2 pad, and
@@ -345,16 +347,18 @@ class EncodedTask(LabelledTask):
             self.features[split] = torch.cat([encode(x) for x in task.inputs(split)])[None]
         self.splits = {split: (self.features[split], y) for split, y in self.y.items()}
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch; the stream draws the order, then the view of each image."""
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """The rows of each batch and the view of each of its images, drawn in this order."""
         self.n_batches(batch_size)
-        features, y = self.features["train"], self.y["train"]
-        order = torch.randperm(len(y), generator=generator).to(y.device)
-        views = torch.randint(len(features), (len(y),), generator=generator).to(y.device)
-        for rows, view in zip(order.split(batch_size), views.split(batch_size), strict=True):
-            yield features[view, rows], y.index_select(0, rows)
+        y = self.y["train"]
+        order = torch.randperm(len(y), generator=generator)
+        views = torch.randint(len(self.features["train"]), (len(y),), generator=generator)
+        return zip(*(part.to(y.device).split(batch_size) for part in (order, views)), strict=True)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, (batch, n_features), and labels, (batch, 2) int64."""
+        rows, view = draw
+        return self.features["train"][view, rows], self.y["train"].index_select(0, rows)
 
     def inputs(self, split: str) -> Iterator[Tensor]:
         """The features of a split, in order and in parts."""

@@ -187,14 +187,10 @@ class ImageTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training batches (x, y) in an order drawn from `generator`; each image comes
-        once.
-
-        Every batch is a new pair of tensors. The last one is smaller where `batch_size` does not
-        divide the number of images.
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """The rows of each batch, in an order drawn from `generator`; each image comes once, and
+        the last batch is smaller where `batch_size` does not divide their number. Where the
+        preprocessing augments, the batches (x, y) themselves.
 
         Parameters
         ----------
@@ -205,11 +201,17 @@ class ImageTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         x, y = self.splits["train"]
         order = torch.randperm(len(x), generator=generator).to(x.device)
         for rows in order.split(batch_size):
-            batch = x.index_select(0, rows)
-            yield (
-                (batch if self._augment is None else self._augment(batch, generator)),
-                y.index_select(0, rows),
-            )
+            if self._augment is None:
+                yield (rows,)
+            else:
+                batch = x.index_select(0, rows)
+                yield self._augment(batch, generator), y.index_select(0, rows)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, ...]:
+        """New tensors (x, y): (batch, n_in) float, (batch,) int64."""
+        if self._augment is not None:
+            return draw
+        return tuple(part.index_select(0, *draw) for part in self.splits["train"])
 
     def measure(self, rule: Any, split: str) -> dict[str, Tensor]:
         """ "accuracy", the fraction of images classified right; with 100 classes or more also

@@ -195,15 +195,16 @@ class LineDrawing(tasks.Task[Config, Drawings]):
         """sha256, hexadecimal, of the settings that the data follow from."""
         return hashlib.sha256(f"linedraw {json.dumps(self.config.to_dict())}".encode()).hexdigest()
 
+    def n_samples(self, split: str) -> int:
+        return self.splits[split].n
+
     @property
     def n_train(self) -> int:
         """Drawings to learn from in an epoch."""
         return self.config.n_train - self.config.n_validation
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of new drawings (x, y).
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of new drawings: the batches (x, y) themselves.
 
         Parameters
         ----------

@@ -223,20 +223,17 @@ class SequenceTask(tasks.Task[Config, tuple[Tensor, Tensor]]):
         """Number of training images, those of the validation not among them."""
         return len(self.splits["train"][0])
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training batches (x, y); nothing is drawn unless `shuffle`, then one
-        permutation.
-        """
-        x, y = self.splits["train"]
-        if self.config.shuffle:
-            order = torch.randperm(len(x), generator=generator).to(x.device)
-            for rows in order.split(batch_size):
-                yield self._prepared(x[rows], y[rows])
-        else:
-            for part in zip(x.split(batch_size), y.split(batch_size), strict=True):
-                yield self._prepared(*part)
+    def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+        """The rows of each batch; nothing is drawn unless `shuffle`, then one permutation."""
+        n, device = self.n_train, self.splits["train"][0].device
+        order = torch.randperm(n, generator=generator) if self.config.shuffle else torch.arange(n)
+        for rows in order.to(device).split(batch_size):
+            yield (rows,)
+
+    def batch_of(self, *draw: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, y) as a rule sees them."""
+        pixels, classes = (part.index_select(0, *draw) for part in self.splits["train"])
+        return self._prepared(pixels, classes)
 
     def measure(self, rule: Any, split: str) -> dict[str, Tensor]:
         """ "nll", "accuracy" and "certainty"; or of a drawing "mse", and in the test also

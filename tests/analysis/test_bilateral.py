@@ -286,6 +286,8 @@ def test_confusions_are_sorted_by_superclass_with_lines_between_them():
 
 SPEC = hierarchies.spec("digits")
 GOOD = {
+    "n_epochs": 3,
+    "batch_size": 64,
     "checkpoints": {},
     "members": {},
     "ensemble": "",

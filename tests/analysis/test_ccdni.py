@@ -146,6 +146,20 @@ def test_horizons_give_the_ratio_seed_by_seed():
     assert claim("C5", "simple line drawing: error ratio").ours == pytest.approx(0.7)
 
 
+def test_the_horizon_of_a_loss_at_the_last_step_is_the_length_of_the_last_truncation():
+    """Counted by hand: 28 rows cut from the first on into pieces of K."""
+    for k in (1, 2, 3, 5, 7):
+        for entry in (f"crnn-k{k}", f"ccrnn-k{k}"):
+            write("discrimination", entry, {521: 1.0}, task={"n_steps": 28, "n_out": 10})
+    runs = analysis.load("ccdni", "discrimination", "desk")
+    table = tables.horizon(runs, "train_mse").set_index("K")
+    last = {k: len([*range(28)][(27 // k) * k :]) for k in (1, 2, 3, 5, 7)}
+    assert last == {1: 1, 2: 2, 3: 1, 5: 3, 7: 7}
+    assert table.horizon.to_dict() == pytest.approx({k: n / 28 for k, n in last.items()})
+    drawn = figures.horizons({"discrimination": table.reset_index()}, ylabel="").figure.axes[0]
+    assert {text.get_text() for text in drawn.texts} >= {"K = 1", "K = 3"}
+
+
 def test_the_export_has_the_published_axes_and_nan_where_nothing_was_measured():
     write("linedraw", "crnn-k1", {1: 5.0, 2: 6.0}, n_epochs=3)
     write("linedraw", "ccrnn-k1", {2: 4.0}, n_epochs=2)

@@ -11,7 +11,7 @@ from bioplaus.analysis import claims
 from bioplaus.analysis.published import Published
 from bioplaus.analysis.verdicts import Verdict
 
-RUNS = types.SimpleNamespace(paper="p", experiment="e", label=str.upper)
+RUNS = types.SimpleNamespace(paper="p", experiment="e", label=str.upper, runs=())
 PUBLISHED = Published(value=0.97, sd=0.002, n=10)
 
 
@@ -31,6 +31,19 @@ def test_a_value_has_means_spreads_in_sample_form_numbers_difference_and_interva
     error = math.sqrt(0.001**2 + 0.002**2 / 10)
     assert claim.z == pytest.approx(0.001 / error)
     assert (claim.low + claim.high) / 2 == pytest.approx(0.001)
+
+
+def test_seeds_that_were_added_after_looking_are_counted_in_the_note():
+    planned = [types.SimpleNamespace(entry="ep", n_seeds_added=7) for _ in range(10)]
+    more = types.SimpleNamespace(**{**vars(RUNS), "runs": planned})
+
+    def note(n, **how):
+        ours = [0.97 + 0.001 * i for i in range(n)]
+        return claims.value(more, "ep", "a", "epoch", 10, ours, PUBLISHED, **how).note
+
+    assert note(3) == ""  # those that had been planned
+    assert note(10) == "7 of 10 seeds were added after looking at the others"
+    assert note(8, left_out=2).startswith("7 of 10 seeds were added after looking")
 
 
 def test_the_verdict_rests_on_our_spread_too():

@@ -1,5 +1,7 @@
 """Drawing: what is executed, what is kept; and the page."""
 
+import base64
+import io
 import json
 import operator
 import os
@@ -11,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from bioplaus import paths, results
-from bioplaus.analysis import drawing, experiment, report
+from bioplaus.analysis import drawing, experiment, report, saving
 from bioplaus.errors import BioplausError, RunError
 from bioplaus.experiments import notebooks
 from bioplaus.papers.corinfomax import figures
@@ -27,8 +31,7 @@ from bioplaus import analysis
 
 class Picture:
     # stands in for one of matplotlib, which takes a second to render
-    draw_without_rendering = set_layout_engine = get_facecolor = lambda *_: "white"
-    savefig = lambda self, buffer, format, **_: buffer.write(format.encode())
+    draw_without_rendering = set_layout_engine = lambda *_: None
 
 out = analysis.Output("corinfomax_fig_a", preset)
 mnist = analysis.load("corinfomax", "mnist", preset)
@@ -57,7 +60,15 @@ def notebook(home, name, *sources, title="A title"):
 @pytest.fixture
 def inline(monkeypatch):
     """Notebooks are executed in this process, without a kernel; the list says which."""
-    executed = []
+    executed, render = [], saving._render
+    picture = io.BytesIO()
+    Image.new("RGB", (1500, 900)).save(picture, "png")
+
+    def rendered(figure, kind):
+        return render(figure, kind) if isinstance(figure, Figure) else picture.getvalue()
+
+    monkeypatch.setattr(saving, "_render", rendered)
+    monkeypatch.setattr(saving, "_show", lambda *_: None)
 
     def execute(source, output, parameters, **_):
         executed.append(source.stem)
@@ -78,21 +89,26 @@ def redraw(preset="desk"):
 
 
 class Reader(HTMLParser):
-    """Checks that tags nest, and collects addresses and visible text."""
+    """Checks that tags nest, and collects addresses, names and visible text."""
 
     VOID = {"meta", "img", "br", "link", "hr"}
 
-    def __init__(self, text):
+    def __init__(self, *texts):
         super().__init__()
         self.open, self.links, self.images, self.words = [], [], [], []
-        self.feed(text)
-        assert not self.open
+        self.names, self.alternatives, self.scripts = set(), [], 0
+        for text in texts:
+            self.feed(text)
+            assert not self.open
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        assert tag not in ("script", "link", "iframe", "i" if "<i>" in str(attrs) else "script")
+        assert tag not in ("link", "iframe", "i" if "<i>" in str(attrs) else "iframe")
         self.links += [attrs["href"]] if "href" in attrs else []
         self.images += [attrs["src"]] if "src" in attrs else []
+        self.alternatives += [attrs["alt"]] if tag == "img" else []
+        self.names |= {attrs["id"]} if "id" in attrs else set()
+        self.scripts += tag == "script"
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -100,7 +116,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & {*self.open}:
             self.words.append(data)
 
     @property
@@ -108,10 +124,19 @@ class Reader(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
+def pages(preset="desk", **options):
+    """The pages of a preset, by the names of their files, as they are written now."""
+    first = report.render(preset, **options)
+    assert first == paths.root() / preset / "report" / "index.html"
+    files = sorted(first.parent.glob("*.html"))
+    return {file.name: Reader(file.read_text(encoding="utf-8")) for file in files}
+
+
 def page(preset="desk"):
-    path = report.render(preset)
-    assert path == paths.root() / preset / "report" / "index.html"
-    return Reader(path.read_text(encoding="utf-8"))
+    """All of them as one."""
+    first = report.render(preset)
+    files = sorted(first.parent.glob("*.html"))
+    return Reader(*(file.read_text(encoding="utf-8") for file in files))
 
 
 def test_what_is_up_to_date_is_not_drawn_again(home, write, inline):
@@ -159,7 +184,7 @@ def test_a_rule_is_part_of_what_decides_a_drawing_only_if_the_notebook_names_rul
 
     def digests():
         drawing._code.cache_clear()
-        return plain.digest(), naming.digest()
+        return plain.source_digest(), naming.source_digest()
 
     try:
         before = digests()
@@ -179,7 +204,7 @@ def test_a_notebook_that_fails_stops_no_other_and_is_drawn_again_next_time(home,
     assert list(redraw()) == ["corinfomax_fig_b"]
     text = page().text
     assert (
-        "1 notebook could not be drawn" in text
+        "The notebook corinfomax_fig_b could not be drawn: ValueError: no such colour" in text
         and "This notebook failed: ValueError: no such colour" in text
     )
 
@@ -201,21 +226,60 @@ def test_an_old_drawing_is_shown_as_old_when_its_notebook_fails(home, write, inl
     path.write_text(path.read_text().replace("out.figure", "out.figrue"))
     assert "figrue" in redraw()["corinfomax_fig_a"]
     found = page()
-    assert "What follows is from an earlier drawing." in found.text and len(found.images) == 1
+    assert "What is shown of it is from an earlier drawing." in found.text
+    assert "../figures/corinfomax_fig_a_one.webp" in found.images
 
 
-def test_the_page_is_self_contained_and_escapes_what_is_not_its_own(home, write, inline):
+def test_every_link_and_picture_is_there_and_what_is_not_the_page_s_own_is_escaped(
+    home, write, inline
+):
     write("desk", "corinfomax", 0, LEARNED)
     notebook(home, "corinfomax_fig_a", FIGURE, title="Curves & <script>")
     redraw()
-    found = page()
-    assert found.images and all(
-        source.startswith("data:image/png;base64,") for source in found.images
-    )
-    assert "A paper <b>with markup</b> & more" in found.text and "Curves & <script>" in found.text
-    for link in found.links:
-        assert link.startswith(("#", "../figures/", "../tables/"))
-        assert link.startswith("#") or (paths.root() / "desk" / "report" / link).is_file()
+    found = pages()
+    assert set(found) == {"index.html", "corinfomax.html", "claims.html", "runs.html"}
+    text = found["corinfomax.html"].text
+    assert "A paper <b>with markup</b> & more" in text and "Curves & <script>" in text
+    folder = paths.root() / "desk" / "report"
+    for name, one in found.items():
+        assert not one.scripts
+        for link in one.links:
+            file, _, place = link.partition("#")
+            assert (folder / (file or name)).is_file()
+            assert not place or place in found[file or name].names
+        for picture in one.images:
+            assert picture.startswith("data:image/webp;base64,") or (folder / picture).is_file()
+    assert found["corinfomax.html"].images == ["../figures/corinfomax_fig_a_one.webp"]
+    # published and ours at the last epoch
+    assert found["corinfomax.html"].alternatives == [
+        "One <i>: CorInfoMax 0.9740 at epoch 10 (published 0.9745)"
+    ]
+
+
+def test_the_first_page_has_picture_claim_verdict_n_minutes_and_command_of_each_paper(
+    home, write, inline
+):
+    claim = "claim: {sentence: Rules learn., experiment: mnist, entry: ep}\nexperiments:"
+    path = home / "Simulations" / "manifests" / "corinfomax.yaml"
+    path.write_text(path.read_text().replace("experiments:", claim))
+    for seed, shift in ((0, 0.0), (10, 0.0002), (20, -0.0002)):
+        write("desk", "ep", seed, np.full(50, 0.95 + shift))
+    notebook(home, "corinfomax_fig_a", FIGURE)
+    redraw()
+    first = pages()["index.html"]
+    assert "Claim Rules learn. Verdict differs" in first.text and "n = 3" in first.text
+    assert "differs: mnist, EP" in first.text  # not only counted
+    assert "make reproduce-figures PRESET=desk PAPER=corinfomax" in first.text
+    assert len(first.images) == 1 and first.images[0].startswith("data:image/webp")
+    encoded = first.images[0].partition(",")[2]
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+        assert picture.size == (640, 384)
+
+
+def test_pages_load_themselves_again_only_while_work_goes_on(home):
+    for one in pages(working="3 of 9 runs").values():
+        assert one.scripts == 1 and "3 of 9 runs" in one.text
+    assert not any(one.scripts for one in pages().values())
 
 
 def test_the_page_gives_published_ours_n_and_verdict_and_what_is_missing(home, write, inline):
@@ -263,8 +327,7 @@ def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_
     redraw()
     found = page()
     assert (
-        "No results at this preset yet. This command makes them: make reproduce-figures PRESET=desk"
-        in found.text
+        "no results yet; this command makes them: make reproduce-figures PRESET=desk" in found.text
     )
     assert not found.images
     assert "0 / 9 runs finished" in found.text
@@ -272,7 +335,7 @@ def test_a_figure_without_results_has_a_place_on_the_page_with_the_command_that_
 
 def test_a_notebook_that_was_never_drawn_has_a_place_on_the_page(home):
     notebook(home, "corinfomax_fig_a", FIGURE)
-    assert "Not drawn yet: make report PRESET=desk PAPER=corinfomax" in page().text
+    assert "not drawn yet; this command does it: make report PRESET=desk" in page().text
 
 
 def test_a_failed_run_is_on_the_page_with_its_error(home, write):
@@ -283,7 +346,7 @@ def test_a_failed_run_is_on_the_page_with_its_error(home, write):
     identity = {"id": failed.name}
     results.fail(results.begin(failed, identity), identity, "not enough <memory>")
     text = page().text
-    assert f"{failed.name} failed: not enough <memory>" in text and "1 of them failed" in text
+    assert f"{failed.name} failed: not enough <memory>" in text and "1 failed: see below" in text
 
 
 def test_a_damaged_result_is_on_the_page_and_does_not_take_the_rest_with_it(home, write):
@@ -336,7 +399,7 @@ def test_the_analysis_notebooks_draw_every_preset_with_and_without_results(
     # without results two figures show the published alone
     for preset, n_images in (("quick", 4), ("smoke", 2)):
         assert redraw(preset) == {"corinfomax_fig_curves": ""}
-        assert len(page(preset).images) == n_images
+        assert len(pages(preset)["corinfomax.html"].images) == n_images
 
 
 @pytest.mark.parametrize(

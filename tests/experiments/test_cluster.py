@@ -16,7 +16,7 @@ from toy import add_cells, on_dask, silent
 
 from bioplaus import results
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import cluster, execution, jupyter, manifest, sweep
+from bioplaus.experiments import cluster, execution, jupyter, locks, manifest, sweep, workers
 from bioplaus.experiments.execution import Settings
 
 
@@ -67,12 +67,12 @@ def test_threads_of_one_worker_do_not_execute_runs_at_the_same_time(
 ):
     at_once = []
 
-    def start(run, place, kernel):
+    def start(runs, folders, kernel):
         at_once.append(1)
         time.sleep(0.05)
         assert len(at_once) == 1
         at_once.clear()
-        results.finish(place, {"status": "done", "epochs": {}, "diagnostics": {}})
+        results.finish(folders[0], {"status": "done", "epochs": {}, "diagnostics": {}})
 
     monkeypatch.setattr(execution, "_start", start)
     outcomes = on_dask(manifest.runs("paper"), scheduler, workers=2)
@@ -114,7 +114,7 @@ def queue(monkeypatch):
 
 
 def test_a_queue_is_asked_for_one_thread_a_run_and_for_jobs_while_there_are_runs(queue, project):
-    with cluster._cluster(3, 10, "fake"):
+    with workers.cluster(3, 10, "fake"):
         assert (queue["minimum"], queue["maximum"], queue["processes"]) == (0, 3, 1)
         assert queue["worker_extra_args"] == ["--lifetime", "55m", "--nthreads", "1"]
         assert queue["allowed"] >= 100
@@ -122,7 +122,7 @@ def test_a_queue_is_asked_for_one_thread_a_run_and_for_jobs_while_there_are_runs
 
 
 def test_jobs_are_encrypted_and_no_page_is_shown_to_everybody(queue, project):
-    with cluster._cluster(3, 10, "fake"):
+    with workers.cluster(3, 10, "fake"):
         assert queue["security"].require_encryption
         assert queue["shared_temp_directory"] == str((project / "Results").resolve())
         assert queue["scheduler_options"]["dashboard"] is False
@@ -130,7 +130,7 @@ def test_jobs_are_encrypted_and_no_page_is_shown_to_everybody(queue, project):
 
 
 def test_no_more_jobs_are_asked_for_than_there_are_runs(queue, project):
-    with cluster._cluster(50, 4, "fake"):
+    with workers.cluster(50, 4, "fake"):
         assert queue["maximum"] == 4
 
 
@@ -299,13 +299,13 @@ def test_a_run_whose_worker_died_after_its_result_was_whole_is_done_not_skipped(
 
 
 def test_a_run_that_another_command_executes_is_waited_for_aloud(project, scheduler, monkeypatch):
-    monkeypatch.setattr(execution, "PATIENCE", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     run = manifest.runs("smoke")[0]
     told = []
     ways = [
-        sweep._execute_inline([(run, [])], Settings(), told.append),
+        sweep._execute_inline([([run], [])], Settings(), told.append),
         cluster.execute(
-            [(run, [])],
+            [([run], [])],
             Settings(sweep="one"),
             workers=1,
             scheduler=scheduler,
@@ -315,7 +315,7 @@ def test_a_run_that_another_command_executes_is_waited_for_aloud(project, schedu
     ]
     run.folder.mkdir(parents=True)
     for number, outcomes in enumerate(ways, start=1):
-        with execution.locked(run.folder):
+        with locks.locked(run.folder):
             waiting = threading.Thread(target=list, args=[outcomes])
             waiting.start()
             until = time.monotonic() + 20

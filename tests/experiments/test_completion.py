@@ -9,7 +9,7 @@ from toy import silent
 from bioplaus import _sources, results
 from bioplaus.cli import app
 from bioplaus.errors import BioplausError
-from bioplaus.experiments import completion, execution, manifest, status, sweep
+from bioplaus.experiments import completion, locks, manifest, status, sweep
 
 
 def test_collected_runs_need_not_be_run_again(project):
@@ -143,7 +143,7 @@ def test_a_lock_is_asked_for_without_writing_anything(project):
     run.folder.mkdir(parents=True)
     lock = run.folder / ".lock"
     assert not status._is_locked(run.folder)
-    with execution.locked(run.folder):
+    with locks.locked(run.folder):
         before = lock.stat()
         assert status._is_locked(run.folder)
     assert not status._is_locked(run.folder)

@@ -36,7 +36,7 @@ PATCHES = {
 
 def run(values, folder) -> dict:
     results.begin(folder, {"id": folder.name})
-    simulation.load("hebbian").run({**values, "folder": str(folder)})
+    simulation.load("hebbian").run({**values, "folders": [str(folder)]})
     assert results.is_complete(folder)
     return results.load(folder / "result.pkl")
 
@@ -160,6 +160,16 @@ def test_run_killed_in_either_phase_ends_with_the_same_bytes(phase, tmp_path, mo
         ),
         ({"batch_size": 201}, "batch_size is 201, but must be from 1 to 200"),
         ({"readout": {"batch_size": 201}}, "readout.batch_size is 201, but must be from 1 to 200"),
+        (
+            {"readout": {"batch_size": 199}},
+            "readout.batch_size is 199, which leaves a last batch of 1 (of 200 training inputs)",
+        ),
+        (
+            {**CONTROL, "batch_size": 199},
+            "batch_size is 199, which leaves a last batch of 1 (of 200 training inputs), but the"
+            " rule normalises over a batch: every batch must have at least 2",
+        ),
+        ({**CONTROL, "batch_size": 1}, "batch_size is 1, but the rule normalises over a batch"),
         ({"validation": 0.5, "batch_size": 101}, "batch_size is 101, but must be from 1 to 100"),
         (
             {"patches": {"side": 8}},

@@ -1,7 +1,10 @@
 """Ctrl-C and SIGTERM: a sweep stops within seconds, says so, and leaves no process behind."""
 
+import asyncio
 import os
+import queue
 import signal
+import threading
 import time
 
 import psutil
@@ -9,7 +12,8 @@ import pytest
 from toy import start
 
 from bioplaus import results
-from bioplaus.experiments import manifest, status
+from bioplaus.experiments import execution, locks, manifest, status
+from bioplaus.experiments.execution import Settings
 
 
 def _wait_for(path, seconds=110):
@@ -39,9 +43,10 @@ def _ends(process, run, code, family, started):
     assert process.returncode == code, err
     assert "Interrupted" in err and "Traceback" not in err + out
     assert time.monotonic() - started < 10
+    state = status.rows([run])[0]["status"]
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
-    assert status.rows([run])[0]["status"] == "interrupted" and not results.is_complete(run.folder)
+    assert state == "interrupted" and not results.is_complete(run.folder)
 
 
 @pytest.mark.parametrize("pause", [None, 0.3])
@@ -91,3 +96,66 @@ def test_the_kernels_of_a_running_scheduler_stop_with_the_sweep_and_its_workers_
         process.send_signal(signal.SIGINT)
         _ends(process, run, 130, list(kernels), started)
         assert all(worker.is_running() for worker in workers)
+
+
+@pytest.fixture
+def stubborn(project, monkeypatch):
+    """A run of the sweep "mine" that is executed in a thread by a child process and ends some time
+    after that was killed: the run, the child and a queue for the outcome.
+    """
+    run, outcomes, children = manifest.runs("smoke")[0], queue.Queue(), queue.Queue()
+
+    def start(runs, places, kernel):
+        child = psutil.Popen(["sleep", "60"])
+        # of this process: pytest may have others
+        monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [child])
+        children.put(child)
+        child.wait()
+        time.sleep(1)  # as long as nbclient may take to see that its kernel died
+        raise RuntimeError("Kernel died, or its messages were not understood")
+
+    def begin():
+        outcomes.put(execution.execute(run, str(run.folder), Settings(retries=1, sweep="mine")))
+
+    monkeypatch.setattr(execution, "_start", start)
+    monkeypatch.setattr(execution, "_stopped", set())
+    threading.Thread(target=begin, daemon=True).start()
+    return run, children, outcomes
+
+
+def test_when_a_sweep_was_stopped_its_runs_lock_is_free_and_nothing_is_tried_again(stubborn):
+    run, children, outcomes = stubborn
+    children.get(timeout=60)
+    asyncio.run(execution.stop("mine"))
+    assert status.rows([run])[0]["status"] == "interrupted"
+    assert outcomes.get(timeout=60)[:2] == ("failed", "stopped") and children.empty()
+
+
+def test_stopping_one_sweep_leaves_what_a_worker_executes_of_another(stubborn):
+    run, children, outcomes = stubborn
+    child = children.get(timeout=60)
+    asyncio.run(execution.stop("another's"))
+    assert child.is_running() and status.rows([run])[0]["status"] == "running"
+    asyncio.run(execution.stop("mine"))
+    assert not child.is_running()
+
+
+def test_a_run_that_waits_for_another_command_is_stopped_too(project, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    monkeypatch.setattr(execution, "_stopped", set())
+    run = manifest.runs("smoke")[0]
+    is_waiting, outcomes = threading.Event(), queue.Queue()
+
+    def wait():
+        tell = lambda text: is_waiting.set()  # noqa: E731
+        settings = Settings(sweep="mine")
+        outcomes.put(execution.execute(run, str(run.folder), settings, notify=tell))
+
+    run.folder.mkdir(parents=True)
+    with locks.locked(run.folder):
+        threading.Thread(target=wait, daemon=True).start()
+        assert is_waiting.wait(60)
+        asyncio.run(execution.stop("mine"))
+        assert outcomes.get(timeout=60)[:2] == ("failed", "stopped")
+    again = execution.execute(run, str(run.folder), Settings(sweep="mine"))
+    assert again[:2] == ("failed", "stopped") and not results.is_complete(run.folder)

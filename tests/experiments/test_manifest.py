@@ -82,6 +82,15 @@ def test_a_preset_replaces_what_it_names_and_an_entry_can_leave_one(project):
     assert manifest.runs("desk") == []  # an experiment runs only at presets it names
 
 
+def test_overrides_that_are_too_deep_are_refused_in_a_sentence(project):
+    deep = 1
+    for _ in range(500):
+        deep = {"a": deep}
+    for overrides in ({"config": deep}, {"config" + ".a" * 500: 1}, {"config" + ".a" * 5000: 1}):
+        with pytest.raises(BioplausError, match="more than 100 (lists or tables|parts)"):
+            manifest.runs("smoke", overrides=overrides)
+
+
 def test_overrides_win_and_nested_names_are_merged(project):
     runs = manifest.runs(
         "paper", only="graded-2", overrides={"value": 9.0, "config.width": 4}, seeds=[7]
@@ -117,6 +126,15 @@ def test_a_seed_given_twice_is_one_run(project, rewrite):
     rewrite("seeds: [0, 10]", "seeds: [0, 10, 0]")
     assert [run.seed for run in manifest.runs("paper", only="plain")] == [0, 10]
     assert [run.seed for run in manifest.runs("paper", only="plain", seeds=[1, 1])] == [1]
+
+
+def test_seeds_added_after_looking_are_counted_and_are_no_part_of_an_id(project, rewrite):
+    before = {run.key for run in manifest.runs("smoke")}
+    rewrite("{label: Plain}", "{label: Plain, presets: {smoke: {n_seeds_added: 1}}}")
+    runs = manifest.runs("smoke")
+    assert {run.key for run in runs} == before
+    assert {run.entry: run.n_seeds_added for run in runs}["plain"] == 1
+    assert {run.n_seeds_added for run in manifest.runs("paper")} == {0}
 
 
 def test_an_override_in_parts_is_merged_and_one_that_contradicts_itself_is_refused(project):
@@ -230,7 +248,19 @@ def test_only_takes_a_run_id(project):
             "config: {1: 2}",
             "parameters/config: the name 1 is not a text; put it in quotes",
         ),
-        ("rate: 1e-4", "config: &loop {inside: *loop}", "values once its aliases are followed"),
+        ("rate: 1e-4", "config: &loop {inside: *loop}", "it is inside itself, through the alias"),
+        ("rate: 1e-4", "config: &loop {<<: *loop}", "through the alias loop"),
+        (
+            "rate: 1e-4",
+            f"config: {'{a: ' * 100}1{'}' * 100}",
+            "it has more than 100 lists or tables inside one another",
+        ),
+        (
+            "rate: 1e-4",
+            "b0: &b0 {x: 1}, "
+            + ", ".join(f"b{i}: &b{i} {{<<: [{f'*b{i - 1},' * 9}]}}" for i in range(1, 9)),
+            "it has more than 100,000 values once its aliases are followed",
+        ),
     ],
 )
 def test_a_mistake_in_a_manifest_is_one_sentence_naming_file_and_place(

@@ -53,6 +53,42 @@ if folder and mishap != "save-nothing":
     record = {"status": status, "epochs": epochs, "diagnostics": {}}
     results.finish(folder, record, seconds={"train": [0.1]})
 """
+# the same for several seeds; a mishap "<what> <seed>" befalls that seed
+SEEDS_PARAMETERS = PARAMETERS.replace("seed: int = 0", "seeds: list = [0]").replace(
+    'folder: str = ""', "folders: list = []"
+)
+SEEDS_BODY = """
+import os, signal, time
+from pathlib import Path
+import numpy as np
+import torch
+from bioplaus import results
+
+what, _, unlucky = mishap.partition(" ")
+for folder in folders:
+    with open(Path(folder, "executed"), "a") as file:
+        file.write(f"{len(seeds)} ")
+for seed, folder in zip(seeds, folders):
+    print("working on", value, "of seed", seed)
+    is_unlucky = unlucky == str(seed)
+    if what == "raise" and is_unlucky:
+        raise RuntimeError("this seed is unlucky")
+    if what == "memory" and len(seeds) > int(unlucky):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    if what in ("die", "die-once") and is_unlucky and not Path(folder, "died").exists():
+        if what == "die-once":
+            Path(folder, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "die-together" and len(seeds) > 1 and is_unlucky:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "sleep":
+        Path(folder, "asleep").touch()
+        time.sleep(60)
+    status = "diverged" if what == "diverge" and is_unlucky else "done"
+    epochs = {"epoch": np.arange(2), "test_accuracy": np.array([0.5, value + seed])}
+    record = {"status": status, "epochs": epochs, "diagnostics": {}}
+    results.finish(folder, record, seconds={"train": [0.1]})
+"""
 MANIFEST = """
 paper: toy
 title: A toy paper
@@ -114,10 +150,10 @@ def digests(runs):
     }
 
 
-def on_dask(runs, scheduler, workers=1):
+def on_dask(runs, scheduler, workers=1, most=None):
     """Execute runs on Dask, without kernels; (run, outcome) as each ends."""
     return cluster.execute(
-        sweep.in_order(runs),
+        sweep.in_order(runs, most),
         Settings(environment=jupyter.environment(), sweep=uuid4().hex),
         workers=workers,
         scheduler=scheduler,
@@ -141,9 +177,9 @@ def silent(line):
     """Report nothing."""
 
 
-def start(project, *options):
-    """Start `bioplaus run --preset smoke` in a session of its own."""
-    command = [sys.executable, "-m", "bioplaus", "run", "--preset", "smoke", *options]
+def start(project, *options, preset="smoke"):
+    """Start `bioplaus run --preset ...` in a session of its own."""
+    command = [sys.executable, "-m", "bioplaus", "run", "--preset", preset, *options]
     return subprocess.Popen(
         command,
         cwd=project,

@@ -60,6 +60,13 @@ def row(
     return register
 
 
+def holds(**parts: bool) -> bool:
+    """Whether all parts of a promise hold; those that do not are named."""
+    if broken := [name for name, is_held in parts.items() if not is_held]:
+        raise AssertionError(f"not {', '.join(broken)}")
+    return True
+
+
 def in_child(work: Callable[[], int | None]) -> int:
     """Do `work` in a child process, and give its id; it exits with what `work` gives (nothing: 0),
     and with 99 where that raises.

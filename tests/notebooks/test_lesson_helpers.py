@@ -90,15 +90,18 @@ def test_moving_a_slider_draws_again_with_its_value(monkeypatch: pytest.MonkeyPa
     made = []
     sliders = lessons._sliders
     monkeypatch.setattr(lessons, "_sliders", lambda *a: made.append(sliders(*a)) or made[0])
-    seen = []
+    seen, shown = [], []
 
     def draw(figure: Figure, beta: float = 1.0, eta: float = 0.5) -> None:
         seen.append((beta, eta))
+        shown.append([slider.description for slider in made[0].values()] if made else [])
 
     lessons.knob(draw, beta=[0.1, 1.0], eta=[0.5, 2.0])
     made[0]["eta"].value = 2.0
     made[0]["beta"].value = 0.1
     assert seen == [(1.0, 0.5), (1.0, 2.0), (0.1, 2.0)]
+    assert shown[1:] == [["beta", "eta ..."], ["beta ...", "eta"]]  # which one it answers
+    assert [slider.description for slider in made[0].values()] == ["beta", "eta"]
 
 
 def test_a_knob_whose_default_is_no_choice_is_refused() -> None:

@@ -6,6 +6,7 @@ import math
 from typing import ClassVar, Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,6 +131,22 @@ def test_a_field_that_is_declared_wrongly_is_named_with_what_it_lacks(name, word
 )
 def test_a_value_out_of_range_is_refused_and_the_range_named(values, words):
     refused(values, words)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"rate": 1e308}, r"'rate' is 1e\+308, but must be finite in float32: at most 3.4e\+38"),
+        ({"rate": 3.4028236e38}, "finite in float32"),
+        ({"rate": 10**39}, "'rate' is a whole number of 130 bits, but must fit into float32"),
+        ({"widths": [3, 2**63]}, r"'widths'\[1\] is a whole number of 64 bits.* into int64"),
+    ],
+)
+def test_a_number_that_overflows_where_it_is_computed_with_is_refused(values, words):
+    refused(values, words)
+    largest = float(torch.finfo(torch.float32).max)
+    assert Example.from_dict({"rate": largest}).rate == largest
+    assert Example.from_dict({"widths": [3, 2**63 - 1]}).widths == (3, 2**63 - 1)
 
 
 def test_bounds_that_are_allowed_pass_and_none_passes():

@@ -22,6 +22,7 @@ def test_a_whole_installation_is_fine_and_says_where_things_are(tmp_path, monkey
     monkeypatch.setattr(doctor, "LEAST_FREE", 0)
     text = io.StringIO()
     assert doctor.show(_console(text).print)
+    assert text.getvalue().startswith("All is well.\n")
     assert (
         "torch: " in text.getvalue()
         and str(tmp_path) in text.getvalue()
@@ -33,8 +34,8 @@ def _console(file):
     return Console(file=file, width=200, markup=False, soft_wrap=True)
 
 
-def _no_nbval(name):
-    if name == "nbval":
+def _no_papermill(name):
+    if name == "papermill":
         raise importlib.metadata.PackageNotFoundError
     return "1.0"
 
@@ -52,7 +53,7 @@ def _no_kernel(name):
 @pytest.mark.parametrize(
     ("subject", "breakage"),
     [
-        ("nbval", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_nbval)),
+        ("papermill", ("bioplaus.experiments.doctor.importlib.metadata.version", _no_papermill)),
         ("Jupyter kernel python3", ("bioplaus.experiments.jupyter.check_kernel", _no_kernel)),
         (
             "results folder",
@@ -75,6 +76,17 @@ def test_each_fault_is_found_and_comes_with_advice(tmp_path, monkeypatch, subjec
     assert not check.is_fine and check.advice
     text = io.StringIO()
     assert not doctor.show(_console(text).print) and check.advice in text.getvalue()
+    first = text.getvalue().splitlines()[0]
+    assert first.startswith("Not all is well; to mend: ") and subject in first
+
+
+def test_what_another_command_installs_when_it_is_needed_is_no_fault(tmp_path, monkeypatch):
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr("bioplaus.experiments.doctor.importlib.metadata.version", nothing)
+    check = _checks()["nbval"]
+    assert check.is_fine and check.state == "not installed; make test installs it"
 
 
 def test_no_advice_deletes_results(monkeypatch):

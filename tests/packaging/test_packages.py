@@ -54,14 +54,14 @@ def _environment():
 
 def test_every_requirement_is_locked_at_a_version_it_allows():
     lock = _lock()
-    for name, requirement in _requirements("lab", "test", "cluster", "fast").items():
+    for name, requirement in _requirements(*PROJECT["optional-dependencies"]).items():
         assert name in lock, f"{name} is not in requirements.lock"
         assert requirement.specifier.contains(lock[name], prereleases=True), name
 
 
 def test_environment_yml_names_the_packages_of_pyproject_at_the_versions_of_the_lock():
     environment, lock = _environment(), _lock()
-    assert environment.keys() == _requirements("lab", "test", "fast").keys()
+    assert environment.keys() == _requirements("lab", "jupyter", "test", "fast").keys()
     for name, requirement in environment.items():
         assert requirement.specifier.contains(lock[name]), (
             f"{name}: {requirement} against {lock[name]}"
@@ -79,7 +79,7 @@ def test_what_is_installed_here_is_what_the_lock_says():
     from importlib.metadata import PackageNotFoundError, version
 
     differing = {}
-    for name in _requirements("lab", "test"):
+    for name in _requirements("lab", "jupyter", "test"):
         try:
             found = Version(version(name)).public
         except PackageNotFoundError:
@@ -146,7 +146,10 @@ def test_what_is_declared_is_imported_or_has_a_reason():
         for place in places
         for name in _imported(*place)
     }
-    assert _requirements("lab", "test", "cluster", "fast").keys() - used == NOT_IMPORTED.keys()
+    assert (
+        _requirements("lab", "jupyter", "test", "cluster", "fast").keys() - used
+        == NOT_IMPORTED.keys()
+    )
 
 
 def test_hooks_run_the_tools_that_the_tests_run():
@@ -309,8 +312,8 @@ def test_the_types_of_the_core_are_right(tmp_path):
 def test_make_without_a_target_lists_every_target_with_one_line_each():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
     targets = (
-        "env data reproduce-figures report test nbval benchmark conform status lab doctor clean"
-        " clean-results".split()
+        "env data reproduce-figures report test nbval benchmark conform status lab doctor docs"
+        " coverage clean clean-results".split()
     )
     for target in targets:
         assert re.search(rf"^  {target} +\S+", done.stdout, re.MULTILINE), target
@@ -375,6 +378,28 @@ def test_every_option_that_make_passes_is_one_that_the_command_has(target):
     known = {option for parameter in found.params for option in parameter.opts}
     assert {argument for argument in arguments if argument.startswith("--")} <= known
     assert "/a folder/x" in arguments or command == "data"
+
+
+@pytest.mark.parametrize(
+    ("target", "extras"),
+    [
+        ("reproduce-figures", ["lab"]),
+        ("test", ["lab", "lab,test"]),
+        ("lab", ["lab", "lab,jupyter"]),
+    ],
+)
+def test_a_target_installs_what_it_needs_and_no_more(tmp_path, target, extras):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shown = _make("--dry-run", target, "UV=", folder=tmp_path).stdout
+    plain = shown.replace(",fast]", "]")  # numba, everywhere
+    # once more for `make nbval`, which `make test` calls
+    assert [*dict.fromkeys(re.findall(r"'\.\[(.*?)\]'", plain))] == extras and "uv " not in plain
+    # uv first, and pip where uv cannot
+    shown = _make("--dry-run", target, "UV=/a folder/uv", folder=tmp_path).stdout
+    with_uv = shown.replace(",fast]", "]")
+    installed = re.findall(r"'/a folder/uv' pip install .*'\.\[(.*?)\]' \|\| .* -m pip ", with_uv)
+    assert [*dict.fromkeys(installed)] == extras
 
 
 def test_citation_names_the_papers():

@@ -8,7 +8,7 @@ import pytest
 
 from bioplaus import _files, paths, results
 from bioplaus.errors import BioplausError
-from bioplaus.results import record, run_json
+from bioplaus.results import listing, record, run_json
 
 IDS = ["ep-s0", "ep-s1", "ep-s2"]
 
@@ -159,3 +159,34 @@ def test_every_committed_record_loads_and_collecting_it_again_changes_no_byte(pa
     found = list(results.outcomes(tmp_path / path.stem, said.append))
     assert found and not said and all(outcome.record["epochs"] is not None for outcome in found)
     assert results.collect(tmp_path / path.stem).read_bytes() == path.read_bytes()
+
+
+def test_the_listing_counts_commits_machines_and_data_of_each_collected_file(tmp_path):
+    new = {
+        "commit": "a" * 40,
+        "dirty": False,
+        "device": {"device": "cpu", "name": "x86_64"},
+        "machine": {"processor": "A processor"},
+    }
+    gpu = {"device": {"device": "cuda", "name": "A card"}, "commit": None, "code": "c" * 64}
+    old = {**new, "commit": "b" * 40, "dirty": True, "machine": None}
+    experiment = tmp_path / "desk" / "paper" / "mnist"
+    for i, made in enumerate((new, new, gpu, old)):
+        run = results.begin(experiment / f"ep-s{i}", {"id": f"ep-s{i}", "simulation": "classify"})
+        task = {"name": "mnist", "fingerprint": "f" * 64}
+        results.finish(run, {"status": "done", "task": task})
+        run_json.write_run(run, {**results.read_run(run), "code": None, **made})
+    results.collect(experiment)
+    *_, row = listing.listing(tmp_path / "desk").splitlines()
+    assert row == (
+        "| paper/mnist.pkl | 4 | 2 x aaaaaaaaaa; 1 x bbbbbbbbbb, with changes; 1 x rule cccccccccc"
+        " | 2 x A processor; 1 x A card; 1 x x86_64, model not recorded | mnist ffffffffff |"
+    )
+
+
+def test_what_made_the_committed_results_is_listed_beside_them():
+    """`python -m bioplaus collect` writes it."""
+    for preset in ("desk", "paper"):
+        folder = paths.project_root() / "Results" / preset
+        if any(folder.glob("*/*.pkl")):
+            assert (folder / listing.NAME).read_text(encoding="utf-8") == listing.listing(folder)

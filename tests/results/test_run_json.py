@@ -106,10 +106,14 @@ def test_a_run_of_an_earlier_version_is_complete_without_a_seal(done):
 
 
 def test_a_deeply_nested_run_json_is_one_sentence(done):
-    (done / "run.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
-    with pytest.raises(BioplausError, match="inside one another"):
-        results.read_run(done)
-    assert results.inspect(done).status == "damaged"
+    for depth in (101, 300, 100_000):
+        (done / "run.json").write_text('{"a":' * depth + "1" + "}" * depth)
+        with pytest.raises(BioplausError, match="more than 100 lists or tables inside one another"):
+            results.read_run(done)
+        assert results.inspect(done).status == "damaged"
+    deepest = {"schema": 1, "a": json.loads("[" * 99 + "]" * 99)}
+    (done / "run.json").write_text(json.dumps(deepest))
+    assert results.read_run(done) == deepest
 
 
 def test_an_identity_that_json_cannot_hold_is_refused_and_nothing_is_written(tmp_path):

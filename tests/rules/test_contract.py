@@ -137,6 +137,16 @@ class TestLearning:
             torch.isfinite(value).all() for value in after.values() if value.is_floating_point()
         )
 
+    def test_the_smallest_batch_that_it_names_is_enough_to_learn_from(self, form):
+        """A rule that normalises over a batch must say so: one sample has no spread."""
+        name = form.partition(" ")[0]
+        rule, (_, spec) = learner(form), rules.example(name)
+        n = rule.least_batch(rule.config)
+        stream = device.generator(1, "data")
+        train(rule, [rule.example_batch(spec, n, stream) for _ in range(2)])
+        for key, value in state(rule).items():
+            assert not value.is_floating_point() or torch.isfinite(value).all(), key
+
     def test_a_saved_learner_goes_on_bit_for_bit(self, form):
         data = batches(form)
         undisturbed = train(learner(form), data, epochs=(0, 1, 2))

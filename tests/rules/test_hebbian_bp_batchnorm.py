@@ -93,6 +93,36 @@ def test_training_follows_torch_layers_in_keras_order():
         assert torch.allclose(mine, its, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("widths", [(5, 3), (5, 7, 3)])
+def test_without_a_norm_it_is_a_plain_chain_that_adam_trains(widths):
+    rule = make(widths, norm="none", lr=0.01, start_step=4)
+    layers = [nn.Linear(a, b).double() for a, b in zip(widths, widths[1:], strict=False)]
+    with torch.no_grad():
+        for layer, weight in zip(layers, rule.w_ff, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+    net = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    for parameter in net.parameters():  # of an optimiser that has been used, its moments 0
+        zeros = torch.zeros_like(parameter)
+        optimiser.state[parameter] = {
+            "step": torch.tensor(4.0),
+            "exp_avg": zeros,
+            "exp_avg_sq": zeros.clone(),
+        }
+    for step in range(20):
+        x, y = batch(seed=step)
+        optimiser.param_groups[0]["eps"] = 1e-7 / (1 - 0.999 ** (step + 5)) ** 0.5
+        optimiser.zero_grad()
+        functional.cross_entropy(net(x), y).backward()
+        optimiser.step()
+        rule.fit_batch(x, y, epoch=0, step=step)
+    for layer, weight, bias in zip(layers, rule.w_ff, rule.bias, strict=True):
+        assert torch.allclose(weight, layer.weight, rtol=0, atol=1e-10)
+        assert torch.allclose(bias, layer.bias, rtol=0, atol=1e-10)
+    assert torch.allclose(rule.predict(x), net(x), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("norm", ["output", "hidden"])
 def test_prediction_uses_the_running_moments_and_no_other_row(norm):
     rule = make((5, 3) if norm == "output" else (5, 7, 3), norm=norm)

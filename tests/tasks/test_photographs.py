@@ -266,7 +266,7 @@ NOWHERE = ["none.npz", "../outside.npz", "/nowhere", "some/folder", "~nobody/x",
     "name", [*NOWHERE, "/" + "x" * 5000, "a\0b/c", "a\0b.npz", "~nobody/x.npz"]
 )
 def test_photographs_that_are_not_there_are_refused_before_anything_is_read(name):
-    with pytest.raises(BioplausError, match="must be scenes, coco, flickr8k, the absolute path"):
+    with pytest.raises(BioplausError, match="must be scenes, .*flickr8k-1000, the absolute path"):
         captions.spec(name)
 
 
@@ -364,3 +364,19 @@ def test_weights_that_are_missing_are_fetched_and_checked_before_they_get_their_
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_record_keeps_of_a_photograph_its_mean_colour_alone(tmp_path):
+    task = captions.load(str(coco(tmp_path / "coco")), encoder="small_cnn", min_count=1)
+    kept = task.examples([["a"], ["b"]], 2)["pictures"]
+    assert kept.shape == (2, 1, 1, 3)
+    assert np.abs(kept[:, 0, 0] - PIXELS[:2].mean((1, 2))).max() < 4  # JPEG, and a filter
+
+
+def test_a_named_part_of_flickr8k_is_one_known_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIOPLAUS_DATA", str(tmp_path))
+    with pytest.raises(BioplausError, match="flickr8k-1000 is not there: put flickr8k_1000.npz"):
+        captions.load("flickr8k-1000", encoder="small_cnn")
+    np.savez(tmp_path / "flickr8k_1000.npz", jpeg=np.zeros(1, np.uint8))
+    with pytest.raises(BioplausError, match="not the file that data set flickr8k-1000 means"):
+        captions.load("flickr8k-1000", encoder="small_cnn")

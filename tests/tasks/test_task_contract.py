@@ -181,6 +181,12 @@ def test_a_batch_size_is_held_against_the_number_of_samples_before_they_are_read
     with pytest.raises(BioplausError, match="size is 81, but must be from 1 to 80"):
         spec.check_batch_size(81, "size")
     captions.spec().check_batch_size(10**9)  # only reading tells
+    spec.check_batch_size(79)
+    spec.check_batch_size(78, least=2)
+    with pytest.raises(BioplausError, match="batch_size is 79, which leaves a last batch of 1 "):
+        spec.check_batch_size(79, least=2)
+    with pytest.raises(BioplausError, match="batch_size is 1, but the rule normalises"):
+        captions.spec().check_batch_size(1, least=2)
 
 
 def test_every_preprocessing_works_for_every_kind_of_own_file(tmp_path):

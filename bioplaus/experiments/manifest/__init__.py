@@ -10,8 +10,11 @@ Nested tables (a rule's `config`) are merged name by name, everything else is re
 `paper` is the manifest as it stands; an experiment or entry runs at another preset only if it names
 it (an entry inherits its experiment's presets and leaves one with `false`).
 
+The number of seeds is fixed here before a run. Where some were added after results of the others
+had been looked at, a preset says how many: `n_seeds_added: 7`. Tables repeat it.
+
 What decides how a run is executed and not what it is (`device`, `n_threads`) is no parameter of a
-manifest and no part of an id, nor are `seed` and `folder`: options of the command line give them.
+manifest and no part of an id, nor are seeds and folders: options of the command line give them.
 
 An entry may need others of its experiment, with the same seed: `needs: {checkpoints.left: fine}`
 puts the id of the run of entry `fine` into the parameter `checkpoints.left`. The simulation finds

@@ -32,6 +32,7 @@ def runs(
     overrides: Mapping[str, Any] | None = None,
     *,
     experiment: str | None = None,
+    one_seed: bool = False,
     execution: Mapping[str, Any] | None = None,
 ) -> list[Run]:
     """Every run of a preset, in manifest order.
@@ -45,6 +46,7 @@ def runs(
     overrides : parameters by dotted name ("n_epochs", "config.lr_neural") that win over the
         manifest's. Paths are relative to the current folder; in a manifest, to the project's.
     experiment : expand this one only, by its key; a large manifest has thousands of runs.
+    one_seed : only the first seed of each entry, where no entry needs another.
     execution : "device" and "n_threads" of every run, in place of what its notebook says; no part
         of an id.
 
@@ -64,7 +66,7 @@ def runs(
         if experiment is not None:
             kept = {key: one for key, one in manifest.experiments.items() if key == experiment}
             manifest = manifest.model_copy(update={"experiments": kept})
-        expanded += _expand(manifest, preset, seeds, overrides)
+        expanded += _expand(manifest, preset, seeds, overrides, one_seed)
     if execution:
         expanded = [dataclasses.replace(run, execution=dict(execution)) for run in expanded]
     return expanded if only is None or only == [] else _select(expanded, _patterns(only), preset)
@@ -95,12 +97,16 @@ def _checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expand(
-    manifest: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]
+    manifest: Manifest,
+    preset: str,
+    seeds: list[int] | None,
+    overrides: dict[str, Any],
+    one_seed: bool,
 ) -> Iterator[Run]:
     """Every run at a preset, in manifest order, with the ids of the runs it needs among its
     parameters.
     """
-    without_ids = list(_expand_without_ids(manifest, preset, seeds, overrides))
+    without_ids = list(_expand_without_ids(manifest, preset, seeds, overrides, one_seed))
     by_name = {(run.experiment, run.entry, run.seed): run for run in without_ids}
     finished: dict[tuple[str, str, int], Run] = {}
 
@@ -124,11 +130,17 @@ def _expand(
 
 
 def _expand_without_ids(
-    manifest: Manifest, preset: str, seeds: list[int] | None, overrides: dict[str, Any]
+    manifest: Manifest,
+    preset: str,
+    seeds: list[int] | None,
+    overrides: dict[str, Any],
+    one_seed: bool,
 ) -> Iterator[Run]:
     """Every run at a preset; its `needs` hold names of entries, until `_expand` puts ids there."""
     base = paths.project_root()
     for name, experiment in manifest.experiments.items():
+        needs_others = any(entry.needs for entry in experiment.entries.values())
+        last = 1 if one_seed and not needs_others else None
         at_preset = experiment.presets.get(preset, Override() if preset == "paper" else False)
         for key, entry in experiment.entries.items():
             entry_at_preset = entry.presets.get(preset, Override() if at_preset else False)
@@ -147,7 +159,8 @@ def _expand_without_ids(
                     overrides,
                 )
                 parameters = files.resolve(parameters, base)
-                for seed in dict.fromkeys(_first(seeds, *(layer.seeds for layer in layers)) or ()):
+                own_seeds = _first(seeds, *(layer.seeds for layer in layers)) or []
+                for seed in dict.fromkeys(own_seeds[:last]):
                     yield Run(
                         paper=manifest.paper,
                         experiment=name,
@@ -161,6 +174,9 @@ def _expand_without_ids(
                         seconds=_first(*(layer.seconds for layer in layers)),
                         stated_rule=experiment.rule,
                         needs=entry.needs,
+                        n_seeds_added=_first(
+                            entry_at_preset.n_seeds_added, changes.n_seeds_added, 0
+                        ),
                     )
 
 

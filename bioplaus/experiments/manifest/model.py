@@ -27,6 +27,8 @@ class Override(_Part):
 
     parameters: dict[str, Any] = {}
     seeds: Seeds | None = None
+    # how many of the seeds were added after results of the others had been looked at
+    n_seeds_added: Annotated[int, pydantic.Field(ge=0)] | None = None
     # one run's wall time on one core of a laptop, as measured; for the forecast only
     seconds: float | None = None
 
@@ -113,10 +115,24 @@ class Experiment(_Part):
         return {name: key for key, entry in self.entries.items() for name in entry.names(key)}
 
 
+class Headline(_Part):
+    """What the report's first page says of a paper."""
+
+    sentence: str  # its main claim
+    figure: str | None = None  # name of the figure that stands for it; default: the first drawn
+    # which claim of its tables and figures decides; without them no verdict is shown
+    experiment: Key | None = None
+    entry: str | None = None
+    metric: str | None = None  # default: the entry's first primary one
+
+
 class Manifest(_Part):
     """Everything that one paper's figures and tables need."""
 
     paper: Key
     title: str
     citation: str | None = None
+    claim: Headline | None = None
+    # notebook -> the experiments whose runs it shows, after which it is drawn; default: all
+    notebooks: dict[str, list[Key]] = {}
     experiments: dict[Key, Experiment]

@@ -11,12 +11,30 @@ from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.scanner import Scanner
 
 from bioplaus import _files, paths
 from bioplaus.errors import BioplausError, unknown
-from bioplaus.experiments.manifest.model import PRESETS, Entry, Experiment, Manifest, Override
-from bioplaus.experiments.manifest.parameters import check_json, check_size, refuse_options
+from bioplaus.experiments.manifest.model import (
+    PRESETS,
+    Entry,
+    Experiment,
+    Headline,
+    Manifest,
+    Override,
+)
+from bioplaus.experiments.manifest.parameters import (
+    MOST_VALUES,
+    TOO_DEEP,
+    TOO_MANY,
+    check_json,
+    refuse_options,
+)
 
 
 def papers() -> list[str]:
@@ -45,10 +63,17 @@ def parse_yaml(text: str, context: str) -> Any:
     Raises
     ------
     BioplausError
-        For what is not YAML, and a key given twice; `context` and the line are named.
+        For what is not YAML, is too deep or too large, and a key given twice; `context` and the
+        line are named.
     """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner, yaml.Composer = _Scanner, _Composer
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return yaml.load(text)
+    except _TooLargeError as error:
+        raise BioplausError(
+            f"{context}, line {error.problem_mark.line + 1}: it {error.problem}."
+        ) from None
     except DuplicateKeyError as error:
         key = re.search(r'key "(.*?)"', str(error.problem))
         line = error.problem_mark.line + 1
@@ -61,6 +86,51 @@ def parse_yaml(text: str, context: str) -> Any:
         raise BioplausError(
             f"{context}{line} is not valid YAML: {problem.splitlines()[0].rstrip('.')}."
         ) from None
+
+
+class _TooLargeError(MarkedYAMLError):
+    """Valid YAML that no manifest needs."""
+
+
+class _Scanner(Scanner):
+    """Stops at lists and tables that are too deep, whose scanning takes time as their square."""
+
+    def fetch_more_tokens(self) -> Any:
+        if self.flow_level + len(self.indents) > _files.MOST_LEVELS:
+            raise _TooLargeError(problem=TOO_DEEP, problem_mark=self.reader.get_mark())
+        return super().fetch_more_tokens()
+
+
+class _Composer(Composer):
+    """Stops at what grows beyond all bounds where aliases are followed, before anything follows
+    them: they may bring merges (`<<`), too.
+    """
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self._sizes: dict[Node, tuple[int, int]] = {}  # values in it, and levels of it
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        node = super().compose_node(parent, index)
+        if node not in self._sizes:
+            if isinstance(event, AliasEvent):
+                problem = f"is inside itself, through the alias {event.anchor}"
+                raise _TooLargeError(problem=problem, problem_mark=event.start_mark)
+            self._sizes[node] = n_values, n_levels = self._size(node)
+            if n_values > MOST_VALUES or n_levels > _files.MOST_LEVELS:
+                problem = TOO_MANY if n_values > MOST_VALUES else TOO_DEEP
+                raise _TooLargeError(problem=problem, problem_mark=event.start_mark)
+        return node
+
+    def _size(self, node: Any) -> tuple[int, int]:
+        if isinstance(node, ScalarNode):
+            return 1, 0
+        parts = node.value
+        if isinstance(node, MappingNode):
+            parts = [part for pair in parts for part in pair]
+        sizes = [self._sizes[part] for part in parts]
+        return 1 + sum(n for n, _ in sizes), 1 + max((level for _, level in sizes), default=0)
 
 
 def _folder() -> Path:
@@ -107,7 +177,6 @@ def _content(path: Path, text: str) -> Any:
         if digest == _files.sha256(text.encode() + encoded).encode():
             return json.loads(encoded)
     content = parse_yaml(text, path.name)
-    check_size(content, path.name)
     with contextlib.suppress(BioplausError, TypeError, ValueError):  # a read-only folder, a date
         encoded = json.dumps(content, allow_nan=False).encode()
         if json.loads(encoded) == content:  # keys that are numbers become texts
@@ -195,4 +264,6 @@ def _allowed(keys: list[str]) -> Iterable[str]:
     """The keys allowed at a position in a manifest, which alternates between keys and names."""
     if "presets" in keys:
         return Override.model_fields
+    if keys == ["claim"]:
+        return Headline.model_fields
     return {0: Manifest, 2: Experiment, 4: Entry}.get(len(keys), Manifest).model_fields

@@ -214,7 +214,7 @@ def _training(golden: Golden, make: Make, dtype: torch.dtype) -> Pairs:
         for kind, dropout in learner.net.dropouts.items():
             if (key := f"data.dropout_mask.{kind}_head") in golden:
                 mask = golden.tensor(key, dtype, batch)
-                dropout.mask = lambda x, mask=mask: mask
+                dropout.mask = lambda n, mask=mask: mask
         seen: dict[str, Tensor] = {}
         hook = learner.net.register_forward_hook(
             lambda module, inputs, output, seen=seen: seen.update(output)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bioplaus import rules
 from bioplaus.device import Meter
 from bioplaus.errors import BioplausError, unknown
+from bioplaus.experiments.simulation import Training
 from bioplaus.nets.backbones import parameter_count
 from bioplaus.nets.ensembles import Ensemble, Specialists
 from bioplaus.papers.bilateral import measures
@@ -32,6 +33,8 @@ def check(
     config: Mapping[str, Any],
     spec: HierarchySpec,
     *,
+    n_epochs: int,
+    batch_size: int,
     checkpoints: Mapping[str, str],
     members: Mapping[str, str],
     ensemble: str,
@@ -39,9 +42,13 @@ def check(
     copy: int,
     report: str,
     n_kept: int,
-) -> None:
-    """Raise `BioplausError` unless a run of the notebook hemispheres can work with these of its
-    parameters.
+) -> list[Training]:
+    """What a run of the notebook hemispheres trains with these of its parameters.
+
+    Raises
+    ------
+    BioplausError
+        Unless it can work with them.
     """
     for name, value in (("n_views", n_views), ("copy", copy), ("n_pairs or n_maps", n_kept)):
         if value < 0:
@@ -50,15 +57,13 @@ def check(
         raise unknown("report", report, ["best", "last"])
     if ensemble or members:
         _check_ensemble(ensemble, members)
-        return
-    settings = rules.config(rule, config, spec)
+        return []
+    settings = rules.config(rule, config, spec, batch_size=batch_size)
     sides = settings.sides()
     for side in checkpoints:
         if side not in sides:
             raise unknown("hemisphere in checkpoints", side, sides)
-    if n_views and not (
-        settings.frozen_norm == "eval" and all(side.is_frozen for side in sides.values())
-    ):
+    if n_views and not settings.is_fixed:
         raise BioplausError(
             f"n_views is {n_views}, but features can be encoded once only where all hemispheres"
             " have is_frozen true and frozen_norm is eval."
@@ -68,6 +73,7 @@ def check(
             "n_pairs and n_maps compare two hemispheres trained apart, so checkpoints must name"
             " both."
         )
+    return [Training(rule, config, spec, n_epochs, batch_size)]
 
 
 def _check_ensemble(ensemble: str, members: Mapping[str, str]) -> None:

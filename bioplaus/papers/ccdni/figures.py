@@ -172,8 +172,8 @@ def lesions(drawn: "pandas.DataFrame", epochs: Mapping[str, int], *, title: str 
 
 
 def horizons(ratios: Mapping[str, "pandas.DataFrame"], *, ylabel: str) -> Drawing:
-    """Error ratio ccRNN / cRNN against the feedback horizon, one axes a task; stars where a paired
-    t-test says so.
+    """Error ratio ccRNN / cRNN against the feedback horizon of the cRNN, one axes a task; stars
+    where a paired t-test says so, and K where two have the same horizon.
 
     Parameters
     ----------
@@ -189,12 +189,24 @@ def horizons(ratios: Mapping[str, "pandas.DataFrame"], *, ylabel: str) -> Drawin
     look = {"color": style.colour("dni"), "marker": "o", "linewidth": 2, "capsize": 3}
     for axes, (title, ratio) in zip(grid[0], shown.items(), strict=True):
         axes.axhline(1, color=style.colour("bptt"), linewidth=1.5)
+        ratio = ratio.sort_values(["horizon", "K"])  # the same horizon may be that of two K
         x = 100 * ratio.horizon
         axes.errorbar(x, ratio.ratio, yerr=ratio.ratio_sem, **look)
+        if ratio.horizon.duplicated().any():
+            for at, y, k in zip(x, ratio.ratio, ratio.K, strict=True):
+                axes.annotate(
+                    f"K = {k}",
+                    (at, y),
+                    xytext=(8, 6),
+                    textcoords="offset points",
+                    fontsize=10,
+                )
         top = (ratio.ratio + ratio.ratio_sem.fillna(0)).max()
         for at, p, n in zip(x, ratio.p, ratio.n, strict=True):
             _above(axes, (at, top), stars(p, n))
-        axes.set(xlabel="Horizon K / T (%)", title=f"{title} (n = {int(ratio.n.min())})")
+        axes.set(
+            xlabel="Feedback horizon (% of sequence)", title=f"{title} (n = {int(ratio.n.min())})"
+        )
         axes.margins(y=0.18)
     grid[0, 0].set_ylabel(ylabel)
     return Drawing(figure, table, BANDS)

@@ -95,10 +95,18 @@ def lesion_epochs(runs: RunSet) -> dict[str, int]:
 
 
 def share(runs: RunSet, entry: str) -> float:
-    """The feedback horizon K / T of an entry; NaN before it has run."""
+    """How far back an error reaches in an entry without a cerebellum, as a part of the sequence;
+    NaN before it has run.
+
+    That is K / T, but where only the last step has a target: there the last truncation alone has a
+    loss, and it has T - K floor((T - 1) / K) steps, which at T = 28 and K = 3 is one.
+    """
     for outcome in good(runs, entry):
-        n_steps = outcome.record["task"]["n_steps"]
-        return (outcome.record["config"]["n_truncation"] or n_steps) / n_steps
+        config, n_steps = outcome.record["config"], outcome.record["task"]["n_steps"]
+        k = config["n_truncation"] or n_steps
+        if config.get("loss") == "xent":
+            k = n_steps - k * ((n_steps - 1) // k)
+        return k / n_steps
     return math.nan
 
 

@@ -98,7 +98,10 @@ def described(runs: RunSet, entries: Sequence[str], n: int = 6) -> Drawing:
     rows = []
     for k, cell in enumerate(figure.subfigures(n_rows, 2, squeeze=False).flat[:n]):
         picture, words = cell.subplots(1, 2, gridspec_kw=shape)
-        picture.imshow(first["pictures"][k], interpolation="nearest")
+        if len(first["pictures"][k]) > 1:
+            picture.imshow(first["pictures"][k], interpolation="nearest")
+        else:
+            picture.text(0.5, 0.9, "(photograph,\nnot kept)", ha="center", va="top", color="0.5")
         for axes in (picture, words):
             axes.set_axis_off()
         reference = max(first["references"][k], key=len)

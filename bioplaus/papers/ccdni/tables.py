@@ -45,8 +45,8 @@ def horizon(runs: RunSet, value: str, *, cerebellum: str = "ccrnn") -> "pandas.D
 
     Returns
     -------
-    Columns K, horizon (K / T), n, crnn, crnn_sem, ccrnn, ccrnn_sem, ratio (ccRNN / cRNN, mean over
-    seeds), ratio_sem, p.
+    Columns K, horizon (`measures.share`), n, crnn, crnn_sem, ccrnn, ccrnn_sem, ratio (ccRNN / cRNN,
+    mean over seeds), ratio_sem, p.
     """
     import pandas
 

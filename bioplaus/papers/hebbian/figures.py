@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bioplaus.analysis import plots, style
+from bioplaus.analysis import experiment, plots, style
 from bioplaus.analysis.experiment import RunSet
 from bioplaus.analysis.plots import Drawing
 from bioplaus.papers.hebbian import mosaics, synapses
@@ -25,6 +25,15 @@ OF_NORMS = (
 OF_SNAPSHOTS = "Each panel has its own colours."
 OF_SPLITS = "A slow start of an accuracy, of the first two epochs, may lie below the axes."
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)))  # of splits, the last one solid
+
+
+def cifar10(preset: str) -> RunSet:
+    """The runs on CIFAR-10; where there are none those on JPEG files of it, which have weights and
+    curves to look at, and nothing to hold against published numbers.
+    """
+    runs = experiment.load("hebbian", "cifar10", preset)
+    jpeg = experiment.load("hebbian", "cifar10-jpeg", preset)
+    return jpeg if jpeg.outcomes and not runs.outcomes else runs
 
 
 def maps(

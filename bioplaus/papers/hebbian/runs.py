@@ -3,7 +3,7 @@ of features, and build its record.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from bioplaus import rules, tasks, train
 from bioplaus.config import Config
 from bioplaus.errors import BioplausError
+from bioplaus.experiments.simulation import Training
 from bioplaus.papers.hebbian import synapses
 from bioplaus.rules import LearningRule
 from bioplaus.tasks import Spec, features
@@ -57,12 +58,15 @@ def check(
     batch_size: int,
     stored_synapses: str,
     readout: Mapping[str, Any],
-) -> None:
-    """Raise `BioplausError` unless a run of the notebook hebbian can work with these of its
-    parameters.
+) -> list[Training]:
+    """What a run of the notebook hebbian trains with these of its parameters.
+
+    Raises
+    ------
+    BioplausError
+        Unless it can work with them.
     """
     spec = features.spec(settings)
-    spec.check_batch_size(batch_size)
     _check_phase(rule, settings.phase)
     if stored_synapses and settings.phase == "classes":
         raise BioplausError(
@@ -80,17 +84,23 @@ def check(
             f"n_epochs is {n_epochs}, but snapshot_epochs in config asks for the weights after"
             f" {late[-1]} epochs: run at least {late[-1] + 1}, or give other snapshot_epochs."
         )
-    learned = rules.config(rule, rule_values(config, settings.phase, n_epochs), spec)
+    values = rule_values(config, settings.phase, n_epochs)
+    learned = rules.config(rule, values, spec, batch_size=batch_size)
+    trainings = [Training(rule, values, spec, n_epochs, batch_size)]
     if stored_synapses:
         synapses.load(stored_synapses, learned.n_units)
+        trainings = []
     reading = Readout.of(readout)
     if not readout:
-        return
+        return trainings
     if settings.phase == "classes" or settings.is_patches:
         raise BioplausError("A readout needs features of labelled images; set readout to {}.")
     top = dataclasses.replace(spec, kind="classification", n_in=learned.n_units[1])
-    rules.config(READER, reading.values(top), top)
-    top.check_batch_size(reading.batch_size, "readout.batch_size")
+    reader = rules.config(READER, reading.values(top), top)
+    least = rules.get(READER).Rule.least_batch(reader)
+    top.check_batch_size(reading.batch_size, "readout.batch_size", least=least)
+    read = Training(READER, reading.values(top), top, reading.n_epochs, reading.batch_size)
+    return [*trainings, read]
 
 
 def _check_phase(rule: str, phase: str) -> None:
@@ -119,39 +129,55 @@ def _learns(rule: str, kind: str) -> bool:
 
 
 def read_out(
-    task: features.FeatureTask,
-    learner: LearningRule,
+    data: Sequence[features.FeatureTask],
+    learners: Sequence[LearningRule],
+    histories: Sequence[train.History],
     readout: Mapping[str, Any],
     *,
-    seed: int,
-    folder: str | None,
-) -> train.History:
-    """Train a readout on the features that a trained rule gives, which no longer change.
+    seeds: Sequence[int],
+    folders: Sequence[str] = (),
+) -> list[train.History | None]:
+    """Train a readout on the features that each trained rule gives, which no longer change.
 
     Parameters
     ----------
+    data, learners, histories : what each rule learned from, and how that ended.
     readout : fields of `Readout`.
-    seed : of the readout's weights and of the order of its batches.
-    folder : of the run; the readout's checkpoints lie in a folder of their own inside it.
+    seeds : one each, of the readout's weights and of the order of its batches.
+    folders : of the runs, one each, or none; the readout's checkpoints lie in a folder of their own
+        inside it.
+
+    Returns
+    -------
+    One history each; None where the features diverged, from which nothing is read.
     """
-    reading, top_task = Readout.of(readout), task.readout(learner)
-    weight = next(learner.parameters())
-    reader = rules.make(
-        READER,
-        reading.values(top_task.spec),
-        top_task.spec,
-        seed=seed,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    return train.fit(
-        reader,
-        top_task,
+    reading = Readout.of(readout)
+    read = [k for k, history in enumerate(histories) if history.status == "done"]
+    top_tasks = [data[k].readout(learners[k]) for k in read]
+    readers = []
+    for k, top_task in zip(read, top_tasks, strict=True):
+        weight = next(learners[k].parameters())
+        reader = rules.make(
+            READER,
+            reading.values(top_task.spec),
+            top_task.spec,
+            seed=seeds[k],
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        readers.append(reader)
+    if not readers:
+        return [None] * len(learners)
+    ended = train.fit_many(
+        readers,
+        top_tasks,
+        seeds=[seeds[k] for k in read],
+        folders=[f"{folders[k]}/readout" for k in read] if folders else None,
         n_epochs=reading.n_epochs,
         batch_size=reading.batch_size,
-        seed=seed,
-        folder=f"{folder}/readout" if folder else None,
     )
+    by_number = dict(zip(read, ended, strict=True))
+    return [by_number.get(k) for k in range(len(learners))]
 
 
 def load_synapses(learner: LearningRule, name: str) -> train.History:

@@ -56,8 +56,8 @@ def claim(
 ) -> Claim:
     """An entry's accuracy, chosen by `how`, beside a published number.
 
-    Nothing is compared across data sets, but for a JPEG copy of the published one; that, and every
-    parameter that is another one than at preset `paper`, are said in the claim's note.
+    Nothing is compared across data sets; every parameter that is another one than at preset `paper`
+    is said in the claim's note.
 
     Parameters
     ----------
@@ -97,13 +97,12 @@ def _counterpart(run_set: RunSet, entry: str, metric: str, is_error: bool) -> Pu
         re.sub(r"[^a-z0-9]", "", str(name).lower())
         for name in (run.parameters["dataset"], (run.published or {}).get("dataset"))
     )
-    if ours.removesuffix("jpeg") != answered:
+    if ours != answered:
         return None
     number = published.value(run.paper, run.published, metric)
     if number is None:
         return None
-    notes = ["ours on a JPEG copy of the data set"] if ours != answered else []
-    notes += _changes(run, published_runs_of(run.paper, run.experiment)[entry])
+    notes = _changes(run, published_runs_of(run.paper, run.experiment)[entry])
     value = 1 - number.value if is_error else number.value
     return dataclasses.replace(number, value=value, note="; ".join(notes))
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from bioplaus.nets._fast.lstm import PASSES, Trace, fold
 from bioplaus.rules import bptt
+from bioplaus.rules._base import Count
 
 
 class Rule(bptt.Rule):
@@ -32,7 +33,7 @@ class Rule(bptt.Rule):
         self._weights: dict[tuple[int, ...], Tensor] = {}
 
     @torch.no_grad()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         trace = self._forward(x)
         measured, d_h, d_end = self._backward_loss(trace, y)
         self.passes.backward(trace, d_h, d_end)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bioplaus import _products
 from bioplaus.rules import competing_hidden
+from bioplaus.rules._base import Count
 from bioplaus.rules.competing_hidden import PRECISION
 
 
@@ -32,7 +33,7 @@ class Rule(competing_hidden.Rule):
 
     @torch.no_grad()
     def fit_batch(
-        self, x: Tensor, y: Tensor | None = None, *, epoch: int = 0, step: int = 0
+        self, x: Tensor, y: Tensor | None = None, *, epoch: Count = 0, step: Count = 0
     ) -> dict[str, Tensor]:
         current = _products.linear(x, self._kept_drive())
         (top, low), (first, kth) = ranked(current, self.config.k)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bioplaus import _products
 from bioplaus.rules import corinfomax
+from bioplaus.rules._base import Count, at
 from bioplaus.rules._fast import _compiled
 from bioplaus.rules._fast._scratch import ScratchRule, like_weight, one_hot_
 
@@ -73,8 +74,8 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
     n_extra = 0  # columns beside each layer's rates
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z, n = self._settle(x, y, self.signs[step]), len(x)
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        z, n = self._settle(x, y, at(self.signs, step)), len(x)
         self._change_weights(z, x)
         nudged = z.kept_r if self.config.is_three_phase else z.r
         self._change_lateral(z, nudged, n)

@@ -11,6 +11,7 @@ from torch import Tensor
 from bioplaus.nets._fast import synthesiser
 from bioplaus.nets._fast.lstm import Trace
 from bioplaus.rules import dni
+from bioplaus.rules._base import Count
 from bioplaus.rules._fast import bptt
 
 
@@ -20,7 +21,7 @@ class Rule(bptt.Rule, dni.Rule):
     config: dni.Config
 
     @torch.no_grad()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         if not self.has_cerebellum:  # a lesioned network is a cRNN to the last bit
             return self._rest(super().fit_batch(x, y, epoch=epoch, step=step))
         if self._is_recorded(step):

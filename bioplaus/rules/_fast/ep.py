@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bioplaus import _products
 from bioplaus.rules import ep
+from bioplaus.rules._base import Count, at
 from bioplaus.rules._fast import _compiled
 from bioplaus.rules._fast._scratch import ScratchRule, one_hot_, row_major
 
@@ -74,8 +75,8 @@ class Scratch(Phases):
 
 class Rule(ScratchRule[Scratch], ep.Rule):
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        self._change_weights(self._settle(x, y, self.signs[step]), x)
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        self._change_weights(self._settle(x, y, at(self.signs, step)), x)
         return {}
 
     def _settle(self, x: Tensor, y: Tensor | None, sign: Tensor) -> Scratch:

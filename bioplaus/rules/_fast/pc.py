@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules import pc
+from bioplaus.rules._base import Count
 from bioplaus.rules._fast._predictive import FastPredictiveRule, Scratch
 from bioplaus.rules._fast._scratch import one_hot_
 
@@ -16,7 +17,7 @@ class Rule(FastPredictiveRule, pc.Rule):
     config: pc.Config
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
         z, n = self._settle(x, y), len(x)
         n_layers = self.config.n_layers
         for k, below in enumerate([x, *z.f]):

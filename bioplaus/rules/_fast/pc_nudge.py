@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bioplaus.rules import pc_nudge
+from bioplaus.rules._base import Count, at
 from bioplaus.rules._fast._predictive import FastPredictiveRule, Scratch
 from bioplaus.rules._fast._scratch import one_hot_
 
@@ -17,9 +18,9 @@ class Rule(FastPredictiveRule, pc_nudge.Rule):
     step_factor = 2.0
 
     @torch.inference_mode()
-    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: int, step: int) -> dict[str, Tensor]:
-        z = self._settle(x, y, self.signs[step])
-        gain = 2 * self.lr_steps[step] / z.pull
+    def fit_batch(self, x: Tensor, y: Tensor, *, epoch: Count, step: Count) -> dict[str, Tensor]:
+        z = self._settle(x, y, at(self.signs, step))
+        gain = 2 * at(self.lr_steps, step) / z.pull
         for w, b, below, e in zip(self.w_ff, self.bias, [x, *z.f], z.e, strict=True):
             w.addmm_(e.mul_(gain).t(), below)
             b.add_(e.sum(0))
