@@ -1,4 +1,4 @@
-"""Fast form of `ep`: 1.2 ms a batch of 20 at 784-500-10 on one core where the plain form takes 4.3.
+"""Fast form of `ep`: some four times the speed of the plain form at 784-500-10 and batch 20.
 
 All states lie side by side in one array, so that one clip bounds them all. Layer 1 is kept relative
 to its drive d = W_1 x + b_1, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to it in an
