@@ -1,8 +1,9 @@
 """What the fast forms of `pc` and `pc_nudge` have in common.
 
-Where layers are small and numba is there, one kernel runs all iterations. Else one of them is two
-products a layer and passes in place, some of which do two things at once (`lerp_`, `addcmul_`). The output is kept relative to its bias, which
-drops out of its errors then. Here lists count the layers above the input from 0.
+Where layers are small and numba is there, one kernel runs all iterations. Else an iteration is two
+products a layer and passes in place, some of which do two things at once (`lerp_`, `addcmul_`). The
+output is kept relative to its bias, which drops out of its errors then. Here lists count the layers
+above the input from 0.
 """
 
 from collections.abc import Callable, Sequence
