@@ -42,6 +42,7 @@ include_patterns = [
     "CHANGELOG.md",
 ]
 exclude_patterns = ["docs/README.md", "**/.ipynb_checkpoints"]
+exclude_patterns += [".git", ".venv", "build", "bioplaus", "tests/golden"]  # many files, no page
 nitpicky = False
 default_role = "py:obj"
 keep_warnings = True

@@ -6,6 +6,7 @@ digest, so that a changed file is another run, and the same file elsewhere is th
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,8 @@ class _State(NamedTuple):
 
 def _state(path: str | Path) -> _State:
     state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):  # a device or a pipe may never end
+        raise OSError(f"{path} is no regular file")
     return _State(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 

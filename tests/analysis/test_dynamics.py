@@ -249,10 +249,8 @@ def test_predictive_coding_is_shown_by_its_rates_and_by_what_is_done_to_its_outp
     x, y = batch()
     found = network(name, n_steps=5).relax(x, y)
     *hidden, output = dynamics.layers(found)
-    assert all(
-        torch.equal(layer, rate(state))
-        for layer, state in zip(hidden, found.states["x"][:-1], strict=True)
-    )
+    for layer, state in zip(hidden, found.states["x"][:-1], strict=True):
+        torch.testing.assert_close(layer, rate(state), rtol=0, atol=1e-15)
     assert torch.equal(output, found.states["x"][-1])  # it is compared with the target as it is
     drawn = dynamics.table({(name, "before"): found, (name, "after"): found}, image=2)
     assert dynamics_figures.draw(drawn, int(y[2])).figure.axes[0].texts[-1].get_text() == phase

@@ -119,7 +119,8 @@ def test_a_band_is_drawn_for_more_than_one_seed_only(desk):
 def test_equal_results_give_equal_bytes(desk):
     first = saved(desk, *reversed(draw(desk)))
     second = saved(desk, *reversed(draw(desk)))
-    assert set(first) == {".png", ".pdf", ".csv", ".json"} and first == second
+    kinds = {".png", ".webp", ".pdf", ".csv", ".json"}
+    assert set(first) == kinds and first == second
 
 
 def test_nothing_to_draw_leaves_only_a_description_and_removes_an_old_figure(desk):

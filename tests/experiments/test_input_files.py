@@ -7,7 +7,8 @@ import pytest
 from toy import execute_run, silent
 
 from bioplaus import results
-from bioplaus.experiments import completion, files, manifest, sweep
+from bioplaus.errors import BioplausError
+from bioplaus.experiments import completion, files, manifest, simulation, sweep
 
 
 def _runs(**overrides):
@@ -125,3 +126,13 @@ def test_a_large_folder_is_known_by_its_annotations_and_by_size_and_time_of_all_
     second = files.digest(tmp_path)
     os.utime(tmp_path / "captions.json", ns=(1, 1))
     assert first != second == files.digest(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert files.digest(tmp_path / "pipe.npz") is None and files.digest(Path("/dev/zero")) is None
+    for dataset in (tmp_path / "pipe.npz", "/dev/zero"):
+        values = {**simulation.load("classify").parameters().values(), "dataset": str(dataset)}
+        with pytest.raises(BioplausError):
+            simulation.load("classify").check(values)

@@ -309,11 +309,21 @@ def test_a_killed_group_goes_on_with_what_is_not_complete(several, monkeypatch):
 def test_nothing_of_a_sweep_that_was_stopped_is_executed_alone(several, monkeypatch):
     runs = _runs("die 0")
     settings = execution.Settings(kernel="python3", retries=1, sweep="stopped")
-    monkeypatch.setattr(execution, "_stopped", {"stopped"})
+    stopped: set[str] = set()
+    monkeypatch.setattr(execution, "_stopped", stopped)
+    execute_once = execution.execute_once
+
+    def executed_then_stopped(*arguments):
+        told = execute_once(*arguments)
+        stopped.add("stopped")
+        return told
+
+    monkeypatch.setattr(execution, "execute_once", executed_then_stopped)
     folders = [str(run.folder) for run in runs]
-    outcomes = side_by_side.execute(runs, folders, settings)
-    assert [outcome[:2] for outcome in outcomes] == [("failed", "stopped")] * 3
-    assert [_executed(run) for run in runs] == [[3]] * 3
+    for _ in range(2):  # the second time it is stopped before it begins
+        outcomes = side_by_side.execute(runs, folders, settings)
+        assert [outcome[:2] for outcome in outcomes] == [("failed", "stopped")] * 3
+        assert [_executed(run) for run in runs] == [[3]] * 3
 
 
 def test_a_sweep_that_is_stopped_while_one_is_executed_alone_executes_no_other(

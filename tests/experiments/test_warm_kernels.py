@@ -202,7 +202,7 @@ def test_a_notebook_of_forked_kernels_gives_the_same_bytes(server, tmp_path, mon
     records = []
     for folder in (tmp_path / "forked", tmp_path / "started"):
         results.begin(folder, {"id": folder.name})
-        notebooks.execute(source, folder / "run.ipynb", {"folder": str(folder)})
+        notebooks.execute(source, folder / "run.ipynb", {"folders": [str(folder)]})
         records.append((folder / "result.pkl").read_bytes())
         monkeypatch.delenv(warm.SOCKET, raising=False)
     assert records[0] == records[1]

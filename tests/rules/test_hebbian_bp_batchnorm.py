@@ -13,7 +13,7 @@ from bioplaus.errors import BioplausError
 from bioplaus.tasks import Spec, features
 
 
-def make(n_units, dtype=torch.float64, n_batches=10, **values):
+def make(n_units, dtype=torch.float64, n_batches=100, **values):
     rule = rules.make("bp_batchnorm", {"n_units": list(n_units), **values}, dtype=dtype)
     rule.begin_epoch(0, n_batches)
     return rule
