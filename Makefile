@@ -14,6 +14,7 @@ AGAIN ?=
 GOLDEN ?= tests/golden
 FAULTS ?=
 BOOTSTRAP ?= python3
+JAX ?= .venv-jax
 
 COMMA := ,
 # one word for the shell, whatever is in it
@@ -24,7 +25,7 @@ quote = '$(subst ','\'',$(1))'
 UV ?= $(shell command -v uv)
 PACKAGES = --quiet --constraint requirements.lock --editable
 define install
-$(if $(UV),$(call quote,$(UV)) pip install --python $(RUN) --torch-backend auto $(PACKAGES) '.[$(1)]' || )$(RUN) -m pip install --disable-pip-version-check $(PACKAGES) '.[$(1)]'
+$(if $(UV),$(call quote,$(UV)) pip install --python $(RUN) --torch-backend auto $(PACKAGES) '.[$(1)$(COMMA)fast]' || )$(RUN) -m pip install --disable-pip-version-check $(PACKAGES) '.[$(1)$(COMMA)fast]'
 endef
 
 ifdef PYTHON
@@ -48,7 +49,7 @@ ON_DEVICE := $(if $(DEVICE),--device $(call quote,$(DEVICE))) $(if $(SIDE_BY_SID
 SWEEP := $(ENTRIES) $(PROCESSES) --scheduler $(call quote,$(SCHEDULER)) $(ON_DEVICE) $(if $(AGAIN),--again)
 
 .DEFAULT_GOAL := help
-.PHONY: help env data reproduce-figures report test faults nbval benchmark gpu-check conform status lab doctor docs coverage clean clean-results bioplaus-in-python tests-in-python lab-in-python
+.PHONY: help env data reproduce-figures report test faults nbval benchmark compare-jax gpu-check conform status lab doctor docs coverage clean clean-results bioplaus-in-python tests-in-python lab-in-python
 
 help:  ## list the targets
 	@echo "Targets:"
@@ -110,6 +111,14 @@ nbval: $(WITH_TESTS)  ## execute every notebook at its small defaults
 benchmark: $(READY)  ## time one training step of each rule against this machine's matrix product
 	@$(RUN) -m bioplaus benchmark
 
+compare-jax: $(READY) $(JAX)/installed  ## time the rules against JAX, which gets an environment of its own, .venv-jax
+	@$(RUN) benchmarks/jax/compare.py --torch $(RUN) --jax $(call quote,$(JAX)/bin/python)
+
+$(JAX)/installed:
+	@$(call quote,$(BOOTSTRAP)) -m venv $(call quote,$(JAX))
+	@$(call quote,$(JAX)/bin/python) -m pip install --quiet --disable-pip-version-check jax==0.10.2
+	@touch $@
+
 gpu-check: $(WITH_TESTS)  ## on a machine with a GPU, in 10 minutes: GPU tests, benchmark, a published experiment at full scale
 	@$(RUN) -m pytest -m gpu tests/test_capture.py tests/rules tests/tasks
 	@$(RUN) -m bioplaus benchmark --device cuda
@@ -139,7 +148,7 @@ coverage: $(WITH_TESTS)  ## run the tests and list the lines that none of them r
 	@$(ONE_THREAD) $(RUN) -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage/html
 
 clean:  ## remove .venv and caches; results stay
-	@rm -rf .venv build bioplaus.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-jax build bioplaus.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-results:  ## list the results that git does not keep; with YES=1 remove them

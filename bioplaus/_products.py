@@ -52,11 +52,12 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None, out: Tensor | None 
     return torch.mm(x, w.t(), out=out) if bias is None else torch.addmm(bias, x, w.t(), out=out)
 
 
-def linear_add(base: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """base + x w^T, (rows, n_out), in new memory."""
+def linear_add(base: Tensor, x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
+    """base + x w^T, (rows, n_out), in new memory or in `out`."""
     if _is_for_onednn(x, w):
-        return torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), base, w, None, "add")
-    return torch.addmm(base, x, w.t())
+        total = torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), base, w, None, "add")
+        return total if out is None else out.copy_(total)
+    return torch.addmm(base, x, w.t(), out=out)
 
 
 def leak_(state: Tensor, rate: float, base: Tensor | None, x: Tensor, w: Tensor) -> Tensor:

@@ -80,12 +80,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 @cache
 def _machine() -> dict[str, str | None]:
     """What else the last bits of a result depend on: the processor, the instructions that torch
-    uses of it, and the libraries that multiply matrices: those that torch and numpy were built
-    with, and the one that the rules' large products take.
+    uses of it, the libraries that multiply matrices (those that torch and numpy were built with,
+    and the one that the rules' large products take), and the numba that compiled the rules'
+    kernels.
     """
     import torch
 
     from bioplaus import _products
+    from bioplaus.rules._fast import _compiled
 
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     shown = [line.removeprefix("  - ") for line in torch.__config__.show().splitlines()]
@@ -96,6 +98,7 @@ def _machine() -> dict[str, str | None]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "blas_torch": "; ".join([*libraries[:1], info.rpartition("BLAS_INFO=")[2]]).strip("; "),
         "products": _products.library(),
+        "numba": _compiled.version() or "none",
         "blas_numpy": f"{blas.get('name', '')} {blas.get('version', '')}".strip(),
     }
 

@@ -61,7 +61,7 @@ def test_every_requirement_is_locked_at_a_version_it_allows():
 
 def test_environment_yml_names_the_packages_of_pyproject_at_the_versions_of_the_lock():
     environment, lock = _environment(), _lock()
-    assert environment.keys() == _requirements("lab", "jupyter", "test").keys()
+    assert environment.keys() == _requirements("lab", "jupyter", "test", "fast").keys()
     for name, requirement in environment.items():
         assert requirement.specifier.contains(lock[name]), (
             f"{name}: {requirement} against {lock[name]}"
@@ -114,7 +114,8 @@ def test_what_is_imported_is_declared():
     places = [("bioplaus", "**/*.py"), ("notebooks", "*.ipynb"), ("Simulations", "*.ipynb")]
     package = {name for place in places for name in _imported(*place)} - own
     tests = set(_imported("tests", "**/*.py")) - own
-    for names, extras in ((package, ("lab", "cluster")), (tests, ("lab", "cluster", "test"))):
+    of_package = ("lab", "cluster", "fast")
+    for names, extras in ((package, of_package), (tests, (*of_package, "test"))):
         used = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in names}
         assert used <= _requirements(*extras).keys()
 
@@ -145,7 +146,10 @@ def test_what_is_declared_is_imported_or_has_a_reason():
         for place in places
         for name in _imported(*place)
     }
-    assert _requirements("lab", "jupyter", "test", "cluster").keys() - used == NOT_IMPORTED.keys()
+    assert (
+        _requirements("lab", "jupyter", "test", "cluster", "fast").keys() - used
+        == NOT_IMPORTED.keys()
+    )
 
 
 def test_hooks_run_the_tools_that_the_tests_run():
@@ -192,7 +196,7 @@ def _python(code):
 
 
 def test_training_needs_nothing_but_torch_and_numpy():
-    names = _requirements("lab", "test", "cluster").keys() - {"torch", "numpy"}
+    names = _requirements("lab", "test", "cluster", "fast").keys() - {"torch", "numpy"}
     banned = sorted(
         {name.replace("-", "_") for name in names}
         | {"sklearn", "PIL", "ruamel", "IPython", "dask_jobqueue"}
@@ -387,11 +391,13 @@ def test_every_option_that_make_passes_is_one_that_the_command_has(target):
 def test_a_target_installs_what_it_needs_and_no_more(tmp_path, target, extras):
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    plain = _make("--dry-run", target, "UV=", folder=tmp_path).stdout
+    shown = _make("--dry-run", target, "UV=", folder=tmp_path).stdout
+    plain = shown.replace(",fast]", "]")  # numba, everywhere
     # once more for `make nbval`, which `make test` calls
     assert [*dict.fromkeys(re.findall(r"'\.\[(.*?)\]'", plain))] == extras and "uv " not in plain
     # uv first, and pip where uv cannot
-    with_uv = _make("--dry-run", target, "UV=/a folder/uv", folder=tmp_path).stdout
+    shown = _make("--dry-run", target, "UV=/a folder/uv", folder=tmp_path).stdout
+    with_uv = shown.replace(",fast]", "]")
     installed = re.findall(r"'/a folder/uv' pip install .*'\.\[(.*?)\]' \|\| .* -m pip ", with_uv)
     assert [*dict.fromkeys(installed)] == extras
 

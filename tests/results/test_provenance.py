@@ -105,7 +105,7 @@ def test_what_the_last_bits_depend_on_is_recorded_and_nobody_is_named(tmp_path):
     results.finish(folder, {"status": "done"})
     text = (folder / "run.json").read_text()
     run = json.loads(text)
-    said = {"processor", "instructions", "blas_torch", "blas_numpy", "products"}
+    said = {"processor", "instructions", "blas_torch", "blas_numpy", "products", "numba"}
     assert run["machine"].keys() == said
     assert all(run["machine"].values()) and run["device"]["threads"] >= 1
     assert run["versions"]["torch"] and run["versions"]["numpy"] and "commit" in run

@@ -14,13 +14,16 @@ the layers above the input from 0.
 """
 
 import itertools
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bioplaus import _products
 from bioplaus.rules import corinfomax
 from bioplaus.rules._base import Count, at
+from bioplaus.rules._fast import _compiled
 from bioplaus.rules._fast._scratch import ScratchRule, like_weight, one_hot_
 
 
@@ -54,6 +57,7 @@ class Scratch:
             self.mixers_from_below.append(self.mixers[k][:, :n_below])
         self.leaks = [2 / c.epsilon + c.g_leak] * (c.n_layers - 1) + [1 / c.epsilon + c.g_leak + 1]
         self.pull_gain = self.mixers[-1][:, u[-2] + e : u[-2] + e + u[-1]].diagonal()
+        self.product = empty(n, u[1])
         self.target, self.pull, self.beta = empty(n, u[-1]), empty(n, u[-1]), empty()
         self.error_ff, self.error_fb = (
             [empty(2 * n, m) for m in u[1:]],
@@ -137,6 +141,10 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
         else:
             z.u_all.copy_(z.r_all)
             bases[-1] = z.pull
+        has_kernel = c.n_layers == 2 and self.n_extra == 0
+        if step := _compiled.kernel("step_corinfomax", z.u_all) if has_kernel else None:
+            self._run_compiled(step, z, phase, n_steps)
+            return
         for t, eta in enumerate(c.etas(n_steps)):
             is_start = is_free and t == 0
             inputs, mixers = (
@@ -148,6 +156,23 @@ class Rule(ScratchRule[Scratch], corinfomax.Rule):
                 else:
                     _products.leak_(z.u[k], eta * leak, base, inputs[k], mixers[k])
                 self._fire(z, k)
+            if self.watch is not None:
+                self.watch(phase, t, self._state(z))
+
+    def _run_compiled(
+        self, step: Callable[..., None], z: Scratch, phase: str, n_steps: int
+    ) -> None:
+        """The same with one hidden layer: one product an iteration, and a kernel for the rest."""
+        n_hidden, (leak, leak_out) = self.config.n_units[1], z.leaks
+        own, down = z.mixers[0][:, :n_hidden], z.mixers[0][:, n_hidden:].t().contiguous()
+        parts = (z.u_all, z.r_all, z.product, z.drive, z.pull, down, z.mixers[1].contiguous())
+        arrays = [part.numpy() for part in parts]
+        for t, eta in enumerate(self.config.etas(n_steps)):
+            if phase == "free" and t == 0:
+                z.product.zero_()  # the rates are 0
+            else:
+                _products.linear(z.r[0], own, out=z.product)
+            step(*arrays, np.float32(eta * leak), np.float32(eta * leak_out), phase != "free")
             if self.watch is not None:
                 self.watch(phase, t, self._state(z))
 

@@ -1,4 +1,4 @@
-"""Fast form of `ep`: 1.2 ms a batch of 20 at 784-500-10 on one core where the plain form takes 4.3.
+"""Fast form of `ep`: some four times the speed of the plain form at 784-500-10 and batch 20.
 
 All states lie side by side in one array, so that one clip bounds them all. Layer 1 is kept relative
 to its drive d = W_1 x + b_1, as s_1 - d clipped to [-d, 1 - d]: nothing need be added to it in an
@@ -9,12 +9,14 @@ above the input from 0.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bioplaus import _products
 from bioplaus.rules import ep
 from bioplaus.rules._base import Count, at
+from bioplaus.rules._fast import _compiled
 from bioplaus.rules._fast._scratch import ScratchRule, one_hot_, row_major
 
 
@@ -62,10 +64,10 @@ class Scratch(Phases):
         self.new = [empty(n, width) for width in widths]
         self.tail = self.now[:, n_all - n_out - n_below :]
         # W_L, what s_L keeps of itself, identity
-        mix = empty(n_out, n_below + 2 * n_out)
-        mix[:, -n_out:].fill_diagonal_(1)
-        self.mix_w, self.keep = mix[:, :n_below], mix[:, n_below:-n_out].diagonal()
-        self.mix_t = mix.t()
+        self.mix = empty(n_out, n_below + 2 * n_out)
+        self.mix[:, -n_out:].fill_diagonal_(1)
+        self.mix_w, self.keep = self.mix[:, :n_below], self.mix[:, n_below:-n_out].diagonal()
+        self.mix_t = self.mix.t()
         self.w_ff_t: list[Tensor] = []
         self.w_fb: list[Tensor] = []
         self.rows = [empty(above, width) for width, above in zip(widths, widths[1:], strict=False)]
@@ -124,8 +126,17 @@ class Rule(ScratchRule[Scratch], ep.Rule):
 
     def _iterate(self, z: Scratch, lr: float, phase: str, steps: range) -> None:
         """Iterations of all layers at once: layers above the first go to `new` before any state is
-        overwritten.
+        overwritten. With one hidden layer a compiled kernel does the same.
         """
+        if relax := _compiled.kernel("relax_ep", z.now) if len(z.s) == 2 else None:
+            arrays = [part.numpy() for part in (z.now, z.low, z.high, z.mix)]
+            if self.watch is None:
+                relax(*arrays, np.float32(1 - lr), len(steps))
+                return
+            for t in steps:
+                relax(*arrays, np.float32(1 - lr), 1)
+                self._show(z, z.s, phase, t)
+            return
         s, new, base, w_ff_t, w_fb, last = z.s, z.new, z.base, z.w_ff_t, z.w_fb, len(z.s) - 1
         for t in steps:
             torch.mm(z.tail, z.mix_t, out=new[last])

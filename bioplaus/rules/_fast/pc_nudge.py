@@ -14,6 +14,7 @@ from bioplaus.rules._fast._scratch import one_hot_
 
 class Rule(FastPredictiveRule, pc_nudge.Rule):
     config: pc_nudge.Config
+    is_clamped = False
     step_factor = 2.0
 
     @torch.inference_mode()
