@@ -72,6 +72,11 @@ def interval(claim: Claim, digits: int = 3) -> str:
     return f"{claim.ours:+.{digits}f}{ends}, n = {claim.n}"
 
 
+def at_paper(command: str) -> str:
+    """The command of a row whose runs are of preset paper."""
+    return command.replace("PRESET=desk ", "").replace(" ONLY=", " PRESET=paper DEVICE=cuda ONLY=")
+
+
 def joined(values: Sequence[float | None], digits: int = 4) -> str:
     return " / ".join("–" if value is None else f"{value:.{digits}f}" for value in values)
 
@@ -101,6 +106,8 @@ def curve(
     shown = made or [claim for claim in rows if claim.x <= planned]
     points = " / ".join(f"{claim.x:,}" for claim in shown)
     command = command or f"`{FOLLOW} ONLY={experiment}/{entry}`"
+    if runs.preset == "paper":
+        command, minutes = at_paper(command), "a GPU"
     theirs = joined([claim.published for claim in shown], digits)
     if not made:
         return Row(text.format(points), command, minutes, theirs, "–", "not run")
