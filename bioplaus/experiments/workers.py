@@ -79,6 +79,7 @@ def cluster(workers: int, n_tasks: int, scheduler: str, gpus: Sequence[str] = ()
         sees one.
     """
     import dask
+    import distributed  # noqa: F401  (settings for a while would take later defaults with them)
 
     is_local = scheduler == "local"
     with dask.config.set(_LOCAL if is_local else _JOBQUEUE):

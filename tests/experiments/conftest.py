@@ -7,6 +7,16 @@ import pytest
 from toy import BODY, CHECK, MANIFEST, PARAMETERS, write_notebook
 
 
+@pytest.fixture(autouse=True)
+def _results_folder_restored():
+    """A command that runs in this process sets the folder of results for good."""
+    before = os.environ.get("BIOPLAUS_RESULTS")
+    yield
+    os.environ.pop("BIOPLAUS_RESULTS", None)
+    if before is not None:
+        os.environ["BIOPLAUS_RESULTS"] = before
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """The project's folder; its manifest toy.yaml may be rewritten, results go to its Results."""

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import distributed  # noqa: F401  (its defaults must be there before settings for a while)
 import psutil
 import pytest
 from toy import add_cells, on_dask, silent

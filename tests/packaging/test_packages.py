@@ -79,7 +79,7 @@ def test_what_is_installed_here_is_what_the_lock_says():
     from importlib.metadata import PackageNotFoundError, version
 
     differing = {}
-    for name in _requirements("lab", "jupyter", "test"):
+    for name in _requirements("lab", "test"):
         try:
             found = Version(version(name)).public
         except PackageNotFoundError:

@@ -62,11 +62,12 @@ def _kernels() -> ModuleType:
     """The module of the kernels, kept in the user's folder whatever numba's own setting is."""
     import numba
 
-    given, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder() or "")
+    settings: Any = numba.config
+    given, settings.CACHE_DIR = settings.CACHE_DIR, str(folder() or "")
     try:
         module = importlib.import_module("bioplaus.rules._fast._kernels")
     finally:
-        numba.config.CACHE_DIR = given
+        settings.CACHE_DIR = given
     for function in vars(module).values():
         if kept := getattr(function, "_cache", None):
             _forgive(kept)

@@ -6,16 +6,19 @@ Sums may be taken in another order than written (`reassoc`), but always in the s
 one, so that a divergence is seen.
 """
 
+from typing import Any
+
+import numba
 import numpy as np
-from numba import njit
 
 from bioplaus.rules._fast import _compiled
 
-JIT = {
+JIT: dict[str, Any] = {
     "cache": _compiled.folder() is not None,
     "fastmath": {"contract", "reassoc", "nsz"},
     "error_model": "numpy",
 }
+njit: Any = numba.njit
 N_NARROW = 16  # outputs up to which a product is taken one output at a time
 
 
