@@ -115,6 +115,7 @@ def _local_cluster(workers: int, gpus: Sequence[str]) -> Any:
         threads_per_worker=1,
         processes=True,
         worker_class=Keeper,
+        preload=["bioplaus.experiments._preload"],
         protocol="tls://",
         security=security(),
         scheduler_kwargs=_NO_DASHBOARD,

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
-import distributed  # noqa: F401  (its defaults must be there before settings for a while)
+import distributed  # here: its defaults must be there before settings for a while
 import psutil
 import pytest
 from toy import add_cells, on_dask, silent
@@ -331,3 +331,18 @@ def test_an_address_of_another_server_is_not_waited_for(project, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:  # says nothing
         with pytest.raises(BioplausError, match="No Dask scheduler answers at"):
             cluster.check(f"tcp://127.0.0.1:{server.getsockname()[1]}", 1)
+
+
+def test_workers_leave_ctrl_c_to_the_command_and_kernels_do_not_inherit_that(project):
+    def handlers():
+        import signal
+        import subprocess
+        import sys
+
+        code = "import signal; print(signal.getsignal(2) == signal.default_int_handler)"
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        return signal.getsignal(signal.SIGINT).__module__, child.stdout.strip()
+
+    with workers.cluster(1, 1, "local") as started, distributed.Client(started) as client:
+        (told,) = client.run(handlers).values()
+    assert told == ("bioplaus.experiments._preload", "True")
