@@ -115,19 +115,23 @@ def render(rows: Sequence[Row], *, as_json: bool = False) -> str:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if k < 3 else cell.rjust(w)
-            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, *body)
-    ]
     note = (
         f"One thread, CPU time, float32; machine: GFLOP/s of a {N_PRODUCT} x {N_PRODUCT} product in"
         " the same rounds."
     )
-    return "\n".join([*lines, note])
+    return "\n".join([*aligned(head, body, n_left=3), note])
+
+
+def aligned(head: Sequence[str], body: Sequence[Sequence[str]], n_left: int) -> list[str]:
+    """The lines of a table, its first `n_left` columns aligned left, the numbers behind right."""
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(w) if k < n_left else cell.rjust(w)
+            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (head, *body)
+    ]
 
 
 def _step(name: str, case: BenchmarkCase, form: str) -> tuple[Callable[[], object], int]:

@@ -14,6 +14,7 @@ import torch
 
 from bioplaus import capture, device, rules
 from bioplaus.errors import describe
+from bioplaus.experiments.benchmark import aligned
 from bioplaus.rules import BenchmarkCase, LearningRule
 
 SIDE_BY_SIDE = (8, 16)  # seeds
@@ -91,18 +92,10 @@ def render(rows: Sequence[Row], where: torch.device, *, as_json: bool = False) -
         ]
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if k < 2 else cell.rjust(w)
-            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, *body)
-    ]
     notes = [f"{row.rule}: no graph, {row.note}" for row in rows if row.note]
     name = device.describe(where)["name"]
     said = f"ms a step on one {name}, float32; with several seeds side by side ms a step and seed."
-    return "\n".join([*lines, said, *dict.fromkeys(notes)])
+    return "\n".join([*aligned(head, body, n_left=2), said, *dict.fromkeys(notes)])
 
 
 class _Learner:
